@@ -1,0 +1,58 @@
+"""Best-of-n from [Q, N] score tables: the unbiased estimator at every n (Nakano et al. 2021, appendix I)."""
+
+import numpy as np
+from scipy.special import gammaln
+
+
+def grid(max_n: int, points: int) -> np.ndarray:
+    """Distinct integers on a log grid from 1 to max_n."""
+    return np.unique(np.round(np.geomspace(1, max_n, points)).astype(int))
+
+
+def weights(n: int, draws: int) -> np.ndarray:
+    """Chance f64[N] that the i-th smallest of N draws is the best of n of them: C(i-1, n-1) / C(N, n).
+
+    Raises:
+      ValueError: n is not within 1..N.
+    """
+    if not 1 <= n <= draws:
+        raise ValueError(f"n is {n}: best-of-n needs 1 <= n <= {draws} draws")
+    i = np.arange(n, draws + 1, dtype=np.float64)
+    choose = gammaln(i) - gammaln(n) - gammaln(i - n + 1)
+    total = gammaln(draws + 1) - gammaln(n + 1) - gammaln(draws - n + 1)
+    return np.concatenate([np.zeros(n - 1), np.exp(choose - total)])
+
+
+def sort_by_proxy(proxy_QN: np.ndarray, *tables: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Each prompt's draws in order of its proxy score: (proxy, *tables), all re-sorted together.
+
+    Within a block of equal proxy scores every table holds the block's mean: the average over tie-breakings.
+    """
+    order = np.argsort(proxy_QN, axis=1, kind="stable")
+    proxy = np.take_along_axis(proxy_QN, order, axis=1)
+    out = [np.take_along_axis(table, order, axis=1).astype(np.float64) for table in tables]
+    tied_rows = np.flatnonzero((proxy[:, 1:] == proxy[:, :-1]).any(axis=1))
+    for row in tied_rows:
+        starts = np.flatnonzero(np.concatenate([[True], proxy[row, 1:] != proxy[row, :-1]]))
+        sizes = np.diff(np.append(starts, proxy.shape[1]))
+        for table in out:
+            table[row] = np.repeat(np.add.reduceat(table[row], starts) / sizes, sizes)
+    return proxy, *out
+
+
+def best_of_n(proxy_QN: np.ndarray, gold_QN: np.ndarray, ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Expected proxy and gold score of the response with the highest proxy among n, per prompt: f64[K, Q] each.
+
+    Both use the same weights over the same order, at every n of `ns`.
+    """
+    if proxy_QN.shape != gold_QN.shape or proxy_QN.ndim != 2:
+        raise ValueError(f"tables are {proxy_QN.shape} and {gold_QN.shape}: both must be [prompts, draws]")
+    proxy, gold = sort_by_proxy(proxy_QN, gold_QN)
+    weights_KN = np.stack([weights(int(n), proxy.shape[1]) for n in ns])
+    return weights_KN @ proxy.astype(np.float64).T, weights_KN @ gold.T
+
+
+def winners(proxy_N: np.ndarray, n: int, rng: np.random.Generator, size: int) -> np.ndarray:
+    """Indices of draws distributed as the best of n of one prompt's N draws."""
+    order = np.argsort(proxy_N, kind="stable")
+    return order[rng.choice(len(order), size=size, p=weights(n, len(order)) / weights(n, len(order)).sum())]

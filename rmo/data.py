@@ -1,0 +1,127 @@
+"""Tokenizers, comparisons on disk (a tfds array_record dataset), and batches as pure functions of the step."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rmo.files import RunError, read_json, write_json
+
+
+class Comparisons(NamedTuple):
+    """C labelled pairs, the preferred response at index 0."""
+
+    tokens: np.ndarray  # i32[C, 2, T]
+    mask: np.ndarray  # bool[C, 2, T]
+    gold: np.ndarray  # f32[C, 2], raw gold scores
+    prompt: np.ndarray  # i32[C], index of the prompt, for splits and bootstraps
+
+
+def make_tokenizer(vocabulary: list[str], directory: Path) -> Any:
+    """A real, saved `PreTrainedTokenizerFast` whose tokens are whole words. Needs <pad>, <bos>, <eos> first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=vocabulary[0]))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    core.decoder = decoders.Fuse()  # type: ignore[assignment]
+    pad, bos, eos = vocabulary[:3]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=pad, bos_token=bos, eos_token=eos, padding_side="left"
+    )
+    tokenizer.save_pretrained(directory)
+    return tokenizer
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The tokenizer saved in `directory`."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(directory))
+
+
+def decode(tokenizer: Any, tokens_T: np.ndarray, mask_T: np.ndarray) -> str:
+    """Text of the existing tokens, special ones shown, a space between words."""
+    return " ".join(tokenizer.convert_ids_to_tokens([int(t) for t, m in zip(tokens_T, mask_T, strict=True) if m]))
+
+
+def _builder_class():
+    import tensorflow_datasets as tfds
+
+    class RmoComparisons(tfds.core.GeneratorBasedBuilder):
+        """Comparisons labelled by a gold RM: tokens, mask, gold scores, prompt index; preferred first."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def __init__(self, *, splits: dict[str, Comparisons], **kwargs):
+            self._rows = splits
+            super().__init__(**kwargs)
+
+        def _info(self):
+            length = next(iter(self._rows.values())).tokens.shape[-1]
+            features = {
+                "tokens": tfds.features.Tensor(shape=(2, length), dtype=np.int32),
+                "mask": tfds.features.Tensor(shape=(2, length), dtype=np.bool_),
+                "gold": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+                "prompt": tfds.features.Scalar(dtype=np.int32),
+            }
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {name: self._generate_examples(rows) for name, rows in self._rows.items()}
+
+        def _generate_examples(self, rows: Comparisons) -> Iterator[tuple[int, dict[str, Any]]]:
+            for i, (tokens, mask, gold, prompt) in enumerate(zip(*rows, strict=True)):
+                yield i, {"tokens": tokens, "mask": mask, "gold": gold, "prompt": prompt}
+
+    return RmoComparisons
+
+
+def write_comparisons(directory: Path, **splits: Comparisons) -> None:
+    """Write splits as a tfds dataset in array_record files; any JAX code can read it (`tfds.builder_from_directory`).
+
+    tfds may shuffle rows on writing; `prompt` and `gold` travel with them.
+    """
+    builder = _builder_class()(splits=splits, data_dir=str(directory), file_format="array_record")
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not happen
+        builder.download_and_prepare()
+    write_json(directory / "dataset.json", {"path": str(Path(builder.data_dir).relative_to(directory))})
+
+
+def read_comparisons(directory: Path, split: str) -> Comparisons:
+    """All rows of a split, in file order."""
+    import tensorflow_datasets as tfds
+
+    path = directory / read_json(directory / "dataset.json")["path"]
+    try:
+        builder: Any = tfds.builder_from_directory(str(path))
+        source = builder.as_data_source(split=split)
+        rows = source.__getitems__(range(len(source)))
+    except Exception as error:
+        raise RunError(f"cannot read {path} [{split}]: {error}; remove {directory} and run again") from error
+    columns = Comparisons(*(np.stack([np.asarray(row[name]) for row in rows]) for name in Comparisons._fields))
+    return columns._replace(prompt=columns.prompt.astype(np.int32))
+
+
+def epochs(size: int, batch: int, seed: int) -> Callable[[int], np.ndarray]:
+    """step -> i64[batch] row indices: a fresh permutation every epoch, the short last batch dropped.
+
+    A pure function of (seed, step), so a resumed run sees the same batches.
+    """
+    per_epoch = max(size // batch, 1)
+    cache: dict[int, np.ndarray] = {}
+
+    def indices(step: int) -> np.ndarray:
+        epoch, position = divmod(step, per_epoch)
+        if epoch not in cache:
+            cache.clear()
+            cache[epoch] = np.random.default_rng([seed, epoch]).permutation(size)
+        return cache[epoch][position * batch : (position + 1) * batch]
+
+    return indices

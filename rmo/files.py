@@ -1,0 +1,195 @@
+"""Files of a run: small JSON/NPZ/CSV written whole or not at all, orbax checkpoints, logs, the wandb mirror."""
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+Tree = Any
+
+
+class RunError(RuntimeError):
+    """What is wrong with a file of the run and what to do about it, in one line."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file in one move: a reader or a kill never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with every float as Python prints it; numpy scalars and arrays become plain."""
+    plain = lambda x: x.tolist() if isinstance(x, np.ndarray | np.generic | jax.Array) else str(x)  # noqa: E731
+    write_text(path, json.dumps(value, indent=1, default=plain) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError where the file is missing or broken."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
+
+
+def write_npz(path: Path, **arrays: Any) -> None:
+    """Arrays by name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part.npz")
+    np.savez(part, **{name: np.asarray(value) for name, value in arrays.items()})  # type: ignore[arg-type]
+    os.replace(part, path)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Raises RunError where the file is missing or broken."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
+
+
+def write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Numbers at 9 significant digits (a float32 survives), empty where not known."""
+
+    def cell(value: Any) -> str:
+        if value is None or (isinstance(value, float) and not np.isfinite(value)):
+            return ""
+        return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+    lines = [",".join(columns)] + [",".join(cell(row.get(name)) for name in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows as text."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save_params(path: Path, params: Tree) -> None:
+    """A pytree of arrays as an orbax checkpoint."""
+    from orbax.checkpoint import v1 as ocp
+
+    ocp.save(str(path.absolute()), params, overwrite=True)
+
+
+def load_params(path: Path, like: Tree) -> Tree:
+    """The checkpoint at `path` with the structure, shapes and shardings of `like` (arrays or ShapeDtypeStructs).
+
+    Raises:
+      RunError: it is missing or has other shapes.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        return ocp.load(str(path.absolute()), like)
+    except Exception as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"cannot load {path}: {line}; remove {path.parent} and run again") from error
+
+
+class Checkpoints:
+    """Training checkpoints of one stage; only the newest is kept."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory / "checkpoints"
+
+    def _checkpointer(self):
+        from orbax.checkpoint import v1 as ocp
+
+        newest: Any = ocp.training.preservation_policies.LatestN(1)
+        path = str(self.directory.absolute())
+        return ocp.training.Checkpointer(path, preservation_policy=newest, cleanup_tmp_directories=True)
+
+    def save(self, step: int, state: Tree) -> None:
+        """Write the state reached after `step` updates."""
+        with self._checkpointer() as checkpointer:
+            checkpointer.save(step, state)
+
+    def restore(self, state: Tree) -> tuple[Tree, int]:
+        """(saved state, its step), or (`state`, 0) where nothing was saved."""
+        if not self.directory.exists():
+            return state, 0
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        with self._checkpointer() as checkpointer:
+            latest = checkpointer.latest
+            if latest is None:
+                return state, 0
+            return checkpointer.load(latest.step, like), latest.step
+
+    def remove(self) -> None:
+        """Once the stage is done its result stands alone."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Wandb:
+    """Mirror of the logs; the files stay the truth. `run` is None when nothing is mirrored."""
+
+    run: Any = None
+
+    @classmethod
+    def start(cls, project: str, name: str, root: Path, settings: dict[str, Any]) -> None:
+        """Begin, or continue the run whose id the run directory holds."""
+        import wandb
+
+        id_file = root / "wandb_id"
+        if not id_file.exists():
+            write_text(id_file, wandb.util.generate_id())  # type: ignore[attr-defined]
+        cls.run = wandb.init(
+            project=project, name=name, id=id_file.read_text().strip(), resume="allow", config=settings, dir=str(root)
+        )
+
+    @classmethod
+    def log(cls, prefix: str, step: int, values: dict[str, Any]) -> None:
+        """Curves are drawn against `<prefix>/step`, since stages do not share a step counter."""
+        if cls.run is not None:
+            cls.run.log({f"{prefix}/{name}": value for name, value in values.items()} | {f"{prefix}/step": step})
+
+
+class Log:
+    """metrics.jsonl of one stage, its progress bar, and the wandb mirror."""
+
+    def __init__(self, directory: Path, name: str, total: int, unit: str = "step"):
+        self.path, self.name = directory / "metrics.jsonl", name
+        self.bar = tqdm(total=total, desc=f"{name:<24.24}", unit=unit, mininterval=0.5, dynamic_ncols=True)
+        self.started = time.monotonic()
+
+    def resume(self, step: int) -> None:
+        """Drop what was written after the checkpoint: those steps come again."""
+        kept = []
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break
+                if row["step"] < step:
+                    kept.append(line)
+        write_text(self.path, "".join(line + "\n" for line in kept))
+        self.bar.update(step - self.bar.n)
+
+    def write(self, step: int, metrics: dict[str, Any]) -> None:
+        """One line; arrays over members become lists."""
+        values = {name: np.asarray(value).tolist() for name, value in jax.device_get(metrics).items()}
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        Wandb.log(self.name, step, values)
+        loss = values.get("loss", values.get("kl"))
+        if loss is not None:
+            self.bar.set_postfix_str(f"{'loss' if 'loss' in values else 'KL'} {np.mean(loss):.4g}", refresh=False)
+        self.bar.update(step + 1 - self.bar.n)
+
+    def close(self) -> None:
+        """Finish the bar."""
+        self.bar.close()

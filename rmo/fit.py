@@ -1,0 +1,403 @@
+"""Curves and what is fitted to them: functional forms, peaks, bootstrap, extrapolation, coefficients versus RM size.
+
+d = sqrt(KL) in nats^0.5, R the gold score in its standard deviations above the initial policy (paper section 3.1).
+Every form is zero at d = 0 and linear in (alpha, beta), so fits are least squares without intercept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+
+class CurveError(ValueError):
+    """What is wrong with a table of curves and where, in one line."""
+
+
+METHODS = ("bon", "ppo")
+COLUMNS = [
+    "method", "step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "rm_params", "rm_comparisons",
+    "policy_params", "kl_coef", "seed", "fall_se",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """K points of one optimisation run; every method ends in this, and nothing below knows which method made it."""
+
+    method: str
+    step_or_n: np.ndarray  # f64[K], n of best-of-n, or the update
+    kl: np.ndarray  # f64[K], nats
+    proxy: np.ndarray  # f64[K]
+    gold: np.ndarray  # f64[K]
+    proxy_se: np.ndarray | None = None  # f64[K], over prompts
+    gold_se: np.ndarray | None = None
+    gold_KQ: np.ndarray | None = None  # per prompt, where known: paired errors and the bootstrap come from here
+    meta: dict[str, Any] = field(default_factory=dict)  # rm_params, rm_comparisons, policy_params, kl_coef, seed
+
+    @property
+    def d(self) -> np.ndarray:
+        return np.sqrt(np.maximum(self.kl, 0))
+
+    @property
+    def fall_se(self) -> np.ndarray | None:
+        """Standard error, paired over prompts, of each point's difference from the curve's highest gold point."""
+        if self.gold_KQ is None:
+            return None
+        difference_KQ = self.gold_KQ - self.gold_KQ[np.argmax(self.gold)]
+        return difference_KQ.std(axis=1, ddof=1) / self.gold_KQ.shape[1] ** 0.5
+
+
+def from_prompts(method: str, step_or_n, kl, proxy_KQ: np.ndarray, gold_KQ: np.ndarray, **meta: Any) -> Curve:
+    """A curve with standard errors over Q prompts."""
+    se = lambda x_KQ: x_KQ.std(axis=1, ddof=1) / x_KQ.shape[1] ** 0.5  # noqa: E731
+    return Curve(
+        method, np.asarray(step_or_n, np.float64), np.asarray(kl, np.float64), proxy_KQ.mean(axis=1),
+        gold_KQ.mean(axis=1), se(proxy_KQ), se(gold_KQ), gold_KQ, meta,
+    )  # fmt: skip
+
+
+def rows(curve: Curve) -> list[dict[str, Any]]:
+    """The curve in the public CSV format, one dict per point."""
+    out = []
+    for k in range(len(curve.kl)):
+        optional = {n: v[k] for n, v in [("proxy_se", curve.proxy_se), ("gold_se", curve.gold_se)] if v is not None}
+        if curve.fall_se is not None:
+            optional["fall_se"] = curve.fall_se[k]
+        point = {"kl": curve.kl[k], "proxy": curve.proxy[k], "gold": curve.gold[k], **optional}
+        out.append(
+            {"method": curve.method, "step_or_n": int(curve.step_or_n[k]), **curve.meta}
+            | {name: float(value) for name, value in point.items()}
+        )
+    return out
+
+
+def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> list[Curve]:
+    """Curves from rows of the public format: `method`, `kl`, `gold` needed, every other column optional.
+
+    Raises:
+      CurveError: a column is missing or a cell is not a number; says which row.
+    """
+    if not table:
+        raise CurveError(f"{source} has no rows: it needs a header and one line per point")
+    missing = [name for name in ("kl", "gold") if name not in table[0]]
+    if missing:
+        raise CurveError(f"{source} has no column {', '.join(missing)}: the format is {','.join(COLUMNS)}")
+    groups: dict[tuple, list[dict[str, float]]] = {}
+    ids = ("method", "rm_params", "rm_comparisons", "policy_params", "kl_coef", "seed")
+    for line, row in enumerate(table, start=2):
+        if None in row or any(value is None for value in row.values()):
+            raise CurveError(f"{source} line {line}: it has more or fewer cells than the header")
+        point = {}
+        for name in ("step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se"):
+            cell = row.get(name, "")
+            try:
+                point[name] = float(cell) if cell != "" else np.nan
+            except ValueError as error:
+                raise CurveError(f"{source} line {line}: {name} is {cell!r}, not a number") from error
+        if not np.isfinite(point["kl"]) or not np.isfinite(point["gold"]):
+            raise CurveError(f"{source} line {line}: kl and gold must be finite numbers")
+        method = row.get("method", "") or "bon"
+        if method not in METHODS:
+            raise CurveError(f"{source} line {line}: method is {method!r}; use one of {', '.join(METHODS)}")
+        groups.setdefault((method, *(row.get(name, "") for name in ids[1:])), []).append(point)
+    curves = []
+    for key, points in groups.items():
+        points = sorted(points, key=lambda p: p["kl"])
+        column = {name: np.array([p[name] for p in points]) for name in points[0]}
+        meta = {}
+        for name, cell in zip(ids[1:], key[1:], strict=True):
+            try:
+                meta[name] = (float(cell) if name == "kl_coef" else int(float(cell))) if cell != "" else None
+            except ValueError as error:
+                raise CurveError(f"{source}: {name} is {cell!r}, not a number") from error
+        known = lambda x: x if np.isfinite(x).all() else None  # noqa: E731
+        curves.append(
+            Curve(
+                key[0], column["step_or_n"], column["kl"], column["proxy"], column["gold"],
+                known(column["proxy_se"]), known(column["gold_se"]), None, meta,
+            )
+        )  # fmt: skip
+    return curves
+
+
+# Forms. Each maps (d, extra) -> features f64[K, 2] that (alpha, beta) multiply; `extra` is a shape parameter, if any.
+
+Features = Callable[[np.ndarray, float], np.ndarray]
+
+
+def _log(d: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    return np.where(d > 0, np.log(np.where(d > 0, inside, 1.0)), 0.0)
+
+
+FORMS: dict[str, tuple[Features, tuple[float, float] | None]] = {
+    "d(a - b d)": (lambda d, _: np.stack([d, -(d**2)], 1), None),
+    "d(a - b log d)": (lambda d, _: np.stack([d, -d * _log(d, d)], 1), None),
+    "d(a - b log(1+d))": (lambda d, _: np.stack([d, -d * np.log1p(d)], 1), None),
+    "d(a - b log(e+d))": (lambda d, e: np.stack([d, -d * np.log(e + d)], 1), (1e-3, 10.0)),
+    "d(a - b d^g)": (lambda d, g: np.stack([d, -d * d**g], 1), (0.02, 4.0)),
+    "d^2(a - b d^2)": (lambda d, _: np.stack([d**2, -(d**4)], 1), None),
+}
+FORM_OF = {"bon": "d(a - b d)", "ppo": "d(a - b log d)"}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One form on one set of points."""
+
+    form: str
+    alpha: float
+    beta: float
+    r2: float
+    rmse: float
+    extra: float | None = None  # the form's shape parameter
+
+    def __call__(self, d: np.ndarray) -> np.ndarray:
+        return FORMS[self.form][0](np.asarray(d, np.float64), self.extra or 0.0) @ np.array([self.alpha, self.beta])
+
+
+def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | None = None) -> Fit:
+    """Least squares of `form` on the points (d, gold); a shape parameter is searched over its range.
+
+    Raises:
+      CurveError: fewer than 3 points away from d = 0.
+    """
+    d, gold = np.asarray(d, np.float64), np.asarray(gold, np.float64)
+    if np.sum(d > 0) < 3:
+        raise CurveError(f"{int(np.sum(d > 0))} points with KL > 0: a fit of two coefficients needs at least 3")
+    root = np.ones_like(d) if weight is None else np.sqrt(weight)
+    features, bounds = FORMS[form]
+
+    def solve(extra: float) -> tuple[np.ndarray, float]:
+        x = features(d, extra)
+        coefficients = np.linalg.lstsq(x * root[:, None], gold * root, rcond=None)[0]
+        return coefficients, float(np.sum(root**2 * (gold - x @ coefficients) ** 2))
+
+    extra = None
+    if bounds is not None:
+        log_bounds = (np.log(bounds[0]), np.log(bounds[1]))
+        found = optimize.minimize_scalar(
+            lambda log_e: solve(float(np.exp(log_e)))[1], bounds=log_bounds, method="bounded"
+        )
+        extra = float(np.exp(found.x))
+    (alpha, beta), _ = solve(extra or 0.0)
+    out = Fit(form, float(alpha), float(beta), np.nan, np.nan, extra)
+    error = gold - out(d)
+    total = np.sum((gold - gold.mean()) ** 2)
+    return replace(
+        out, r2=float(1 - np.sum(error**2) / total) if total > 0 else np.nan, rmse=float(np.mean(error**2) ** 0.5)
+    )
+
+
+def peak(form: str, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
+    """(d*, R*) in closed form for the paper's two forms; infinite where the form never turns (beta <= 0).
+
+    Best-of-n: a/2b and a^2/4b. RL: exp(a/b - 1) and b exp(a/b - 1).
+    """
+    alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
+    turns = (beta > 0) & (alpha > 0) if form == "d(a - b d)" else beta > 0
+    safe = np.where(turns, beta, 1.0)
+    with np.errstate(over="ignore"):
+        if form == "d(a - b d)":
+            d, top = alpha / (2 * safe), alpha**2 / (4 * safe)
+        elif form == "d(a - b log d)":
+            d = np.exp(alpha / safe - 1)
+            top = safe * d
+        else:
+            raise ValueError(f"no closed form for the peak of {form}")
+    return np.where(turns, d, np.inf), np.where(turns, top, np.inf)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Curves that share coefficients: one RM size (and data size), its seeds."""
+
+    label: str
+    params: int
+    curves: tuple[Curve, ...]
+    comparisons: int | None = None
+
+
+def group(curves: Sequence[Curve], method: str) -> list[Group]:
+    """Curves of one method by (RM parameters, comparisons, policy, KL coefficient), smallest RM first."""
+    keys: dict[tuple, list[Curve]] = {}
+    for c in curves:
+        if c.method == method:
+            keys.setdefault(
+                tuple(c.meta.get(n) or 0 for n in ("rm_params", "rm_comparisons", "policy_params", "kl_coef")), []
+            ).append(c)
+    out = []
+    for key, members in sorted(keys.items()):
+        params, comparisons, policy, kl_coef = key
+        label = f"{params:,} parameters" if params else "all"
+        label += f", {comparisons:,} comparisons" if len({k[1] for k in keys}) > 1 else ""
+        label += f", policy {policy:,}" if len({k[2] for k in keys}) > 1 else ""
+        label += f", KL coefficient {kl_coef:g}" if len({k[3] for k in keys}) > 1 else ""
+        out.append(Group(label, params, tuple(members), comparisons))
+    return out
+
+
+def fit_groups(groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0,
+               gold: Sequence[Sequence[np.ndarray]] | None = None,
+               weight: Sequence[Sequence[float]] | None = None) -> np.ndarray:  # fmt: skip
+    """(alpha, beta) f64[G, 2] of every group by one least squares; with `shared_alpha` all groups have one alpha.
+
+    `gold` replaces the curves' gold (bootstrap); `weight` multiplies each curve's squared errors (resampled seeds).
+    """
+    features = FORMS[form][0]
+    count = len(groups)
+    normal, right = np.zeros((2 * count, 2 * count)), np.zeros(2 * count)
+    for g, members in enumerate(groups):
+        slots = [0 if shared_alpha else g, count + g]
+        for m, curve in enumerate(members.curves):
+            keep = curve.d >= max(min_d, 1e-9)
+            x = features(curve.d[keep], 0.0)
+            y = (curve.gold if gold is None else gold[g][m])[keep]
+            w = 1.0 if weight is None else weight[g][m]
+            normal[np.ix_(slots, slots)] += w * x.T @ x
+            right[slots] += w * x.T @ y
+    solution = np.linalg.lstsq(normal, right, rcond=None)[0]
+    alpha = np.full(count, solution[0]) if shared_alpha else solution[:count]
+    return np.stack([alpha, solution[count:]], axis=1)
+
+
+def bootstrap(
+    groups: Sequence[Group], form: str, shared_alpha: bool, draws: int, min_d: float = 0.0, seed: int = 0
+) -> np.ndarray:
+    """(alpha, beta) f64[draws, G, 2] refitted on resampled prompts and, inside each group, resampled RM seeds.
+
+    Prompts are resampled once per draw for all curves, which share them. A curve without per-prompt scores (a foreign
+    CSV) gets Gaussian noise of its gold_se instead, correlated exp(-|d - d'|) along the curve; never over n.
+    """
+    rng = np.random.default_rng(seed)
+    prompts = {c.gold_KQ.shape[1] for g in groups for c in g.curves if c.gold_KQ is not None}
+    if len(prompts) > 1:
+        raise CurveError(f"curves rest on {sorted(prompts)} prompts: the bootstrap over prompts needs the same ones")
+    q = prompts.pop() if prompts else 1
+    roots = {}
+    for g, members in enumerate(groups):
+        for m, c in enumerate(members.curves):
+            if c.gold_KQ is None and c.gold_se is not None:
+                kernel = np.exp(-np.abs(c.d[:, None] - c.d[None])) * np.outer(c.gold_se, c.gold_se)
+                roots[g, m] = np.linalg.cholesky(kernel + 1e-12 * np.eye(len(c.d)))
+    out = np.empty((draws, len(groups), 2))
+    for draw in range(draws):
+        share = rng.multinomial(q, np.full(q, 1 / q)) / q
+        gold, weight = [], []
+        for g, members in enumerate(groups):
+            size = len(members.curves)
+            weight.append(rng.multinomial(size, np.full(size, 1 / size)).astype(float))
+            row = []
+            for m, c in enumerate(members.curves):
+                if c.gold_KQ is not None:
+                    row.append(c.gold_KQ @ share)
+                elif (g, m) in roots:
+                    row.append(c.gold + roots[g, m] @ rng.normal(size=len(c.d)))
+                else:
+                    row.append(c.gold)
+            gold.append(row)
+        out[draw] = fit_groups(groups, form, shared_alpha, min_d, gold, weight)
+    return out
+
+
+def interval(samples: np.ndarray, level: float = 0.95) -> list[float]:
+    """Percentile interval [low, high] over the first axis; infinite samples count, NaN ones do not occur."""
+    return [
+        float(np.quantile(samples, (1 - level) / 2, method="nearest")),
+        float(np.quantile(samples, (1 + level) / 2, method="nearest")),
+    ]
+
+
+def against_log_size(params: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(slope per decade, intercept at 1 parameter) of values f64[..., G] on log10(params) f64[G], least squares."""
+    x = np.log10(np.asarray(params, np.float64))
+    centred = x - x.mean()
+    slope = (values * centred).sum(-1) / (centred**2).sum()
+    return slope, values.mean(-1) - slope * x.mean()
+
+
+def extrapolate(groups: Sequence[Group], form: str, min_d: float = 0.0) -> dict[str, float]:
+    """Fit `form` per group on the lower half of its KL range, score it on the rest: pooled held-out RMSE.
+
+    `spread` is the root mean square of the held-out gold around its own mean: what a constant would leave.
+    """
+    errors, spread = [], []
+    for members in groups:
+        d = np.concatenate([c.d for c in members.curves])
+        gold = np.concatenate([c.gold for c in members.curves])
+        cut = (d**2).max() / 2
+        low, high = (d**2 <= cut) & (d >= max(min_d, 1e-9)), d**2 > cut
+        fitted = fit_curve(d[low], gold[low], form)
+        errors.append(gold[high] - fitted(d[high]))
+        spread.append(gold[high] - gold[high].mean())
+    rms = lambda parts: float(np.mean(np.concatenate(parts) ** 2) ** 0.5)  # noqa: E731
+    return {"held_out_rmse": rms(errors), "held_out_spread": rms(spread)}
+
+
+def summarise(
+    curves: Sequence[Curve], draws: int = 1000, level: float = 0.95, min_d_ppo: float = 0.3
+) -> dict[str, Any]:
+    """Everything that `coefficients.json` holds: per method, coefficients and peaks per group with intervals,
+    fit quality, trends against RM size, and the rival forms' extrapolation errors."""
+    out: dict[str, Any] = {}
+    for method in METHODS:
+        groups = group(curves, method)
+        if not groups:
+            continue
+        form, shared = FORM_OF[method], method == "ppo"
+        min_d = min_d_ppo if method == "ppo" else 0.0
+        best = fit_groups(groups, form, shared, min_d)
+        samples = bootstrap(groups, form, shared, draws, min_d)
+        free = fit_groups(groups, form, False, min_d)
+        rows_out = []
+        for g, members in enumerate(groups):
+            d = np.concatenate([c.d for c in members.curves])
+            gold = np.concatenate([c.gold for c in members.curves])
+            keep = d >= max(min_d, 1e-9)
+            own = fit_curve(d[keep], gold[keep], form)
+            fitted = Fit(form, float(best[g, 0]), float(best[g, 1]), np.nan, np.nan)
+            residual = gold[keep] - fitted(d[keep])
+            d_star, r_star = peak(form, *best[g])
+            d_draws, r_draws = peak(form, samples[:, g, 0], samples[:, g, 1])
+            grid = np.linspace(min_d, d.max(), 50)
+            bundle = samples[:, g] @ FORMS[form][0](grid, 0.0).T
+            low, high = np.quantile(bundle, [(1 - level) / 2, (1 + level) / 2], axis=0)
+            band = {
+                "kl": grid**2,
+                "fit": fitted(grid),
+                "low": low,
+                "high": high,
+            }
+            rows_out.append({
+                "group": members.label, "rm_params": members.params, "rm_comparisons": members.comparisons,
+                "seeds": len(members.curves), "points": int(keep.sum()),
+                "alpha": best[g, 0], "alpha_interval": interval(samples[:, g, 0], level),
+                "beta": best[g, 1], "beta_interval": interval(samples[:, g, 1], level),
+                "alpha_alone": free[g, 0], "beta_alone": free[g, 1], "r2_alone": own.r2,
+                "r2": float(1 - np.sum(residual**2) / np.sum((gold[keep] - gold[keep].mean()) ** 2)),
+                "rmse": float(np.mean(residual**2) ** 0.5),
+                "peak_kl": float(d_star**2), "peak_kl_interval": interval(d_draws**2, level),
+                "peak_gold": float(r_star), "peak_gold_interval": interval(r_draws, level),
+                "turns": bool(best[g, 1] > 0), "band": {n: values.round(5).tolist() for n, values in band.items()},
+                "measured_peak_gold": float(np.mean([c.gold.max() for c in members.curves])),
+                "measured_peak_kl": float(np.mean([c.kl[c.gold.argmax()] for c in members.curves])),
+            })  # fmt: skip
+        trends = {}
+        params = np.array([members.params for members in groups])
+        if len(set(params.tolist())) >= 3 and (params > 0).all():
+            for i, name in enumerate(("alpha", "beta")):
+                slope, intercept = against_log_size(params, best[:, i])
+                slopes, _ = against_log_size(params, samples[:, :, i])
+                trends[name] = {
+                    "per_decade": float(slope),
+                    "interval": interval(slopes, level),
+                    "at_1": float(intercept),
+                }
+        rivals = {name: extrapolate(groups, name, min_d) for name in FORMS}
+        out[method] = {
+            "form": form, "shared_alpha": shared, "min_d": min_d, "level": level, "bootstrap": draws,
+            "groups": rows_out, "trends": trends, "extrapolation": rivals,
+        }  # fmt: skip
+    return out

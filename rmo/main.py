@@ -1,0 +1,182 @@
+"""The command line: `rmo run | list | fit | report`."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from rmo import config
+from rmo.files import RunError
+from rmo.fit import CurveError
+
+EXPECTED = (config.ConfigError, CurveError, RunError)  # one line each; anything else is a bug and keeps its traceback
+HELP = """rmo: how hard may I optimise against this reward model before what I really want gets worse?
+
+  rmo run CONFIG [--only STAGE ...] [--ppo.kl-max 20]   run every stage that is not done; the same command continues
+  rmo list CONFIG                                       every stage instance: done, started, stale or missing; its cost
+  rmo fit CURVES.csv                                    fit anybody's (kl, gold) points: coefficients, peak, picture
+  rmo report RUN                                        draw figures and report.html again, from the files alone
+
+CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its meaning. Start with configs/tiny.py.
+"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run every stage of an experiment that is not done. Killed at any moment, the same command continues."""
+
+    experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
+    only: tuple[str, ...] = ()
+    """Run only these stages, e.g. sft, proxies, or one instance as `rmo list` names it."""
+    runs: Path = Path("runs")
+    """Where run directories live."""
+    wandb: str | None = None
+    """Mirror the logs to this Weights & Biases project."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Fit R = d(a - b d) to best-of-n curves and R = d(a - b log d) to RL curves, d = sqrt(KL)."""
+
+    curves: tyro.conf.Positional[Path]
+    """CSV with columns kl, gold and, optionally, method (bon or ppo), gold_se, rm_params, seed, ..."""
+    out: Path | None = None
+    """Where to write coefficients.json and fit.svg; default: a directory beside the file, named after it."""
+    bootstrap: int = 1000
+    level: float = 0.95
+    min_d_ppo: float = 0.3
+    """RL points with sqrt(KL) below this are left out."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Draw the figures and report.html of a run directory again, from its files alone."""
+
+    run: tyro.conf.Positional[Path]
+
+
+def parse(kind: type[T], args: Sequence[str], prog: str, default: Any = None) -> T:
+    """tyro, with its error box folded into one ConfigError line."""
+    box = StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(kind, args=list(args), prog=prog, **({"default": default} if default is not None else {}))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [re.sub(r"[╭╮╰╯│─]", "", line).strip() for line in box.getvalue().splitlines()]
+        lines = [line for line in lines if line and not set(line) <= {"-", " "}]
+        body = takewhile(
+            lambda line: not line.startswith(("For full help", "Perhaps", "Argument help", "---")), lines[1:]
+        )
+        message = " ".join(body) or "cannot parse the arguments"
+        close = [line.split()[0] for line in lines if line.startswith("--")][:3]
+        hint = f"; perhaps {', '.join(close)}" if close and "nrecognized" in message else ""
+        raise config.ConfigError(f"{message}{hint} (see {prog} --help)") from None
+
+
+def open_run(command: str, args: Sequence[str]):
+    """(options, Run) for `run` and `list`; no device is touched before the experiment is known to be sound."""
+    prog = f"rmo {command} CONFIG"
+    if args and not args[0].startswith("-"):
+        experiment = config.load(args[0])
+        prog, args = f"rmo {command} {args[0]}", args[1:]
+    elif any(arg in ("-h", "--help") for arg in args):
+        experiment = config.Experiment()
+    else:
+        raise config.ConfigError(f"rmo {command} needs a config file first, e.g. rmo {command} configs/tiny.py")
+    options = parse(RunOptions, args, prog, RunOptions(experiment))
+    config.check(options.experiment)
+    from rmo import pipeline
+
+    return options, pipeline.open_run(options.experiment, options.runs / options.experiment.name)
+
+
+def run(args: Sequence[str]) -> None:
+    options, here = open_run("run", args)
+    from rmo import pipeline
+
+    wanted = [name for name in pipeline.matching(here, options.only) if not here.done(name)]
+    if wanted:
+        from rmo import sharding
+        from rmo.files import Wandb
+
+        here.root.mkdir(parents=True, exist_ok=True)
+        sharding.compilation_cache(options.runs / ".jax_cache")
+        here.mesh = sharding.make_mesh()
+        if options.wandb:
+            Wandb.start(options.wandb, here.experiment.name, here.root, config.to_json(here.experiment))
+        pipeline.execute(here, options.only)
+    pipeline.publish(here)
+    if here.done("report"):
+        print(f"{here.root / 'report.html'}")
+
+
+def list_stages(args: Sequence[str]) -> None:
+    _, here = open_run("list", args)
+    from rmo import pipeline
+
+    table = pipeline.status(here)
+    for row in table:
+        seconds = f"{row['seconds']:8.1f} s" if row["seconds"] is not None else " " * 10
+        print(f"{row['state']:8} {seconds}  {row['stage']:32} {row['path']}")
+    done = [row["seconds"] for row in table if row["seconds"] is not None]
+    print(f"{len(done)} of {len(table)} done, {sum(done):.0f} s so far, in {here.root}")
+
+
+def fit_file(args: Sequence[str]) -> None:
+    options = parse(FitOptions, args, "rmo fit")
+    from rmo import fit, plots
+    from rmo.files import read_csv, write_json, write_text
+
+    curves = fit.from_rows(read_csv(options.curves), str(options.curves))
+    out = options.out or options.curves.with_suffix("").with_name(options.curves.stem + "_fit")
+    summary = fit.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)
+    for method, part in summary.items():
+        print(f"{method}: R = {part['form']}" + (", one a for all" if part["shared_alpha"] else ""))
+        for g in part["groups"]:
+            between = lambda name, g=g: "{:.3f} [{:.3f}, {:.3f}]".format(g[name], *g[name + "_interval"])  # noqa: E731
+            top = f"peak {between('peak_gold')} at KL {between('peak_kl')}" if g["turns"] else "never turns (b <= 0)"
+            print(f"  {g['group']}: a {between('alpha')}, b {between('beta')}, R² {g['r2']:.3f}, {top}")
+    write_json(out / "coefficients.json", summary)
+    for method in summary:
+        write_text(out / f"{method}.svg", plots.svg(plots.curves(curves, summary, method)))
+    print(out)
+
+
+def write_report(args: Sequence[str]) -> None:
+    options = parse(ReportOptions, args, "rmo report")
+    from rmo import report
+
+    print(report.write(options.run))
+
+
+COMMANDS = {"run": run, "list": list_stages, "fit": fit_file, "report": write_report}
+
+
+def main() -> None:
+    args = sys.argv[1:]
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        if args[0] not in COMMANDS:
+            raise config.ConfigError(f"no command {args[0]!r}: use {', '.join(COMMANDS)} (see rmo --help)")
+        COMMANDS[args[0]](args[1:])
+    except (*EXPECTED, OSError) as error:
+        print("rmo: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nrmo: stopped; the same command continues", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,291 @@
+"""PPO against a proxy (Schulman et al. 2017; paper section 3). One jitted iteration; seeds go through one vmap.
+
+An iteration samples, scores, estimates advantages and makes epochs x minibatches of clipped updates of two separate
+networks. Gold is never seen by the optimiser: it is read on fixed held-out prompts whenever sqrt(KL) has grown enough.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rmo import config, losses, metrics, models, reward
+from rmo.files import Checkpoints, Log
+from rmo.models import LanguageModel, Params, RewardModel
+from rmo.sample import response_logits, sample
+from rmo.train import TrainState, init_state, make_optimizer, update
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is static in one PPO run."""
+
+    lm: LanguageModel
+    critic: RewardModel
+    proxy: RewardModel
+    gold: RewardModel
+    c: config.PPO
+    length: int  # R
+    eos: int
+
+    @property
+    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        """For the policy and for the critic."""
+        steps = self.c.max_steps * self.c.epochs * self.c.minibatches
+        return make_optimizer(self.c.policy_optimizer, steps), make_optimizer(self.c.critic_optimizer, steps)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """sqrt(KL) at which gold is read, f64[K]; the first is 0."""
+        last = self.c.kl_max**0.5
+        return np.append(np.arange(0, last, self.c.d_step), last)
+
+
+class Frozen(NamedTuple):
+    """Arrays that no update changes. Prompts are (tokens, mask) pairs."""
+
+    reference: Params
+    gold: Params
+    gold_calibration: reward.Calibration
+    train_prompts: tuple[jax.Array, jax.Array]  # [Q, P]
+    read_prompts: tuple[jax.Array, jax.Array]  # [Q, P]
+
+
+class Member(NamedTuple):
+    """What differs between runs that share one program."""
+
+    proxy: Params
+    proxy_calibration: reward.Calibration
+    key: jax.Array
+    kl_coef: jax.Array  # f32[]
+
+
+class PPOState(NamedTuple):
+    """Arrays only."""
+
+    iteration: jax.Array  # i32[]
+    kl: jax.Array  # f32[], what the last rollout showed
+    policy: TrainState
+    critic: TrainState
+
+
+class Rollout(NamedTuple):
+    """One batch of episodes; everything about responses is [B, R], 0 where mask is unset."""
+
+    prompts: jax.Array  # i32[B, P]
+    prompt_mask: jax.Array  # bool[B, P]
+    tokens: jax.Array
+    mask: jax.Array
+    logps: jax.Array
+    values: jax.Array
+    advantages: jax.Array
+    returns: jax.Array
+
+
+def gae(rewards_BR: jax.Array, values_BR: jax.Array, mask_BR: jax.Array, lam: float) -> tuple[jax.Array, jax.Array]:
+    """(advantages, returns) f32[B, R] with gamma 1 (Schulman et al. 2015, eq. 16); the episode ends with the mask.
+
+    delta_t = r_t + V_{t+1} - V_t and A_t = delta_t + lam A_{t+1}, with V and A zero after the last token.
+    """
+    values_BR = values_BR * mask_BR
+    after_BR = jnp.concatenate([values_BR[:, 1:], jnp.zeros_like(values_BR[:, :1])], axis=1)
+    delta_BR = (rewards_BR + after_BR - values_BR) * mask_BR
+
+    def backwards(advantage_B, delta_B):
+        advantage_B = delta_B + lam * advantage_B
+        return advantage_B, advantage_B
+
+    _, advantages_RB = jax.lax.scan(backwards, jnp.zeros_like(delta_BR[:, 0]), delta_BR.T, reverse=True)
+    advantages_BR = advantages_RB.T * mask_BR
+    return advantages_BR, advantages_BR + values_BR
+
+
+def episode_rewards(score_B, logps_BR, ref_logps_BR, mask_BR, kl_coef) -> jax.Array:
+    """Per-token rewards f32[B, R]: -kl_coef * log(policy/reference) everywhere, the score on the last real token."""
+    last_BR = jnp.arange(mask_BR.shape[1])[None] == reward.last_token(mask_BR)[:, None]
+    penalty_BR = kl_coef * (logps_BR - ref_logps_BR)
+    return (jnp.where(last_BR, score_B[:, None], 0.0) - penalty_BR) * mask_BR
+
+
+def rollout(
+    s: Setup, frozen: Frozen, member: Member, state: PPOState, key: jax.Array
+) -> tuple[Rollout, dict[str, jax.Array]]:
+    """Sample a batch and prepare it for the update. Old log-probs are teacher-forced, as in the update, so that the
+    first ratio is 1; `sampler_gap` is how far the sampler's own are from them."""
+    prompt_key, sample_key = jax.random.split(key)
+    rows_B = jax.random.randint(prompt_key, (s.c.batch,), 0, frozen.train_prompts[0].shape[0])
+    prompts, prompt_mask = (x[rows_B] for x in frozen.train_prompts)
+    policy, critic = state.policy.params, state.critic.params
+    drawn = sample(s.lm, policy, prompts, prompt_mask, jax.random.split(sample_key, s.c.batch), s.length, s.eos)
+    mask = drawn.mask
+    logits_BRV = response_logits(s.lm, policy, prompts, prompt_mask, drawn.tokens, mask)
+    ref_logits_BRV = response_logits(s.lm, frozen.reference, prompts, prompt_mask, drawn.tokens, mask)
+    logps = metrics.token_logps(logits_BRV, drawn.tokens) * mask
+    ref_logps = metrics.token_logps(ref_logits_BRV, drawn.tokens) * mask
+    tokens_BT = jnp.concatenate([prompts, drawn.tokens], axis=1)
+    mask_BT = jnp.concatenate([prompt_mask, mask], axis=1)
+    score_B = member.proxy_calibration(reward.score(s.proxy, member.proxy, tokens_BT, mask_BT))
+    values = models.values(s.critic, critic, tokens_BT, mask_BT, slice(prompts.shape[1] - 1, -1)) * mask
+    rewards = episode_rewards(score_B, logps, ref_logps, mask, member.kl_coef)
+    advantages, returns = gae(rewards, values, mask, s.c.lam)
+    out = Rollout(prompts, prompt_mask, drawn.tokens, mask, logps, values, metrics.whiten(advantages, mask), returns)
+    return out, {
+        "kl": jnp.mean(metrics.kl_exact(logits_BRV, ref_logits_BRV, mask)),
+        "proxy": jnp.mean(score_B),
+        "length": jnp.mean(jnp.sum(mask, axis=1).astype(jnp.float32)),
+        "explained_variance": metrics.explained_variance(values, returns, mask),
+        "sampler_gap": jnp.max(jnp.abs(drawn.logps - logps)),
+    }
+
+
+def policy_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A train.Loss for the policy."""
+    logits_BRV = response_logits(s.lm, params, batch.prompts, batch.prompt_mask, batch.tokens, batch.mask)
+    logps_BR = metrics.token_logps(logits_BRV, batch.tokens) * batch.mask
+    loss, out = losses.clipped_policy(logps_BR, batch.logps, batch.advantages, batch.mask, s.c.clip)
+    entropy = metrics.masked_mean(metrics.token_entropy(logits_BRV), batch.mask)
+    return loss - s.c.entropy_coef * entropy, {**out, "entropy": entropy}
+
+
+def critic_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A train.Loss for the critic."""
+    tokens_BT = jnp.concatenate([batch.prompts, batch.tokens], axis=1)
+    mask_BT = jnp.concatenate([batch.prompt_mask, batch.mask], axis=1)
+    values = models.values(s.critic, params, tokens_BT, mask_BT, slice(batch.prompts.shape[1] - 1, -1))
+    return losses.clipped_value(values * batch.mask, batch.values, batch.returns, batch.mask, s.c.clip), {}
+
+
+def iteration(s: Setup, frozen: Frozen, member: Member, state: PPOState) -> tuple[PPOState, dict[str, jax.Array]]:
+    """One PPO iteration; its randomness is fold_in(member.key, iteration). Metrics belong to the policy before it."""
+    sample_key, shuffle_key = jax.random.split(jax.random.fold_in(member.key, state.iteration))
+    batch, out = rollout(s, frozen, member, state, sample_key)
+    policy_tx, critic_tx = s.optimizers
+    orders = jax.vmap(lambda key: jax.random.permutation(key, s.c.batch))(jax.random.split(shuffle_key, s.c.epochs))
+
+    def minibatch(carry, rows):
+        policy, critic = carry
+        part = jax.tree.map(lambda x: x[rows], batch)
+        policy, policy_metrics = update(policy, partial(policy_loss, s), part, policy_tx)
+        critic, critic_metrics = update(critic, partial(critic_loss, s), part, critic_tx)
+        return (policy, critic), {**policy_metrics, "critic_loss": critic_metrics["loss"]}
+
+    rows = orders.reshape(s.c.epochs * s.c.minibatches, -1)
+    (policy, critic), seen = jax.lax.scan(minibatch, (state.policy, state.critic), rows)
+    out |= {name: jnp.mean(seen[name]) for name in ("clip_fraction", "approx_kl", "entropy", "critic_loss")}
+    out |= {"first_ratio": seen["ratio"][0], "policy_loss": jnp.mean(seen["loss"])}
+    return PPOState(state.iteration + 1, out["kl"], policy, critic), out
+
+
+@partial(jax.jit, static_argnames="s")
+def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState, d_target: jax.Array):
+    """Iterate each of M members until a rollout shows sqrt(KL) >= d_target, or it has made max_steps.
+
+    One dispatch per read: no host sync in the loop. Returns (states, metrics of each member's last iteration).
+    """
+
+    def one(member: Member, state: PPOState):
+        step = partial(iteration, s, frozen, member)
+        blank = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(step, state)[1])
+
+        def short(carry):
+            state, _ = carry
+            return (state.kl < d_target**2) & (state.iteration < s.c.max_steps)
+
+        return jax.lax.while_loop(short, lambda carry: step(carry[0]), (state, blank))
+
+    return jax.vmap(one)(members, states)
+
+
+@partial(jax.jit, static_argnames="s")
+def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[str, jax.Array]:
+    """Means per held-out prompt, f32[M, Q] each, of `read_draws` samples of every member's policy.
+
+    The sampling keys are the same at every read (common random numbers: less noise between points).
+    """
+    prompts, prompt_mask = (jnp.repeat(x, s.c.read_draws, axis=0) for x in frozen.read_prompts)
+    per_prompt = lambda x: jnp.mean(x.reshape(-1, s.c.read_draws), axis=1)  # noqa: E731
+
+    def one(member: Member, policy: Params):
+        keys = jax.random.split(jax.random.fold_in(member.key, 2**31 - 1), prompts.shape[0])
+        drawn = sample(s.lm, policy, prompts, prompt_mask, keys, s.length, s.eos)
+        logits = response_logits(s.lm, policy, prompts, prompt_mask, drawn.tokens, drawn.mask)
+        ref_logits = response_logits(s.lm, frozen.reference, prompts, prompt_mask, drawn.tokens, drawn.mask)
+        logps = metrics.token_logps(logits, drawn.tokens)
+        ref_logps = metrics.token_logps(ref_logits, drawn.tokens)
+        tokens_BT = jnp.concatenate([prompts, drawn.tokens], axis=1)
+        mask_BT = jnp.concatenate([prompt_mask, drawn.mask], axis=1)
+        length = jnp.sum(drawn.mask, axis=1)
+        ended = jnp.any((drawn.tokens == s.eos) & drawn.mask, axis=1)
+        out = {
+            "kl": metrics.kl_exact(logits, ref_logits, drawn.mask),
+            "kl_k1": metrics.kl_k1(logps, ref_logps, drawn.mask),
+            "kl_k3": metrics.kl_k3(logps, ref_logps, drawn.mask),
+            "proxy": member.proxy_calibration(reward.score(s.proxy, member.proxy, tokens_BT, mask_BT)),
+            "gold": frozen.gold_calibration(reward.score(s.gold, frozen.gold, tokens_BT, mask_BT)),
+            "entropy": jnp.sum(metrics.token_entropy(logits) * drawn.mask, axis=1) / length,
+            "length": length.astype(jnp.float32),
+            "unfinished": 1.0 - ended.astype(jnp.float32),
+        }
+        # The first draw of each prompt is kept, so that people can read what the policy writes.
+        shown = {"tokens": drawn.tokens[:: s.c.read_draws], "mask": drawn.mask[:: s.c.read_draws]}
+        return {name: per_prompt(value) for name, value in out.items()} | shown
+
+    return jax.vmap(one)(members, states.policy.params)
+
+
+def train_ppo(
+    s: Setup,
+    frozen: Frozen,
+    members: Member,
+    critics: Params,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    log: Log,
+    every: int = 8,
+) -> tuple[dict[str, Any], PPOState]:
+    """Optimise every member until kl_max, reading at each of `s.targets`; resumes from the last checkpoint.
+
+    `critics` has the leading axis M; every policy starts at the reference.
+
+    Returns (history, final states). history["read"] holds `read`'s values per target, [K, M, Q] (`tokens`, `mask`:
+    [K, M, Q, R]); history["last"] the metrics of the last iteration before it, [K, M], and history["iteration"] its
+    number. A member that has passed a target already, or has made max_steps, repeats its iteration number there: such
+    reads are not new points.
+    """
+    policy_tx, critic_tx = s.optimizers
+    size, targets = members.key.shape[0], s.targets
+    states = jax.vmap(
+        lambda critic: PPOState(
+            jnp.int32(0), jnp.float32(0), init_state(frozen.reference, policy_tx), init_state(critic, critic_tx)
+        )
+    )(critics)
+    shapes = {
+        "read": jax.eval_shape(partial(read, s), frozen, members, states),
+        "last": jax.eval_shape(partial(advance, s), frozen, members, states, jnp.float32(0))[1],
+        "iteration": jax.ShapeDtypeStruct((size,), jnp.int32),
+    }
+    blank = lambda x: jnp.full((len(targets), *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
+    history = jax.tree.map(blank, shapes)
+    # One layout from the start: a state that comes back from jit with another one would compile everything again.
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    frozen, members, states, history = jax.device_put((frozen, members, states, history), everywhere)
+    (states, history), first = checkpoints.restore((states, history))
+    log.resume(first)
+    for k in range(first, len(targets)):
+        last = None
+        if k > 0:
+            states, last = advance(s, frozen, members, jax.device_put(states, everywhere), jnp.float32(targets[k]))
+        seen = {"read": read(s, frozen, members, states), "last": last, "iteration": states.iteration}
+        for name, new in seen.items():
+            if new is not None:
+                history[name] = jax.tree.map(lambda all_K, one: all_K.at[k].set(one), history[name], new)  # noqa: B023
+        means = {name: jnp.mean(seen["read"][name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
+        log.write(k, {**means, "iteration": states.iteration, **{f"last_{n}": v for n, v in (last or {}).items()}})
+        if (k + 1) % every == 0 and k + 1 < len(targets):
+            checkpoints.save(k + 1, (states, history))
+    log.close()
+    return jax.tree.map(np.asarray, history), states

@@ -1,0 +1,85 @@
+"""An experiment made solid: its directory, what is in it, and how to load it."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rmo import config, models, reward
+from rmo.files import load_params, read_json
+from rmo.models import LanguageModel, Params, RewardModel
+from rmo.world import SyntheticWorld
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One instance of a stage: what makes it, the config it depends on, what comes before it."""
+
+    name: str
+    make: Callable[["Run", Path], None]
+    depends: tuple[Any, ...]
+    upstream: tuple["Stage", ...] = ()
+
+    @cached_property
+    def path(self) -> str:
+        """`<name>-<digest>`, relative to the run directory."""
+        digest = config.digest(self.name, list(self.depends), [stage.path for stage in self.upstream])
+        return f"{self.name}-{digest}"
+
+
+@dataclass
+class Run:
+    """An experiment made solid: its directory, its stages, its mesh."""
+
+    experiment: config.Experiment
+    root: Path
+    stages: dict[str, Stage]
+    mesh: jax.sharding.Mesh
+
+    def path(self, name: str) -> Path:
+        """Directory of a stage instance."""
+        return self.root / self.stages[name].path
+
+    def done(self, name: str) -> bool:
+        return (self.path(name) / "DONE").exists()
+
+    @cached_property
+    def world(self) -> SyntheticWorld:
+        return SyntheticWorld(self.experiment.world)
+
+    # Modules and parameters of what is done already.
+
+    def lm(self) -> LanguageModel:
+        w = self.experiment.world
+        return LanguageModel(self.experiment.policy, w.vocab, w.prompt + w.response)
+
+    def rm(self, shape: config.Model, gain: float = 1.0) -> RewardModel:
+        w = self.experiment.world
+        return RewardModel(shape, w.vocab, w.prompt + w.response, gain)
+
+    def gold_rm(self) -> RewardModel:
+        gold = self.experiment.gold
+        return self.rm(gold.model, gold.gain if gold.kind == "random" else 1.0)
+
+    def load(self, name: str, module: LanguageModel | RewardModel, members: int = 0) -> Params:
+        """Parameters of a finished stage, replicated over the mesh."""
+        make = partial(models.init, module)
+        make = (lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, members))) if members else make
+        everywhere = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+        shapes = jax.eval_shape(make, jax.random.key(0))
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
+        return load_params(self.path(name) / "params", like)
+
+    def gold_calibration(self) -> reward.Calibration:
+        return reward.Calibration(**read_json(self.path("samples") / "calibration.json"))
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self.experiment.seed, zlib.crc32(purpose.encode())])
+
+    def key(self, purpose: str) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.experiment.seed), zlib.crc32(purpose.encode()))

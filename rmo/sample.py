@@ -1,0 +1,125 @@
+"""Sampling: prefill the prompt once, decode with an explicit cache, draw n continuations from one shared prefix.
+
+Sampling is always from the whole distribution (no top-k, no top-p): anything else makes a KL meaningless. Every
+sequence has its own key, folded with the token index, so a draw does not depend on its batch.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rmo.metrics import token_logps
+from rmo.models import KVCache, LanguageModel, Params, logits
+
+
+class Sampled(NamedTuple):
+    """Responses, right-padded. EOS counts as a token; a response without one ran out of room."""
+
+    tokens: jax.Array  # i32[B, R], pad where mask is unset
+    logps: jax.Array  # f32[B, R], log-probability under the distribution sampled from, 0 where mask is unset
+    mask: jax.Array  # bool[B, R], up to and including EOS
+
+
+def decode(
+    lm: LanguageModel,
+    params: Params,
+    prefix: KVCache,
+    logits_BV: jax.Array,
+    keys_B: jax.Array,
+    length: int,
+    eos: int,
+    pad: int = 0,
+    temperature: float | jax.Array = 1.0,
+) -> Sampled:
+    """Continue `prefix` (B rows, or 1 row shared by all B keys) until every row has ended or R tokens are written.
+
+    `logits_BV` are those of the first response token.
+    """
+    batch = keys_B.shape[0]
+    layers, _, _, heads, head = prefix.k.shape
+    kv_shape = (layers, batch, length, heads, head)
+    start = (
+        jnp.int32(0),
+        jnp.broadcast_to(logits_BV, (batch, logits_BV.shape[-1])),
+        KVCache(
+            jnp.zeros(kv_shape, prefix.k.dtype), jnp.zeros(kv_shape, prefix.v.dtype), jnp.zeros((batch, length), bool)
+        ),
+        jnp.ones((batch,), bool),
+        Sampled(
+            jnp.full((batch, length), pad, jnp.int32),
+            jnp.zeros((batch, length), jnp.float32),
+            jnp.zeros((batch, length), bool),
+        ),
+    )
+
+    def unfinished(carry):
+        t, _, _, alive_B, _ = carry
+        return (t < length) & jnp.any(alive_B)
+
+    def step(carry):
+        t, logits_BV, cache, alive_B, out = carry
+        logits_BV = logits_BV / temperature
+        token_B = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, t), row))(keys_B, logits_BV)
+        token_B = jnp.where(alive_B, token_B, pad).astype(jnp.int32)
+        logp_B = token_logps(logits_BV[:, None], token_B[:, None])[:, 0] * alive_B
+        out = Sampled(out.tokens.at[:, t].set(token_B), out.logps.at[:, t].set(logp_B), out.mask.at[:, t].set(alive_B))
+        logits_B1V, new = logits(lm, params, token_B[:, None], alive_B[:, None], (prefix, cache))
+        cache = KVCache(
+            jax.lax.dynamic_update_slice_in_dim(cache.k, new.k, t, axis=2),
+            jax.lax.dynamic_update_slice_in_dim(cache.v, new.v, t, axis=2),
+            cache.mask.at[:, t].set(alive_B),
+        )
+        return t + 1, logits_B1V[:, 0], cache, alive_B & (token_B != eos), out
+
+    return jax.lax.while_loop(unfinished, step, start)[-1]
+
+
+def sample(
+    lm: LanguageModel,
+    params: Params,
+    prompts_BP: jax.Array,
+    prompt_mask_BP: jax.Array,
+    keys_B: jax.Array,
+    length: int,
+    eos: int,
+    temperature: float | jax.Array = 1.0,
+) -> Sampled:
+    """One response of at most R=`length` tokens to each prompt (left-padded)."""
+    logits_B1V, prefix = logits(lm, params, prompts_BP, prompt_mask_BP, (), slice(-1, None))
+    return decode(lm, params, prefix, logits_B1V[:, 0], keys_B, length, eos, temperature=temperature)
+
+
+@partial(jax.jit, static_argnames=("lm", "draws", "length", "eos", "chunk"))
+def sample_n(
+    lm: LanguageModel,
+    params: Params,
+    prompt_P: jax.Array,
+    prompt_mask_P: jax.Array,
+    key: jax.Array,
+    draws: int,
+    length: int,
+    eos: int,
+    chunk: int,
+) -> Sampled:
+    """N=`draws` responses to one prompt: one prefill, its cache shared by all draws, `chunk` draws at a time.
+
+    Draw j uses fold_in(key, j), so the first N draws are the same whatever N and chunk are.
+    """
+    logits_11V, prefix = logits(lm, params, prompt_P[None], prompt_mask_P[None], (), slice(-1, None))
+    keys_N = jax.vmap(lambda j: jax.random.fold_in(key, j))(jnp.arange(draws))
+    out = jax.lax.map(
+        lambda keys: decode(lm, params, prefix, logits_11V[:, 0], keys, length, eos), keys_N.reshape(-1, chunk)
+    )
+    return jax.tree.map(lambda x: x.reshape(draws, *x.shape[2:]), out)
+
+
+def response_logits(
+    lm: LanguageModel, params: Params, prompts_BP: jax.Array, prompt_mask_BP: jax.Array, tokens_BR, mask_BR
+) -> jax.Array:
+    """Teacher-forced logits f32[B, R, V] that predict each response token; nothing is unembedded at the prompt."""
+    tokens_BT = jnp.concatenate([prompts_BP, tokens_BR], axis=1)
+    mask_BT = jnp.concatenate([prompt_mask_BP, mask_BR], axis=1)
+    logits_BRV, _ = logits(lm, params, tokens_BT, mask_BT, (), slice(prompts_BP.shape[1] - 1, -1))
+    return logits_BRV

@@ -1,0 +1,22 @@
+"""Tests run on 8 fake CPU devices with JAX's own checks on."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+jax.config.update("jax_threefry_partitionable", True)
+
+
+@pytest.fixture
+def mesh():
+    """All 8 fake devices on the data axis."""
+    from rmo import sharding
+
+    return sharding.make_mesh()

@@ -1,0 +1,171 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rmo import config, main, pipeline
+
+ROOT = Path(__file__).parent.parent
+BASE = config.Experiment()
+
+
+def change(**parts):
+    """BASE with nested replacements: change(ppo={"batch": 3})."""
+    return dataclasses.replace(
+        BASE, **{k: dataclasses.replace(getattr(BASE, k), **v) if isinstance(v, dict) else v for k, v in parts.items()}
+    )
+
+
+def test_shipped_configs_are_sound():
+    for path in (ROOT / "configs").glob("*.py"):
+        experiment = config.load(path)
+        assert experiment.name == path.stem
+        assert pipeline.plan(experiment)
+        assert f"rmo run configs/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"policy": {"heads": 3}}, "policy.heads is 3: it must divide width 64"),
+        ({"policy": {"heads": 4, "kv_heads": 3}}, "kv_heads is 3"),
+        ({"policy": {"width": 12, "heads": 4}}, "even head size"),
+        ({"bon": {"max_n": 5000}}, "larger than the 4096 draws"),
+        ({"proxies": {"comparisons": ()}}, "a proxy needs comparisons"),
+        ({"proxies": {"comparisons": (10**6,)}}, "36000 training comparisons"),
+        ({"proxies": {"sizes": ()}}, "at least one proxy"),
+        ({"ppo": {"minibatches": 3}}, "divide ppo.batch 256"),
+        ({"ppo": {"sizes": (4,)}}, "indices 0 to 0"),
+        ({"ppo": {"kl_max": float("nan")}}, "must be finite"),
+        ({"sft": {"epochs": 0}}, "sft.epochs is 0: it must be positive"),
+        ({"comparisons": {"held_out": 1.0}}, "leave prompts on both sides"),
+        ({"comparisons": {"flip": 0.7}}, "comparisons.flip is 0.7"),
+        ({"world": {"counts": 0, "conditionals": 0, "pairs": 0}}, "no features"),
+        ({"world": {"optimum": (2.0, 1.0)}}, "world.optimum is 2.0 to 1.0"),
+        ({"world": {"optimum_hard": (0.0, 1.0)}}, "world.optimum_hard"),
+        ({"world": {"shortest": 18}}, "world.shortest is 18"),
+        ({"bon": {"draws": 1000, "max_n": 500, "chunk": 300}}, "bon.chunk"),
+        ({"name": "a/b"}, "no slashes"),
+    ],
+)
+def test_impossible_values_are_one_clear_line(parts, message):
+    with pytest.raises(config.ConfigError, match=message) as error:
+        config.check(change(**parts))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x = 1", "experiment"), ("def experiment(): return 3", "returned int"), ("def experiment(: pass", "SyntaxError"),
+     ("from rmo.config import *\ndef experiment(): return Experiment(nmae='x')", "nmae")],
+)  # fmt: skip
+def test_bad_config_files(tmp_path, text, message):
+    path = tmp_path / "c.py"
+    path.write_text(text)
+    with pytest.raises(config.ConfigError, match=message):
+        config.load(path)
+    with pytest.raises(config.ConfigError, match="no config file"):
+        config.load(tmp_path / "none.py")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--ppo.lr", "1"], "Unrecognized options: --ppo.lr, 1; perhaps --ppo"),
+        (["--ppo.batch", "x"], "--ppo.batch"),
+        (["--world.optimum", "1"], "--world.optimum"),
+        (["--policy.positions", "absolute"], "rotary"),
+    ],
+)
+def test_bad_overrides_are_one_line(args, message):
+    with pytest.raises(config.ConfigError, match=message) as error:
+        main.parse(main.RunOptions, args, "rmo run", main.RunOptions(BASE))
+    assert "\n" not in str(error.value)
+
+
+def test_every_field_can_be_overridden():
+    args = [
+        "--ppo.batch",
+        "128",
+        "--proxies.sizes.0.width",
+        "32",
+        "--world.optimum",
+        "0.5",
+        "2",
+        "--proxies.comparisons",
+        "100",
+        "200",
+    ]
+    got = main.parse(main.RunOptions, args, "rmo run", main.RunOptions(BASE)).experiment
+    assert got.ppo.batch == 128
+    assert got.proxies.sizes[0].width == 32
+    assert got.world.optimum == (0.5, 2.0)
+    assert got.proxies.comparisons == (100, 200)
+
+
+def test_plan_is_stale_exactly_downstream():
+    """A changed field renames its stage and everything after it, and nothing else."""
+    base = {name: stage.path for name, stage in pipeline.plan(BASE).items()}
+    proxy = "w16x1-c36000"
+
+    def changed(**parts):
+        other = {name: stage.path for name, stage in pipeline.plan(change(**parts)).items()}
+        return {name for name in base if other.get(name) != base[name]}
+
+    assert changed(name="other") == set()
+    assert changed(fits={"bootstrap": 7}) == {"fits", "report"}
+    assert changed(ppo={"clip": 0.3}) == {f"ppo/{proxy}", "fits", "report"}
+    assert changed(bon={"points": 9}) == {f"bon/{proxy}", f"ppo/{proxy}", "fits", "report"}
+    assert changed(proxies={"epochs": 2}) == {f"proxies/{proxy}", f"bon/{proxy}", f"ppo/{proxy}", "fits", "report"}
+    assert changed(sft={"batch": 64}) == set(base)
+    assert changed(seed=1) == set(base)
+
+
+def test_digest_sees_every_field():
+    for part in dataclasses.fields(BASE):
+        value = getattr(BASE, part.name)
+        if not dataclasses.is_dataclass(value) or part.name == "fits":
+            continue
+        for field in dataclasses.fields(value):
+            old = getattr(value, field.name)
+            if isinstance(old, int | float) and not isinstance(old, bool):
+                new = change(**{part.name: {field.name: old + 1}})
+                assert config.digest(new) != config.digest(BASE)
+
+
+def run_cli(*args):
+    return subprocess.run([sys.executable, "-c", "from rmo.main import main; main()", *args], capture_output=True, text=True,
+                          cwd=ROOT, env={"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"})  # fmt: skip
+
+
+def test_command_line_errors_are_one_line():
+    for args, message in [
+        (["fly"], "no command 'fly'"),
+        (["run"], "needs a config file"),
+        (["run", "configs/none.py"], "no config file"),
+        (["run", "configs/smoke.py", "--ppo.batch", "63"], "divide ppo.batch 63"),
+        (["run", "configs/smoke.py", "--only", "sfft"], "no such stage"),
+        (["fit", "none.csv"], "No such file"),
+        (["report", "nowhere"], "not a run with finished fits"),
+    ]:
+        got = run_cli(*args)
+        assert got.returncode == 2, args
+        assert message in got.stderr
+        assert got.stderr.count("\n") == 1
+        assert got.stderr.startswith("rmo: ")
+
+
+def test_help_teaches():
+    assert "rmo run CONFIG" in run_cli("--help").stdout
+    text = run_cli("run", "configs/smoke.py", "--help").stdout
+    for field in ("--ppo.kl-max", "--world.optimum", "--proxies.sizes.0.width", "--only"):
+        assert field in text
+    assert "GAE lambda" in text
+
+
+def test_list_shows_every_stage():
+    text = run_cli("list", "configs/smoke.py").stdout
+    assert "missing" in text or "done" in text
+    assert "ppo/w8x1-c1024" in text

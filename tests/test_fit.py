@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+
+from rmo import fit
+
+
+def make(method, alpha, beta, params=1000, seed=0, noise=0.0, prompts=40, kl=None, rng=None, seed_noise=0.0):
+    """A curve of the method's own form; noise per prompt is one shift and one slope, so points correlate."""
+    rng = rng or np.random.default_rng(params + seed)
+    kl = np.linspace(0, 9 if method == "bon" else 40, 30) if kl is None else kl
+    d = np.sqrt(kl)
+    alpha = alpha + seed_noise * rng.normal()
+    gold = fit.Fit(fit.FORM_OF[method], alpha, beta, np.nan, np.nan)(d)
+    shifts = rng.normal(size=(1, prompts)) + rng.normal(size=(1, prompts)) * d[:, None] / 3
+    table = gold[:, None] + noise * (shifts * (d[:, None] > 0) + rng.normal(size=(len(d), prompts)) / 4)
+    return fit.from_prompts(method, np.arange(len(d)), kl, table, table, rm_params=params, seed=seed)
+
+
+@pytest.mark.parametrize(("method", "alpha", "beta"), [("bon", 0.5, 0.12), ("ppo", 0.35, 0.15), ("bon", 0.3, -0.02)])
+def test_recovers_coefficients(method, alpha, beta):
+    curve = make(method, alpha, beta)
+    got = fit.fit_curve(curve.d, curve.gold, fit.FORM_OF[method])
+    assert (got.alpha, got.beta) == pytest.approx((alpha, beta), abs=1e-6)
+    assert got.r2 == pytest.approx(1)
+    np.testing.assert_allclose(got(curve.d), curve.gold, atol=1e-6)
+
+
+def test_rival_with_a_shape_parameter():
+    d = np.linspace(0.1, 6, 40)
+    truth = d * (1.5 - 0.7 * d**0.3)
+    got = fit.fit_curve(d, truth, "d(a - b d^g)")
+    assert got.extra == pytest.approx(0.3, abs=0.02)
+    assert got.rmse < 1e-3
+
+
+def test_peaks_in_closed_form():
+    for form, top in [("d(a - b d)", 30.0), ("d(a - b log d)", 60.0)]:
+        d = np.linspace(0.01, top, 400_000)
+        alpha, beta = (0.5, 0.02) if form == "d(a - b d)" else (0.35, 0.12)
+        values = fit.Fit(form, alpha, beta, np.nan, np.nan)(d)
+        d_star, r_star = fit.peak(form, alpha, beta)
+        assert d_star == pytest.approx(d[values.argmax()], rel=1e-3)
+        assert r_star == pytest.approx(values.max(), rel=1e-6)
+    # The paper's digitised 3M row: KL* 4.2, R* 0.50.
+    d_star, r_star = fit.peak("d(a - b d)", 0.490, 0.120)
+    assert (d_star**2, r_star) == pytest.approx((4.2, 0.50), abs=0.05)
+    assert np.isinf(fit.peak("d(a - b d)", 0.5, -0.1)[0])  # never turns: flagged, not hidden
+
+
+def test_shared_alpha_is_shared_and_right():
+    curves = [make("ppo", 0.35, b, params=p) for p, b in [(10**3, 0.17), (10**4, 0.15), (10**5, 0.12)]]
+    groups = fit.group(curves, "ppo")
+    best = fit.fit_groups(groups, "d(a - b log d)", True, 0.3)
+    np.testing.assert_allclose(best, [[0.35, 0.17], [0.35, 0.15], [0.35, 0.12]], atol=1e-6)
+    # Equal alpha is enforced where it does not hold.
+    mixed = fit.group([make("ppo", 0.3, 0.1, params=10), make("ppo", 0.6, 0.1, params=100)], "ppo")
+    forced = fit.fit_groups(mixed, "d(a - b log d)", True, 0.3)
+    assert forced[0, 0] == forced[1, 0]
+    assert 0.3 < forced[0, 0] < 0.6
+
+
+def test_bootstrap_spans_prompts_and_seeds():
+    still = fit.group([make("bon", 0.5, 0.1, seed=s, noise=0.0) for s in range(2)], "bon")
+    assert fit.bootstrap(still, "d(a - b d)", False, 50).std(axis=0).max() < 1e-9
+    prompts = fit.group([make("bon", 0.5, 0.1, seed=s, noise=1.0) for s in range(2)], "bon")
+    assert fit.bootstrap(prompts, "d(a - b d)", False, 200)[:, 0, 0].std() > 0.01
+    # Two noiseless seeds with alpha 0.3 and 0.7: a resampled pair has mean 0.3, 0.5 or 0.7 with chances 1/4, 1/2, 1/4.
+    seeds = fit.group([make("bon", a, 0.1, seed=s) for s, a in enumerate((0.3, 0.7))], "bon")
+    drawn = fit.bootstrap(seeds, "d(a - b d)", False, 2000)[:, 0, 0]
+    np.testing.assert_allclose(np.unique(drawn.round(6)), [0.3, 0.5, 0.7])
+    assert drawn.std() == pytest.approx(0.2 / 2**0.5, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["bon", "ppo"])
+def test_intervals_cover(method):
+    """95% intervals over prompts hold the truth in at least 90 of 100 experiments (prompt noise only)."""
+    hits = 0
+    for trial in range(100):
+        rng = np.random.default_rng(trial)
+        groups = fit.group([make(method, 0.5, 0.12, noise=1.0, rng=rng)], method)
+        low, high = fit.interval(fit.bootstrap(groups, fit.FORM_OF[method], False, 300, 0.3, seed=trial)[:, 0, 0])
+        hits += low <= 0.5 <= high
+    assert hits >= 90
+
+
+def test_extrapolation_prefers_the_true_form():
+    groups = fit.group([make("bon", 0.5, 0.1, params=p, noise=0.02) for p in (10, 100, 1000)], "bon")
+    own = fit.extrapolate(groups, "d(a - b d)")
+    assert own["held_out_rmse"] < 0.05
+    assert own["held_out_rmse"] < fit.extrapolate(groups, "d(a - b log d)")["held_out_rmse"]
+    assert own["held_out_spread"] > 0
+
+
+def test_trends():
+    params = np.array([1e3, 1e4, 1e5])
+    slope, at_1 = fit.against_log_size(params, np.array([0.4, 0.5, 0.6]))
+    assert (slope, at_1) == pytest.approx((0.1, 0.1))
+
+
+def test_summary_of_both_methods():
+    curves = [make("bon", 0.4 + 0.05 * i, 0.12 - 0.01 * i, 10**i, s, 0.3) for i in (3, 4, 5) for s in (0, 1)]
+    curves += [make("ppo", 0.35, 0.2 - 0.02 * i, 10**i, s, 0.3) for i in (3, 4, 5) for s in (0, 1)]
+    out = fit.summarise(curves, draws=100)
+    assert set(out) == {"bon", "ppo"}
+    bon = out["bon"]
+    assert [g["rm_params"] for g in bon["groups"]] == [1000, 10_000, 100_000]
+    assert bon["trends"]["alpha"]["interval"][0] < 0.05 < bon["trends"]["alpha"]["interval"][1]
+    for part in out.values():
+        for g in part["groups"]:
+            for name in ("alpha", "beta", "peak_gold", "peak_kl"):
+                assert g[name + "_interval"][0] <= g[name] <= g[name + "_interval"][1]
+    assert set(bon["extrapolation"]) == set(fit.FORMS)
+
+
+def test_csv_round_trip(tmp_path):
+    from rmo.run import read_csv, write_csv
+
+    curves = [make("bon", 0.5, 0.1, params=p, noise=0.3) for p in (10, 100)]
+    write_csv(tmp_path / "c.csv", fit.COLUMNS, [row for c in curves for row in fit.rows(c)])
+    back = fit.from_rows(read_csv(tmp_path / "c.csv"))
+    for a, b in zip(curves, back, strict=True):
+        np.testing.assert_allclose(a.gold, b.gold, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(a.gold_se, b.gold_se, rtol=1e-8)
+        assert b.meta["rm_params"] == a.meta["rm_params"]
+    assert fit.summarise(back, draws=50)["bon"]["groups"][0]["alpha_interval"][0] < 0.5
+
+
+def test_fall_se_is_paired():
+    """A shift common to all points of a prompt says nothing about a fall within the curve."""
+    rng = np.random.default_rng(0)
+    table = np.array([0.0, 1.0, 0.5])[:, None] + 10 * rng.normal(size=(1, 50))
+    curve = fit.from_prompts("bon", [1, 2, 3], [0.0, 1.0, 2.0], table, table)
+    np.testing.assert_allclose(curve.fall_se, 0, atol=1e-12)
+    assert curve.gold_se.min() > 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no rows"),
+        ([{"kl": "1"}], "no column gold"),
+        ([{"kl": "1", "gold": "x"}], "line 2: gold is 'x'"),
+        ([{"kl": "1", "gold": ""}], "finite"),
+        ([{"kl": "1", "gold": "1", "method": "sft"}], "method is 'sft'"),
+        ([{"kl": "1", "gold": None}], "more or fewer cells"),
+    ],
+)
+def test_bad_tables_are_named(rows, message):
+    with pytest.raises(fit.CurveError, match=message):
+        fit.from_rows(rows)
+
+
+def test_too_few_points():
+    with pytest.raises(fit.CurveError, match="at least 3"):
+        fit.fit_curve(np.array([0.0, 1.0, 2.0]), np.zeros(3), "d(a - b d)")

@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmo import config, models, reward
+from rmo.metrics import token_logps
+from rmo.sample import response_logits, sample, sample_n
+
+SHAPES = {
+    "rotary": config.Model(width=16, layers=2, heads=4),
+    "learned": config.Model(width=16, layers=1, heads=2, positions="learned"),
+    "grouped": config.Model(width=32, layers=2, heads=4, kv_heads=2),
+}
+P, R, V, EOS = 5, 7, 11, 2
+
+
+@pytest.fixture(params=SHAPES)
+def lm(request):
+    module = models.LanguageModel(SHAPES[request.param], V, P + R)
+    return module, models.init(module, jax.random.key(0))
+
+
+def prompts(batch):
+    tokens = jax.random.randint(jax.random.key(1), (batch, P), 3, V)
+    return tokens, jnp.arange(P)[None] >= (jnp.arange(batch) % 4)[:, None]
+
+
+def keys(batch, seed=2):
+    return jax.random.split(jax.random.key(seed), batch)
+
+
+def test_sampler_logps_equal_teacher_forcing(lm):
+    module, params = lm
+    tokens, mask = prompts(16)
+    out = sample(module, params, tokens, mask, keys(16), R, EOS)
+    logits = response_logits(module, params, tokens, mask, out.tokens, out.mask)
+    np.testing.assert_allclose(token_logps(logits, out.tokens) * out.mask, out.logps, atol=2e-5)
+    lengths = np.asarray(out.mask.sum(1))
+    assert lengths.min() < R == lengths.max()  # some ended, some ran out of room
+    for row, length in zip(np.asarray(out.tokens), lengths, strict=True):
+        assert EOS not in row[: length - 1]
+        assert length == R or row[length - 1] == EOS  # EOS kept and counted
+        assert (row[length:] == 0).all()
+
+
+def test_shared_prefix_draws_equal_single_draws(lm):
+    """sample_n's draw j is what sample gives for the same key, whatever the chunk."""
+    module, params = lm
+    tokens, mask = prompts(2)
+    key = jax.random.key(5)
+    one = sample_n(module, params, tokens[1], mask[1], key, 8, R, EOS, 8)
+    two = sample_n(module, params, tokens[1], mask[1], key, 8, R, EOS, 2)
+    row_keys = jax.vmap(lambda j: jax.random.fold_in(key, j))(jnp.arange(8))
+    single = sample(module, params, jnp.repeat(tokens[1:], 8, 0), jnp.repeat(mask[1:], 8, 0), row_keys, R, EOS)
+    np.testing.assert_array_equal(one.tokens, two.tokens)
+    np.testing.assert_array_equal(one.tokens, single.tokens)
+    np.testing.assert_allclose(one.logps, single.logps, atol=1e-5)
+    assert len(np.unique(np.asarray(one.tokens), axis=0)) > 4
+
+
+def test_temperature_scales_the_distribution_sampled_from(lm):
+    module, params = lm
+    tokens, mask = prompts(4)
+    out = sample(module, params, tokens, mask, keys(4), R, EOS, temperature=0.5)
+    logits = response_logits(module, params, tokens, mask, out.tokens, out.mask) / 0.5
+    np.testing.assert_allclose(token_logps(logits, out.tokens) * out.mask, out.logps, atol=5e-5)
+
+
+def pad(tokens, mask, left, right):
+    widths = ((0, 0), (left, right))
+    return jnp.pad(tokens, widths), jnp.pad(mask, widths)
+
+
+def test_scores_do_not_depend_on_batch_padding_or_side():
+    shape = SHAPES["rotary"]
+    rm = models.RewardModel(shape, V, 32)
+    params = models.init(rm, jax.random.key(0))
+    tokens, mask = prompts(6)
+    full = jnp.ones_like(mask)
+    alone = reward.score(rm, params, tokens[:1], full[:1])
+    together = reward.score(rm, params, tokens, full)
+    np.testing.assert_allclose(alone, together[:1], atol=1e-5)
+    for left, right in [(0, 3), (3, 0), (2, 5)]:
+        padded = reward.score(rm, params, *pad(tokens, full, left, right))
+        np.testing.assert_allclose(padded, together, atol=1e-5)
+    assert reward.score(rm, params, tokens, full).dtype == jnp.float32
+
+
+def test_score_is_read_by_length_even_if_pad_is_a_real_token():
+    rm = models.RewardModel(SHAPES["rotary"], V, 32)
+    params = models.init(rm, jax.random.key(0))
+    tokens = jnp.array([[3, 4, 0, 5, 0, 0]])  # 0 is pad, and a real token in the middle and at the end
+    mask = jnp.array([[True, True, True, True, True, False]])
+    values = rm.apply({"params": params}, tokens, mask)
+    assert float(reward.score(rm, params, tokens, mask)[0]) == pytest.approx(float(values[0, 4]))
+    changed = reward.score(rm, params, tokens.at[0, 5].set(7), mask)
+    assert float(changed[0]) == float(reward.score(rm, params, tokens, mask)[0])
+    other = reward.score(rm, params, tokens.at[0, 2].set(7), mask)
+    assert float(other[0]) != float(changed[0])
+
+
+def test_causality_and_prompt_attention(lm):
+    module, params = lm
+    tokens, mask = prompts(1)
+    full = jnp.ones_like(mask)
+    logits, _ = module.apply({"params": params}, tokens, full)
+    later, _ = module.apply({"params": params}, tokens.at[0, -1].set(4), full)
+    np.testing.assert_allclose(logits[:, :-1], later[:, :-1], atol=1e-6)
+    earlier, _ = module.apply({"params": params}, tokens.at[0, 0].set((tokens[0, 0] + 1) % V), full)
+    assert float(jnp.abs(earlier[:, -1] - logits[:, -1]).max()) > 1e-4
+
+
+def test_counts():
+    rm = models.RewardModel(config.Model(width=8, layers=1, heads=2), 64, 24)
+    counts = models.count(models.init(rm, jax.random.key(0)))
+    # attention 4*64, MLP 2*8*32, norms 3*8, head 9
+    assert counts["non_embedding"] == 4 * 64 + 2 * 8 * 32 + 3 * 8 + 9
+    assert counts["total"] == counts["non_embedding"] + 64 * 8
+
+
+def test_bfloat16_keeps_float32_outside():
+    shape = config.Model(width=16, layers=1, heads=2, dtype="bfloat16")
+    lm = models.LanguageModel(shape, V, P + R)
+    params = models.init(lm, jax.random.key(0))
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+    tokens, mask = prompts(3)
+    logits, cache = lm.apply({"params": params}, tokens, mask)
+    assert logits.dtype == jnp.float32
+    assert cache.k.dtype == jnp.bfloat16
+    rm = models.RewardModel(shape, V, P + R)
+    assert reward.score(rm, models.init(rm, jax.random.key(0)), tokens, mask).dtype == jnp.float32

@@ -1,0 +1,180 @@
+"""The whole experiment at smoke size: runs, reports, resumes after a kill bit for bit, notices stale stages."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rmo import config, fit, pipeline, report, sharding
+from rmo.files import RunError, read_csv, read_json, read_npz
+
+ROOT = Path(__file__).parent.parent
+SMOKE = config.load(ROOT / "configs" / "smoke.py")
+CLI = [sys.executable, "-c", "from rmo.main import main; main()", "run", "configs/smoke.py"]
+ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}  # one device, as a user has
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A finished smoke run, made through the command line; returns its directory."""
+    runs = tmp_path_factory.mktemp("runs")
+    got = subprocess.run([*CLI, "--runs", str(runs)], cwd=ROOT, env=ENV, capture_output=True, text=True)
+    assert got.returncode == 0, got.stderr[-2000:]
+    assert got.stdout.strip().endswith("report.html")
+    return runs / "smoke"
+
+
+def test_everything_is_there(smoke):
+    table = fit.from_rows(read_csv(smoke / "curves.csv"))
+    assert len(table) == 3 * 2 * 2  # sizes x seeds x methods
+    for curve in table:
+        assert curve.kl[0] < 1e-5
+        assert (np.diff(curve.step_or_n) > 0).all()
+        if curve.method == "bon":
+            assert curve.gold[0] == pytest.approx(0, abs=1e-6)
+            assert curve.proxy[0] == pytest.approx(0, abs=1e-6)
+            assert (np.diff(curve.proxy) > 0).all()
+        else:
+            assert curve.kl[-1] > 1.5
+            assert curve.proxy[-1] > curve.proxy[0]
+    header = (smoke / "curves.csv").read_text().splitlines()[0]
+    assert header == ",".join(fit.COLUMNS)
+    assert set(read_json(smoke / "coefficients.json")) == {"bon", "ppo"}
+    gold = read_json(smoke / "gold.json")
+    assert {"policy samples", "best-of-n path", "PPO path"} < set(gold)
+    assert gold["policy samples"]["gold_mean"] == pytest.approx(0, abs=0.1)  # centred on the initial policy
+    page = (smoke / "report.html").read_text()
+    assert page.count("<svg") == len(list((smoke / "figures").glob("*.svg"))) == 6
+    assert "http-equiv" not in page
+    assert "src=" not in page.replace("&", "")  # self-contained
+    assert "&lt;eos&gt;" in page  # decoded text is shown
+    assert not list(smoke.rglob("*.part")) + list(smoke.rglob("checkpoints"))
+
+
+def test_gold_is_calibrated_on_the_initial_policy(smoke):
+    run = pipeline.open_run(SMOKE, smoke)
+    tables = [read_npz(f)["gold"] for f in sorted((run.path("samples") / "draws").glob("*.npz"))]
+    scores = run.gold_calibration()(np.stack(tables).astype(np.float64))
+    assert scores.mean() == pytest.approx(0, abs=1e-6)
+    assert scores.std() == pytest.approx(1, abs=1e-5)
+
+
+def test_comparisons_split_by_prompt_and_agree_with_gold(smoke):
+    from rmo import data
+
+    directory = pipeline.open_run(SMOKE, smoke).path("comparisons")
+    train, held = (data.read_comparisons(directory / "dataset", split) for split in ("train", "validation"))
+    assert not set(train.prompt) & set(held.prompt)
+    assert len(held.tokens) == 120
+    assert (train.gold[:, 0] >= train.gold[:, 1]).all()  # hard labels
+    info = read_json(directory / "info.json")
+    assert info["agreement_with_gold"] + info["ties"] >= 0.999
+
+
+def test_second_run_recomputes_nothing(smoke):
+    before = {p: p.stat().st_mtime_ns for p in smoke.rglob("*") if p.is_file() and p.parent != smoke}
+    started = time.monotonic()
+    got = subprocess.run([*CLI, "--runs", str(smoke.parent)], cwd=ROOT, env=ENV, capture_output=True, text=True)
+    assert got.returncode == 0
+    assert time.monotonic() - started < 30
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_stale_is_detected(smoke):
+    other = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, epochs=2))
+    states = {row["stage"]: row["state"] for row in pipeline.status(pipeline.open_run(other, smoke))}
+    assert states["sft"] == states["samples"] == states["comparisons"] == "done"
+    assert (
+        states["proxies/w8x1-c1024"]
+        == states["bon/w8x1-c1024"]
+        == states["ppo/w8x1-c1024"]
+        == states["fits"]
+        == "stale"
+    )
+
+
+def test_report_comes_from_files_alone(smoke):
+    page = (smoke / "report.html").read_text()
+    (smoke / "report.html").unlink()
+    report.write(smoke)
+    again = (smoke / "report.html").read_text()
+    strip = lambda text: text[: text.index("What this run cost")]
+    assert strip(page) == strip(again)
+    with pytest.raises(RunError, match="not a run"):
+        report.write(smoke.parent)
+
+
+def test_fit_command_on_the_run_and_on_foreign_curves(smoke, tmp_path):
+    def rmo(*args):
+        code = "from rmo.main import main; main()"
+        return subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, env=ENV, capture_output=True, text=True)
+
+    got = rmo("fit", str(smoke / "curves.csv"), "--out", str(tmp_path / "own"), "--bootstrap", "50")
+    assert got.returncode == 0, got.stderr
+    assert json.loads((tmp_path / "own" / "coefficients.json").read_text()).keys() == {"bon", "ppo"}
+    d = np.linspace(0, 3, 20)
+    lines = ["kl,gold", *(f"{x * x},{x * (0.5 - 0.12 * x)}" for x in d)]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    got = rmo("fit", str(tmp_path / "mine.csv"))
+    assert got.returncode == 0, got.stderr
+    assert "a 0.500" in got.stdout
+    assert "b 0.120" in got.stdout
+    assert (tmp_path / "mine_fit" / "bon.svg").exists()
+
+
+def test_only_needs_upstream(tmp_path):
+    run = pipeline.open_run(SMOKE, tmp_path / "smoke", sharding.make_mesh())
+    with pytest.raises(RunError, match="samples needs sft"):
+        pipeline.execute(run, ("samples",))
+
+
+def test_labels():
+    from rmo import stages
+
+    gap = np.random.default_rng(0).normal(size=200_000)
+    for c, expected in [
+        (config.Comparisons(), np.ones_like(gap)),
+        (config.Comparisons(labels="flipped", flip=0.2), np.full_like(gap, 0.8)),
+        (config.Comparisons(labels="sampled", temperature=0.5), 1 / (1 + np.exp(-np.abs(gap) / 0.5))),
+    ]:
+        agrees = stages.label(np.random.default_rng(1), gap, c) == (gap > 0)
+        assert agrees.mean() == pytest.approx(expected.mean(), abs=0.005)
+    ties = stages.label(np.random.default_rng(1), np.zeros(10_000), config.Comparisons())
+    assert ties.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_random_teacher_and_sharded_run(tmp_path):
+    """The other gold, on 8 devices, up to best-of-n."""
+    e = dataclasses.replace(SMOKE, gold=dataclasses.replace(SMOKE.gold, kind="random"))
+    run = pipeline.open_run(e, tmp_path / "smoke", sharding.make_mesh())
+    assert jax.device_count() == 8
+    pipeline.execute(run, ("sft", "gold", "samples", "comparisons", "proxies/w8x1-c1024", "bon/w8x1-c1024"))
+    curve = read_npz(run.path("bon/w8x1-c1024") / "curve.npz")
+    assert (np.diff(curve["proxy"].mean(-1), axis=1) > 0).all()
+    assert curve["gold"].mean(-1)[:, -1].min() > 0.3
+
+
+@pytest.mark.slow
+def test_sigkill_anywhere_ends_in_the_same_bytes(smoke, tmp_path):
+    """Killed with SIGKILL again and again at growing delays, the run ends with the undisturbed curves.csv."""
+    command = [*CLI, "--runs", str(tmp_path)]
+    for attempt in range(12):
+        process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=8 + 1.7 * attempt)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        else:
+            break
+    assert subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True).returncode == 0
+    for name in ("curves.csv", "coefficients.json", "gold.json"):
+        assert (tmp_path / "smoke" / name).read_bytes() == (smoke / name).read_bytes()

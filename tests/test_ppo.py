@@ -1,0 +1,197 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmo import config, models, ppo, reward
+from rmo.files import Checkpoints, Log
+from rmo.train import init_state
+
+P, R, V, EOS = 4, 6, 12, 2
+SHAPE = config.Model(width=16, layers=1, heads=2)
+CONSTANT = config.Optimizer(lr=3e-3, schedule="constant")
+
+
+def make(size=2, **changes):
+    """(setup, frozen, members, critics) of a small problem with random networks."""
+    c = config.PPO(batch=32, minibatches=2, epochs=2, prompts=16, kl_max=1.0, max_steps=30, d_step=0.25, read_draws=4,
+                   policy_optimizer=CONSTANT, critic_optimizer=CONSTANT)  # fmt: skip
+    c = c.__class__(**{**c.__dict__, **changes})
+    lm, rm = models.LanguageModel(SHAPE, V, P + R), models.RewardModel(SHAPE, V, P + R)
+    tokens = jax.random.randint(jax.random.key(3), (16, P), 3, V)
+    mask = jnp.arange(P)[None] >= jnp.arange(16)[:, None] % 3
+    frozen = ppo.Frozen(
+        models.init(lm, jax.random.key(0)), models.init(rm, jax.random.key(1)), reward.Calibration(),
+        (tokens, mask), (tokens[:4], mask[:4]),
+    )  # fmt: skip
+    proxies = jax.vmap(partial(models.init, rm))(jax.random.split(jax.random.key(2), size))
+    members = ppo.Member(
+        proxies, reward.Calibration(jnp.zeros(size), jnp.ones(size)),
+        jax.random.split(jax.random.key(4), size), jnp.full(size, c.kl_coef),
+    )  # fmt: skip
+    critics = jax.vmap(partial(models.init, rm))(jax.random.split(jax.random.key(5), size))
+    return ppo.Setup(lm, rm, rm, rm, c, R, EOS), frozen, members, critics
+
+
+def first(tree):
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def start(s, frozen, critic):
+    policy_tx, critic_tx = s.optimizers
+    return ppo.PPOState(
+        jnp.int32(0), jnp.float32(0), init_state(frozen.reference, policy_tx), init_state(critic, critic_tx)
+    )
+
+
+def gae_by_definition(rewards, values, length, lam):
+    """Sum over k of lam^k delta_{t+k}, one episode, O(T^2)."""
+    values = np.append(values[:length], 0.0)
+    delta = rewards[:length] + values[1:] - values[:-1]
+    return np.array([sum(lam**k * delta[t + k] for k in range(length - t)) for t in range(length)])
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.95, 1.0])
+def test_gae_against_the_definition(lam):
+    rng = np.random.default_rng(0)
+    rewards, values = rng.normal(size=(5, 7)).astype(np.float32), rng.normal(size=(5, 7)).astype(np.float32)
+    lengths = np.array([1, 3, 7, 5, 2])
+    mask = np.arange(7)[None] < lengths[:, None]
+    advantages, returns = ppo.gae(jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(mask), lam)
+    for row, length in enumerate(lengths):
+        expected = gae_by_definition(rewards[row], values[row], length, lam)
+        np.testing.assert_allclose(advantages[row, :length], expected, atol=1e-5)
+        assert (np.asarray(advantages)[row, length:] == 0).all()  # padded rows equal unpadded ones
+        if lam == 1.0:  # returns are Monte Carlo returns
+            mc = np.cumsum(rewards[row, :length][::-1])[::-1]
+            np.testing.assert_allclose(returns[row, :length], mc, atol=1e-5)
+
+
+def test_score_lands_on_the_last_token_and_stays_a_float():
+    mask = jnp.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], bool)
+    score = jnp.array([0.73, -1.9, 0.25])
+    logps, ref = jnp.full((3, 4), -1.0), jnp.full((3, 4), -1.5)
+    got = ppo.episode_rewards(score, logps, ref, mask, 0.0)
+    np.testing.assert_allclose(got, [[0, 0, 0.73, 0], [-1.9, 0, 0, 0], [0, 0, 0, 0.25]])
+    penalised = ppo.episode_rewards(score, logps, ref, mask, 0.1)
+    np.testing.assert_allclose(penalised[0], [-0.05, -0.05, 0.68, 0], atol=1e-6)
+    np.testing.assert_allclose(score, [0.73, -1.9, 0.25])  # the raw score is not overwritten
+
+
+def test_ratio_is_one_before_the_first_update_and_not_after():
+    s, frozen, members, critics = make(epochs=1, minibatches=1)
+    _, out = jax.jit(partial(ppo.iteration, s, frozen, first(members)))(start(s, frozen, first(critics)))
+    assert float(out["first_ratio"]) == 1.0
+    assert float(out["approx_kl"]) == 0.0
+    assert float(out["clip_fraction"]) == 0.0
+    assert abs(float(out["kl"])) < 1e-6
+    assert float(out["sampler_gap"]) < 2e-5
+    s, frozen, members, critics = make(epochs=3, minibatches=2)
+    _, out = jax.jit(partial(ppo.iteration, s, frozen, first(members)))(start(s, frozen, first(critics)))
+    assert float(out["first_ratio"]) == pytest.approx(1.0, abs=1e-6)
+    assert float(out["approx_kl"]) > 1e-7  # later minibatches see old log-probs that are truly old
+
+
+def test_iterations_draw_different_samples_and_members_too():
+    """The same fold gives the same batch; another iteration, or another member, gives another."""
+    s, frozen, members, critics = make()
+    state = start(s, frozen, first(critics))
+    draw = lambda seed, fold: ppo.rollout(
+        s, frozen, first(members), state, jax.random.fold_in(jax.random.key(seed), fold)
+    )[0]
+    one, again, two, other = draw(4, 0), draw(4, 0), draw(4, 1), draw(5, 0)
+    np.testing.assert_array_equal(one.tokens, again.tokens)
+    assert (np.asarray(one.tokens) != np.asarray(two.tokens)).any()
+    assert (np.asarray(one.tokens) != np.asarray(other.tokens)).any()
+    reads = ppo.read(s, frozen, members, jax.vmap(partial(start, s, frozen))(critics))
+    assert (np.asarray(reads["tokens"][0]) != np.asarray(reads["tokens"][1])).any()
+
+
+def test_learning_rate_zero_changes_nothing():
+    still = config.Optimizer(lr=1e-30, schedule="constant")
+    s, frozen, members, critics = make(policy_optimizer=still, critic_optimizer=still)
+    states = jax.vmap(partial(start, s, frozen))(critics)
+    before = ppo.read(s, frozen, members, states)
+    after_states, _ = ppo.advance(s, frozen, members, states, jnp.float32(9.0))
+    assert (np.asarray(after_states.iteration) == s.c.max_steps).all()
+    after = ppo.read(s, frozen, members, after_states)
+    for name in ("kl", "kl_k1", "kl_k3", "proxy", "gold", "length"):
+        np.testing.assert_allclose(before[name], after[name], atol=1e-5)
+    np.testing.assert_allclose(before["kl"], 0, atol=1e-6)
+
+
+def test_vmapped_members_equal_single_runs():
+    s, frozen, members, critics = make()
+    states = jax.vmap(partial(start, s, frozen))(critics)
+    together, _ = ppo.advance(s, frozen, members, states, jnp.float32(0.3))
+    for m in range(2):
+        pick = partial(jax.tree.map, lambda x, m=m: x[m : m + 1])
+        alone, _ = ppo.advance(s, frozen, pick(members), pick(states), jnp.float32(0.3))
+        assert int(alone.iteration[0]) == int(together.iteration[m])
+        for a, b in zip(
+            jax.tree.leaves(alone.policy.params), jax.tree.leaves(pick(together).policy.params), strict=True
+        ):
+            np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+class Kill(BaseException):
+    """Stands for SIGKILL: nothing below catches it."""
+
+
+def test_killed_and_resumed_equals_undisturbed(tmp_path, mesh, monkeypatch):
+    s, frozen, members, critics = make()
+
+    def go(where):
+        log = Log(tmp_path / where, "ppo", len(s.targets), "read")
+        return ppo.train_ppo(s, frozen, members, critics, mesh, Checkpoints(tmp_path / where), log, every=2)
+
+    whole, states = go("whole")
+    assert whole["read"]["kl"].mean(-1)[-1].max() > 0.5  # it went somewhere
+    real, calls = ppo.read, []
+
+    def dying(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise Kill
+        return real(*args)
+
+    monkeypatch.setattr(ppo, "read", dying)
+    with pytest.raises(Kill):
+        go("killed")
+    monkeypatch.setattr(ppo, "read", real)
+    resumed, resumed_states = go("killed")
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(jax.tree.leaves(states.policy), jax.tree.leaves(resumed_states.policy), strict=True):
+        np.testing.assert_array_equal(a, b)
+    lines = [(tmp_path / w / "metrics.jsonl").read_text() for w in ("whole", "killed")]
+    assert lines[0] == lines[1]
+
+
+def test_bandit_converges_to_the_exponential_tilt():
+    """One-token responses with a KL penalty beta: the optimum is p_ref exp(reward/beta) / Z, in closed form.
+
+    The proxy is a RewardModel, so its reward of every token can be tabulated; beta = 0.5.
+    """
+    lm, rm = models.LanguageModel(SHAPE, V, P + 1), models.RewardModel(SHAPE, V, P + 1)
+    c = config.PPO(batch=512, minibatches=1, epochs=1, prompts=1, kl_coef=0.5, max_steps=250, kl_max=100.0, lam=1.0,
+                   policy_optimizer=config.Optimizer(lr=1e-2, schedule="linear"), critic_optimizer=CONSTANT, read_draws=4)  # fmt: skip
+    reference, proxy = models.init(lm, jax.random.key(0)), models.init(rm, jax.random.key(1))
+    prompt, mask = jnp.full((1, P), 5), jnp.ones((1, P), bool)
+    tokens = jnp.concatenate([jnp.repeat(prompt, V, 0), jnp.arange(V)[:, None]], 1)
+    rewards = reward.score(rm, proxy, tokens, jnp.ones((V, P + 1), bool))
+    frozen = ppo.Frozen(reference, proxy, reward.Calibration(), (prompt, mask), (prompt, mask))
+    member = ppo.Member(proxy, reward.Calibration(0.0, 1.0), jax.random.key(2), jnp.float32(0.5))
+    s = ppo.Setup(lm, rm, rm, rm, c, 1, EOS)
+    grow = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
+    state = start(s, frozen, models.init(rm, jax.random.key(3)))
+    states, _ = ppo.advance(s, frozen, grow(member), grow(state), jnp.float32(99.0))
+    logits, _ = lm.apply({"params": reference}, prompt, mask, (), slice(-1, None))
+    learned, _ = lm.apply({"params": first(states).policy.params}, prompt, mask, (), slice(-1, None))
+    optimum = jax.nn.softmax(jax.nn.log_softmax(logits[0, 0]) + rewards / 0.5)
+    before = 0.5 * np.abs(np.asarray(jax.nn.softmax(logits[0, 0]) - optimum)).sum()
+    after = 0.5 * np.abs(np.asarray(jax.nn.softmax(learned[0, 0]) - optimum)).sum()
+    assert before > 0.3
+    assert after < 0.06

@@ -1,0 +1,159 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rmo import config, data, losses, models, reward, sharding
+from rmo.files import Checkpoints, Log, RunError, load_params, read_json, save_params, write_json
+from rmo.sample import sample
+from rmo.train import init_state, make_optimizer, train, update
+
+V, T, C = 24, 12, 256
+SHAPE = config.Model(width=32, layers=2, heads=4)
+LM, RM = models.LanguageModel(SHAPE, V, T), models.RewardModel(SHAPE, V, T)
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(3, V, (C, 2, T)).astype(np.int32)
+# The first of each pair has more words below 10: something to learn.
+ORDER = np.argsort(-(TOKENS < 10).sum(-1), axis=1, kind="stable")
+PAIRS = np.take_along_axis(TOKENS, ORDER[..., None], 1)
+
+
+def lm_loss(params, tokens):
+    logits, _ = LM.apply({"params": params}, tokens, jnp.ones(tokens.shape, bool))
+    return losses.next_token(logits[:, :-1], tokens[:, 1:], jnp.ones((tokens.shape[0], T - 1))), {}
+
+
+def rm_loss(params, pairs):
+    scores = reward.score(RM, params, pairs.reshape(-1, T), jnp.ones((pairs.shape[0] * 2, T), bool)).reshape(-1, 2)
+    return losses.preference(scores), {}
+
+
+PROBLEMS = {"sft": (LM, lm_loss, PAIRS[:, 0], False), "rm": (RM, rm_loss, PAIRS, True)}
+
+
+class Kill(BaseException):
+    """Stands for SIGKILL: nothing below catches it."""
+
+
+def go(kind, where, mesh, die_at=None, steps=25):
+    module, loss, rows, members = PROBLEMS[kind]
+    orders = [data.epochs(C, 16, seed) for seed in range(2)]
+
+    def batch_at(step):
+        if step == die_at:
+            raise Kill
+        return np.stack([rows[order(step)] for order in orders]) if members else rows[orders[0](step)]
+
+    fresh = partial(models.init, module, jax.random.key(0))
+    if members:
+        fresh = lambda: jax.vmap(partial(models.init, module))(jax.random.split(jax.random.key(0), 2))
+    return train(fresh, loss, batch_at, steps, config.Optimizer(lr=3e-3, warmup=3), mesh, Checkpoints(where),
+                 Log(where, kind, steps), members=members, every=7)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_killed_and_resumed_equals_undisturbed(kind, tmp_path, mesh):
+    whole = go(kind, tmp_path / "whole", mesh)
+    with pytest.raises(Kill):
+        go(kind, tmp_path / "killed", mesh, die_at=17)
+    resumed = go(kind, tmp_path / "killed", mesh)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    logs = [(tmp_path / w / "metrics.jsonl").read_text() for w in ("whole", "killed")]
+    assert logs[0] == logs[1]
+    assert logs[0].count("\n") == 25
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_sharded_equals_unsharded(kind, tmp_path, mesh, monkeypatch):
+    monkeypatch.setattr(sharding, "SMALL", 256)  # so that these small arrays are really split
+    one = jax.make_mesh(
+        (1, 1), ("data", "model"), devices=jax.devices()[:1], axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+    two_axes = sharding.make_mesh(data=4, model=2)
+    alone = go(kind, tmp_path / "one", one)
+    for name, many in {"8x1": mesh, "4x2": two_axes}.items():
+        spread = go(kind, tmp_path / name, many)
+        assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(spread))
+        for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(spread), strict=True):
+            np.testing.assert_allclose(a, b, atol=3e-4)
+
+
+def test_sharded_sampling_equals_unsharded(mesh):
+    params = models.init(LM, jax.random.key(0))
+    prompts = jnp.asarray(TOKENS[:16, 0, :4])
+    draw = jax.jit(lambda p, x, m, k: sample(LM, p, x, m, k, 8, 2))
+    keys = lambda: jax.random.split(jax.random.key(1), 16)
+    alone = draw(params, prompts, jnp.ones_like(prompts, bool), keys())
+    spread = draw(
+        sharding.replicate(params, mesh), *sharding.put_batch((prompts, jnp.ones_like(prompts, bool)), mesh), keys()
+    )
+    np.testing.assert_array_equal(alone.tokens, spread.tokens)
+    np.testing.assert_allclose(alone.logps, spread.logps, atol=1e-5)
+
+
+def test_members_are_independent(tmp_path, mesh):
+    """A vmapped member equals the same training alone."""
+    both = go("rm", tmp_path / "both", mesh)
+    order = data.epochs(C, 16, 1)
+    keys = jax.random.split(jax.random.key(0), 2)
+    alone = train(lambda: models.init(RM, keys[1]), rm_loss, lambda s: PAIRS[order(s)], 25, config.Optimizer(lr=3e-3, warmup=3),
+                  mesh, Checkpoints(tmp_path / "alone"), Log(tmp_path / "alone", "rm", 25))  # fmt: skip
+    for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a[1], b, atol=3e-4)
+
+
+def test_training_learns():
+    tx = make_optimizer(config.Optimizer(lr=3e-3), 60)
+    state = init_state(models.init(RM, jax.random.key(0)), tx)
+    step = jax.jit(lambda s, b: update(s, rm_loss, b, tx))
+    seen = []
+    for i in range(60):
+        state, out = step(state, PAIRS[(i * 16) % C : (i * 16) % C + 16])
+        seen.append(float(out["loss"]))
+    assert np.mean(seen[-16:]) < 0.5 * np.mean(seen[:8])
+    assert int(state.step) == 60
+
+
+def test_schedules():
+    for schedule, end in [("constant", 1.0), ("cosine", 0.1), ("linear", 0.1)]:
+        tx = make_optimizer(config.Optimizer(lr=1.0, schedule=schedule, warmup=10, clip=1e9), 110)  # type: ignore[arg-type]
+        params = {"x": jnp.zeros(())}
+        state, sizes = tx.init(params), []
+        for _ in range(110):
+            updates, state = tx.update({"x": jnp.ones(())}, state, params)
+            sizes.append(-float(updates["x"]))
+        assert sizes[0] == pytest.approx(0, abs=1e-6)
+        assert sizes[5] == pytest.approx(0.5, rel=0.01)
+        assert max(sizes) == pytest.approx(1, rel=0.01)
+        assert sizes[-1] == pytest.approx(end, rel=0.05)
+
+
+def test_gradient_is_clipped():
+    tx = make_optimizer(config.Optimizer(lr=1.0, clip=1.0, schedule="constant"), 10)
+    big, small = ({"x": jnp.full((4,), v)} for v in (1e6, 0.5))
+    params = {"x": jnp.zeros(4)}
+    state = tx.init(params)
+    moments = [optax.tree.get(tx.update(g, state, params)[1], "mu")["x"] for g in (big, small)]
+    np.testing.assert_allclose(moments[0], moments[1], rtol=1e-5)  # both have norm 1 after clipping
+
+
+def test_files(tmp_path):
+    params = models.init(RM, jax.random.key(0))
+    save_params(tmp_path / "params", params)
+    back = load_params(tmp_path / "params", params)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = models.RewardModel(config.Model(width=16, layers=2, heads=4), V, T)
+    with pytest.raises(RunError, match="remove"):
+        load_params(tmp_path / "params", models.init(other, jax.random.key(0)))
+    with pytest.raises(RunError, match="cannot load"):
+        load_params(tmp_path / "nothing", params)
+    write_json(tmp_path / "a.json", {"x": np.float32(1.5), "y": jnp.arange(2)})
+    assert read_json(tmp_path / "a.json") == {"x": 1.5, "y": [0, 1]}
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(RunError, match=r"cannot read .*a\.json"):
+        read_json(tmp_path / "a.json")
