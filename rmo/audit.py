@@ -22,25 +22,26 @@ def audit(run: Run, size: int = 4000) -> dict[str, Any]:
     rm, calibration = run.gold_rm(), run.gold_calibration()
     params = run.load("gold", rm)
     prompts = read_npz(run.path("samples") / "prompts.npz")
-    q_of = lambda q: (prompts["tokens"][q], prompts["mask"][q])  # noqa: E731
     draws = [read_npz(run.path("samples") / "draws" / f"{q:05d}.npz") for q in range(e.bon.prompts)]
-    q, j = rng.integers(e.bon.prompts, size=size), rng.integers(e.bon.draws, size=size)
-    policy = Texts(*q_of(q), np.stack([draws[a]["tokens"][b] for a, b in zip(q, j, strict=True)]).astype(np.int32),
-                   np.stack([draws[a]["mask"][b] for a, b in zip(q, j, strict=True)]))  # fmt: skip
+
+    def drawn(q_B: np.ndarray, j_B: np.ndarray) -> Texts:
+        """Draw j of prompt q, for every pair."""
+        tokens, mask = ([draws[q][name][j] for q, j in zip(q_B, j_B, strict=True)] for name in ("tokens", "mask"))
+        return Texts(prompts["tokens"][q_B], prompts["mask"][q_B], np.stack(tokens).astype(np.int32), np.stack(mask))
+
+    policy = drawn(rng.integers(e.bon.prompts, size=size), rng.integers(e.bon.draws, size=size))
+    every = np.arange(e.bon.prompts)
     paths: dict[str, list[Texts]] = {"best-of-n path": [], "PPO path": []}
     for name in run.stages:
         if name.startswith("bon/"):
-            index = read_npz(run.path(name) / "winners.npz")["index"].reshape(-1, e.bon.prompts)
-            for row in index:
-                paths["best-of-n path"].append(Texts(prompts["tokens"], prompts["mask"],
-                    np.stack([draws[a]["tokens"][b] for a, b in enumerate(row)]).astype(np.int32),
-                    np.stack([draws[a]["mask"][b] for a, b in enumerate(row)])))  # fmt: skip
+            winners = read_npz(run.path(name) / "winners.npz")["index"]
+            paths["best-of-n path"] += [drawn(every, row) for row in winners.reshape(-1, e.bon.prompts)]
         elif name.startswith("ppo/"):
             curve = read_npz(run.path(name) / "curve.npz")
-            for k, m in zip(*np.nonzero(curve["fresh"]), strict=True):
-                paths["PPO path"].append(
-                    Texts(prompts["tokens"], prompts["mask"], curve["tokens"][k, m], curve["mask"][k, m])
-                )
+            tokens, mask = (curve[n][curve["fresh"]] for n in ("tokens", "mask"))
+            paths["PPO path"] += [
+                Texts(prompts["tokens"], prompts["mask"], t, m) for t, m in zip(tokens, mask, strict=True)
+            ]
     garbled = rng.integers(3, e.world.vocab, policy.tokens.shape).astype(np.int32)
     one_word = np.broadcast_to(rng.integers(3, e.world.vocab, (size, 1)), policy.tokens.shape).astype(np.int32)
     keep_eos = lambda tokens: np.where(policy.mask, np.where(policy.tokens == EOS, EOS, tokens), 0)  # noqa: E731
@@ -54,7 +55,7 @@ def audit(run: Run, size: int = 4000) -> dict[str, Any]:
     out = {}
     for name, texts in sets.items():
         if len(texts.tokens) > 4 * size:
-            texts = Texts(*(x[rng.permutation(len(texts.tokens))[: 4 * size]] for x in texts))
+            texts = texts.rows(rng.permutation(len(texts.tokens))[: 4 * size])
         score, truth = calibration(reward.score_all(rm, params, *texts.sequences(), e.bon.chunk)), world.score(texts)
         out[name] = {
             "texts": len(score), "gold_mean": float(score.mean()), "gold_se": float(score.std() / len(score) ** 0.5),

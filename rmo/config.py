@@ -72,28 +72,30 @@ class World:
     """R, longest response in tokens, EOS included (right-padded)."""
     states: int = 8
     """Hidden topics of the corpus grammar."""
-    shortest: int = 10
+    questions: int = 4
+    """Kinds of prompt: what its last word asks. Sways the corpus's answer and selects what conditionals want."""
+    answer: float = 0.7
+    """How strongly the corpus's answers depend on the question (standard deviation of log-odds)."""
+    shortest: int = 12
     """Words a text has at least."""
-    stop: float = 0.12
+    stop: float = 0.25
     """Chance that a text ends at each token after that."""
-    counts: int = 3
+    counts: int = 2
     """Annotator features that count the words of one set (easy: any RM can learn them)."""
-    conditionals: int = 3
+    conditionals: int = 4
     """Annotator features whose word set the prompt's last word selects (harder: needs attention to the prompt)."""
     pairs: int = 8
     """Annotator features that count a word of one set followed by one of another, 1 to 3 words on (hardest)."""
-    set_share: float = 0.06
+    set_share: float = 0.04
     """Share of the words in a counted set. Small sets are rare, so their counts have long tails."""
     pair_share: float = 0.2
     """Share of the words in either set of a pair feature."""
-    weights: tuple[float, float, float, float] = (0.35, 0.25, 0.25, 0.15)
+    weights: tuple[float, float, float, float] = (0.2, 0.5, 0.15, 0.15)
     """Shares of the annotator's score: counts, conditionals, pairs, and the guards (fluency, variety)."""
     decay: float = 0.5
     """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
-    optimum: tuple[float, float] = (0.7, 1.4)
-    """Range of the counts' sweet spots, in standard deviations above what the corpus does by default."""
-    optimum_hard: tuple[float, float] = (1.5, 3.0)
-    """The same for conditionals and pairs: what is hard to see has more room to improve."""
+    optimum: tuple[float, float] = (0.6, 1.6)
+    """Range of the sweet spots, in standard deviations above what the corpus does by default."""
     width: float = 0.6
     """Width of a sweet spot as a multiple of its optimum."""
 
@@ -287,8 +289,8 @@ def check(experiment: Experiment) -> None:
             raise ConfigError(message)
 
     def positive(owner: Any, path: str) -> None:
-        optional_zero = {"seed", "kv_heads", "warmup", "weight_decay", "counts", "conditionals", "pairs", "decay",
-                         "flip", "kl_coef", "entropy_coef", "stop", "min_d_ppo"}  # fmt: skip
+        optional_zero = {"seed", "kv_heads", "warmup", "weight_decay", "answer", "counts", "conditionals", "pairs",
+                         "decay", "flip", "kl_coef", "entropy_coef", "stop", "min_d_ppo"}  # fmt: skip
         for item in dataclasses.fields(owner):
             value, where = getattr(owner, item.name), f"{path}{item.name}"
             if dataclasses.is_dataclass(value):
@@ -349,9 +351,8 @@ def check(experiment: Experiment) -> None:
         e.world.counts + e.world.conditionals + e.world.pairs > 0,
         "world has no features: the annotator needs some of counts, conditionals, pairs",
     )
-    for name in ("optimum", "optimum_hard"):
-        low, high = getattr(e.world, name)
-        need(0 < low <= high, f"world.{name} is {low} to {high}: it must be 0 < low <= high")
+    low, high = e.world.optimum
+    need(0 < low <= high, f"world.optimum is {low} to {high}: it must be 0 < low <= high")
     need(
         e.bon.max_n <= e.bon.draws, f"bon.max_n is {e.bon.max_n}: it is larger than the {e.bon.draws} draws (bon.draws)"
     )

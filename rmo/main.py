@@ -14,8 +14,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from rmo import config
+from rmo.curve import CurveError, from_rows
 from rmo.files import RunError
-from rmo.fit import CurveError
 
 EXPECTED = (config.ConfigError, CurveError, RunError)  # one line each; anything else is a bug and keeps its traceback
 HELP = """rmo: how hard may I optimise against this reward model before what I really want gets worse?
@@ -139,7 +139,7 @@ def fit_file(args: Sequence[str]) -> None:
     from rmo import fit, plots
     from rmo.files import read_csv, write_json, write_text
 
-    curves = fit.from_rows(read_csv(options.curves), str(options.curves))
+    curves = from_rows(read_csv(options.curves), str(options.curves))
     out = options.out or options.curves.with_suffix("").with_name(options.curves.stem + "_fit")
     summary = fit.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)
     for method, part in summary.items():
@@ -170,6 +170,7 @@ def main() -> None:
         print(HELP)
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing; we do not use it
     try:
         if args[0] not in COMMANDS:
             raise config.ConfigError(f"no command {args[0]!r}: use {', '.join(COMMANDS)} (see rmo --help)")

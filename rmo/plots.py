@@ -8,8 +8,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from rmo import fit
+from rmo.curve import METHODS, Curve
 
 METHOD_NAMES = {"bon": "best-of-n", "ppo": "RL (PPO)"}
 STYLE: dict[Any, Any] = {
@@ -53,6 +55,13 @@ def sqrt_axis(axis: Axes, kl_max: float) -> None:
     axis.set_xlim(0, kl_max)
 
 
+def log_axis(axis: Axes) -> None:
+    """x is RM parameters on a log scale, labelled at decades."""
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("proxy parameters")
+
+
 def size(params: int) -> str:
     """801 -> 801, 24769 -> 25k."""
     return f"{params / 1e6:.3g}M" if params >= 1e6 else f"{params / 1e3:.3g}k" if params >= 1e3 else str(params)
@@ -66,7 +75,7 @@ def _mean_curve(group: fit.Group, name: str) -> tuple[np.ndarray, np.ndarray]:
     return d**2, np.mean([np.interp(d, c.d, getattr(c, name)) for c in group.curves], axis=0)
 
 
-def curves(all_curves: Sequence[fit.Curve], summary: dict[str, Any], method: str) -> Figure:
+def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str) -> Figure:
     """Gold (solid, with every seed's points) and proxy (dashed) against KL, fits with bands (paper Fig. 1)."""
     groups = fit.group(all_curves, method)
     figure, (axis,) = _axes(1, 7.4, 4.4)
@@ -101,7 +110,7 @@ def curves(all_curves: Sequence[fit.Curve], summary: dict[str, Any], method: str
 
 def coefficients(summary: dict[str, Any]) -> Figure:
     """alpha and beta against RM size for both methods, with intervals and log-linear trends (paper Fig. 3)."""
-    panels = [(m, name) for m in fit.METHODS if m in summary for name in ("alpha", "beta")]
+    panels = [(m, name) for m in METHODS if m in summary for name in ("alpha", "beta")]
     figure, axes = _axes(max(len(panels), 1), 3.4, 3.2)
     for axis, (method, name) in zip(axes, panels, strict=False):
         rows = [row for row in summary[method]["groups"] if row["rm_params"]]
@@ -112,10 +121,9 @@ def coefficients(summary: dict[str, Any]) -> Figure:
         trend = summary[method]["trends"].get(name)
         if trend:
             axis.plot(x, trend["at_1"] + trend["per_decade"] * np.log10(x), lw=0.9, color="C1")
-        axis.set_xscale("log")
+        log_axis(axis)
         shared = " (shared)" if name == "alpha" and summary[method]["shared_alpha"] else ""
         axis.set_title(f"{'αβ'[name == 'beta']}, {METHOD_NAMES[method]}{shared}", loc="left", fontsize=10)
-        axis.set_xlabel("proxy parameters")
     return figure
 
 
@@ -134,16 +142,15 @@ def reward_models(infos: Sequence[dict[str, Any]]) -> Figure:
     axes[0].set_title("validation loss, nats (dashed: chance)", loc="left", fontsize=10)
     axes[1].set_title("validation accuracy", loc="left", fontsize=10)
     for axis in axes:
-        axis.set_xscale("log")
-        axis.set_xlabel("proxy parameters")
+        log_axis(axis)
     axes[0].legend(fontsize=8)
     return figure
 
 
-def proxy_against_gold(all_curves: Sequence[fit.Curve]) -> Figure:
+def proxy_against_gold(all_curves: Sequence[Curve]) -> Figure:
     """Gold score against proxy score along each curve, both methods (paper Fig. 8)."""
     figure, axes = _axes(2, 4.4, 3.6)
-    for axis, method in zip(axes, fit.METHODS, strict=True):
+    for axis, method in zip(axes, METHODS, strict=True):
         groups = fit.group(all_curves, method)
         for group, colour in zip(groups, colours(len(groups)), strict=True):
             for i, curve in enumerate(group.curves):

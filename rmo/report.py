@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmo import data, fit, plots
+from rmo.curve import METHODS, Curve, from_rows
 from rmo.files import RunError, read_csv, read_json, read_npz, write_text
 
 CSS = """
@@ -29,7 +30,7 @@ def write(root: Path) -> Path:
         raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled")
     summary, gold = read_json(root / "coefficients.json"), read_json(root / "gold.json")
     stages, e = read_json(root / "stages.json"), read_json(root / "experiment.json")
-    curves = fit.from_rows(read_csv(root / "curves.csv"), str(root / "curves.csv"))
+    curves = from_rows(read_csv(root / "curves.csv"), str(root / "curves.csv"))
     where = {row["stage"]: root / row["path"] for row in stages}
     proxies = [read_json(path / "info.json") for name, path in where.items() if name.startswith("proxies/")]
     reads = ppo_reads(where)
@@ -93,10 +94,10 @@ def number(x: Any) -> str:
     return str(x)
 
 
-def summary_sentence(curves: list[fit.Curve]) -> str:
+def summary_sentence(curves: list[Curve]) -> str:
     """What happened to the smallest and the largest proxy, in words computed from the curves."""
     parts = []
-    for method in fit.METHODS:
+    for method in METHODS:
         groups = fit.group(curves, method)
         for place, group in [("smallest", groups[0]), ("largest", groups[-1])] if groups else []:
             peaks = [

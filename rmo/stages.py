@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo import audit, bon, config, data, fit, losses, metrics, models, ppo, reward
+from rmo.curve import COLUMNS, Curve, from_prompts, to_rows
 from rmo.files import Checkpoints, Log, read_json, read_npz, save_params, write_csv, write_json, write_npz
 from rmo.run import Run
 from rmo.sample import sample, sample_n
@@ -337,7 +338,7 @@ def optimise(run: Run, out: Path, shape: config.Model, name: str) -> None:
     write_json(out / "info.json", info)
 
 
-def load_curves(run: Run) -> list[fit.Curve]:
+def load_curves(run: Run) -> list[Curve]:
     """Every curve of the run, per-prompt scores included."""
     policy_params = read_json(run.path("sft") / "info.json")["params"]["non_embedding"]
     out = []
@@ -353,17 +354,13 @@ def load_curves(run: Run) -> list[fit.Curve]:
         for m in range(info["seeds"]):
             if name.startswith("bon/"):
                 out.append(
-                    fit.from_prompts(
-                        "bon", curve["n"], curve["kl"], curve["proxy"][m], curve["gold"][m], **meta, seed=m
-                    )
+                    from_prompts("bon", curve["n"], curve["kl"], curve["proxy"][m], curve["gold"][m], **meta, seed=m)
                 )
             else:
                 keep, kl_coef = curve["fresh"][:, m], run.experiment.ppo.kl_coef
                 columns = (curve[n][keep, m].astype(np.float64) for n in ("proxy", "gold"))
                 kl = curve["kl"][keep, m].mean(-1, dtype=np.float64)
-                out.append(
-                    fit.from_prompts("ppo", curve["step"][keep, m], kl, *columns, **meta, kl_coef=kl_coef, seed=m)
-                )
+                out.append(from_prompts("ppo", curve["step"][keep, m], kl, *columns, **meta, kl_coef=kl_coef, seed=m))
     return out
 
 
@@ -371,6 +368,6 @@ def fits(run: Run, out: Path) -> None:
     """curves.csv, coefficients.json and gold.json (gold against the annotator, along the optimisation paths too)."""
     f = run.experiment.fits
     curves = load_curves(run)
-    write_csv(out / "curves.csv", fit.COLUMNS, [row for curve in curves for row in fit.rows(curve)])
+    write_csv(out / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
     write_json(out / "coefficients.json", fit.summarise(curves, f.bootstrap, f.level, f.min_d_ppo))
     write_json(out / "gold.json", audit.audit(run))

@@ -3,7 +3,8 @@
 What stands for what:
 
 - **Grammar.** A hidden topic walks through `states` topics; each topic prefers some words, and each word prefers some
-  successors. A prompt is the beginning of a text (bos and P/2 to P-1 words), a response its continuation: it may end
+  successors. The last word of a prompt asks one of `questions` questions, and each question has favourite words in the
+  answer. A prompt is the beginning of a text (bos and P/2 to P-1 words), a response its continuation: it may end
   with EOS after `shortest` words and runs out of room at R. This stands for natural language.
 - **Annotator.** Counts, in a response: the words of a set (any RM can learn it); the words of a set that the prompt's
   last word selects (needs attention to the prompt); and a word of one set followed 1 to 3 words on by one of another
@@ -29,7 +30,6 @@ import numpy as np
 from rmo import config
 
 PAD, BOS, EOS, FIRST = 0, 1, 2, 3
-QUESTIONS = 4  # kinds of prompt that the annotator tells apart
 PURPOSES = {"read": (0,), "ppo": (1, 2), "comparisons": (3, 4, 5, 6, 7)}  # residues of a prompt's hash
 
 
@@ -102,13 +102,16 @@ class SyntheticWorld:
 
     @cached_property
     def grammar(self) -> dict[str, np.ndarray]:
-        """transition f[S, S], log_emission f[S, W], log_bigram f[W, W] over the W words."""
+        """Over W words and S topics: transition f[S, S], log_emission f[S, W], log_bigram f[W, W]; question i[W],
+        what a prompt's last word asks, and log_answer f[questions, W]."""
         rng, c, w = np.random.default_rng([self.c.seed, 1]), self.c, self.words
         transition = 0.75 * np.eye(c.states) + 0.25 * rng.dirichlet(np.ones(c.states), c.states)
         return {
             "transition": transition,
             "log_emission": rng.normal(0, 1.2, (c.states, w)),
             "log_bigram": rng.normal(0, 1.0, (w, w)),
+            "log_answer": rng.normal(0, c.answer, (c.questions, w)),
+            "question": rng.integers(c.questions, size=w),
         }
 
     def corpus(self, rng: np.random.Generator, size: int) -> Texts:
@@ -119,9 +122,12 @@ class SyntheticWorld:
         words_BT = np.empty((size, total), np.int64)
         topic = rng.integers(c.states, size=size)
         word = rng.integers(self.words, size=size)
+        answer_BW = np.zeros((size, self.words))
         for t in range(total):
+            if t == c.prompt - 1:  # the response begins: it answers what the prompt's last word asks
+                answer_BW = g["log_answer"][g["question"][word]]
             topic = np.minimum((topic_cdf[topic] < rng.random(size)[:, None]).sum(1), c.states - 1)
-            logits = g["log_emission"][topic] + g["log_bigram"][word]
+            logits = g["log_emission"][topic] + g["log_bigram"][word] + answer_BW
             word = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
             words_BT[:, t] = word
         prompts = self._prompts(rng, words_BT[:, : c.prompt - 1] + FIRST)
@@ -208,12 +214,11 @@ class SyntheticWorld:
                 for n, share in zip(kinds, c.weights, strict=True)
             ]
         )
-        sweet = c.counts + c.conditionals + c.pairs
-        optimum = np.concatenate([rng.uniform(*c.optimum, c.counts), rng.uniform(*c.optimum_hard, sweet - c.counts)])
+        # Spread evenly on a log scale inside each kind: every world has early and late sweet spots.
+        optimum = np.concatenate([rng.permutation(np.geomspace(*c.optimum, n)) for n in kinds[:3]])
         return {
             "count": sets(c.set_share, c.counts),  # bool[F, W]
-            "conditional": sets(c.set_share, c.conditionals, QUESTIONS),  # bool[F, question, W]
-            "question": rng.integers(QUESTIONS, size=self.words),  # i[W], what a prompt's last word asks for
+            "conditional": sets(c.set_share, c.conditionals, c.questions),  # bool[F, question, W]
             "first": sets(c.pair_share, c.pairs),
             "second": sets(c.pair_share, c.pairs),
             "gap": 1 + np.arange(c.pairs) % 3,
@@ -228,7 +233,7 @@ class SyntheticWorld:
         word_BR = texts.mask & (texts.tokens >= FIRST)
         index_BR = np.where(word_BR, texts.tokens - FIRST, 0)
         # Prompts are left-padded, so their last word is the last slot.
-        asked_B1 = a["question"][np.maximum(texts.prompts[:, -1:] - FIRST, 0)]
+        asked_B1 = g["question"][np.maximum(texts.prompts[:, -1:] - FIRST, 0)]
         columns = [(words[index_BR] & word_BR).sum(1) for words in a["count"]]
         columns += [(words[asked_B1, index_BR] & word_BR).sum(1) for words in a["conditional"]]
         for first, second, gap in zip(a["first"], a["second"], a["gap"], strict=True):

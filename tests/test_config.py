@@ -44,7 +44,6 @@ def test_shipped_configs_are_sound():
         ({"comparisons": {"flip": 0.7}}, "comparisons.flip is 0.7"),
         ({"world": {"counts": 0, "conditionals": 0, "pairs": 0}}, "no features"),
         ({"world": {"optimum": (2.0, 1.0)}}, "world.optimum is 2.0 to 1.0"),
-        ({"world": {"optimum_hard": (0.0, 1.0)}}, "world.optimum_hard"),
         ({"world": {"shortest": 18}}, "world.shortest is 18"),
         ({"bon": {"draws": 1000, "max_n": 500, "chunk": 300}}, "bon.chunk"),
         ({"name": "a/b"}, "no slashes"),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from rmo import fit
+from rmo.curve import COLUMNS, CurveError, from_prompts, from_rows, to_rows
 
 
 def make(method, alpha, beta, params=1000, seed=0, noise=0.0, prompts=40, kl=None, rng=None, seed_noise=0.0):
@@ -13,7 +14,7 @@ def make(method, alpha, beta, params=1000, seed=0, noise=0.0, prompts=40, kl=Non
     gold = fit.Fit(fit.FORM_OF[method], alpha, beta, np.nan, np.nan)(d)
     shifts = rng.normal(size=(1, prompts)) + rng.normal(size=(1, prompts)) * d[:, None] / 3
     table = gold[:, None] + noise * (shifts * (d[:, None] > 0) + rng.normal(size=(len(d), prompts)) / 4)
-    return fit.from_prompts(method, np.arange(len(d)), kl, table, table, rm_params=params, seed=seed)
+    return from_prompts(method, np.arange(len(d)), kl, table, table, rm_params=params, seed=seed)
 
 
 @pytest.mark.parametrize(("method", "alpha", "beta"), [("bon", 0.5, 0.12), ("ppo", 0.35, 0.15), ("bon", 0.3, -0.02)])
@@ -114,11 +115,11 @@ def test_summary_of_both_methods():
 
 
 def test_csv_round_trip(tmp_path):
-    from rmo.run import read_csv, write_csv
+    from rmo.files import read_csv, write_csv
 
     curves = [make("bon", 0.5, 0.1, params=p, noise=0.3) for p in (10, 100)]
-    write_csv(tmp_path / "c.csv", fit.COLUMNS, [row for c in curves for row in fit.rows(c)])
-    back = fit.from_rows(read_csv(tmp_path / "c.csv"))
+    write_csv(tmp_path / "c.csv", COLUMNS, [row for c in curves for row in to_rows(c)])
+    back = from_rows(read_csv(tmp_path / "c.csv"))
     for a, b in zip(curves, back, strict=True):
         np.testing.assert_allclose(a.gold, b.gold, rtol=1e-8, atol=1e-12)
         np.testing.assert_allclose(a.gold_se, b.gold_se, rtol=1e-8)
@@ -130,7 +131,7 @@ def test_fall_se_is_paired():
     """A shift common to all points of a prompt says nothing about a fall within the curve."""
     rng = np.random.default_rng(0)
     table = np.array([0.0, 1.0, 0.5])[:, None] + 10 * rng.normal(size=(1, 50))
-    curve = fit.from_prompts("bon", [1, 2, 3], [0.0, 1.0, 2.0], table, table)
+    curve = from_prompts("bon", [1, 2, 3], [0.0, 1.0, 2.0], table, table)
     np.testing.assert_allclose(curve.fall_se, 0, atol=1e-12)
     assert curve.gold_se.min() > 1
 
@@ -147,10 +148,10 @@ def test_fall_se_is_paired():
     ],
 )
 def test_bad_tables_are_named(rows, message):
-    with pytest.raises(fit.CurveError, match=message):
-        fit.from_rows(rows)
+    with pytest.raises(CurveError, match=message):
+        from_rows(rows)
 
 
 def test_too_few_points():
-    with pytest.raises(fit.CurveError, match="at least 3"):
+    with pytest.raises(CurveError, match="at least 3"):
         fit.fit_curve(np.array([0.0, 1.0, 2.0]), np.zeros(3), "d(a - b d)")

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from rmo import config, fit, pipeline, report, sharding
+from rmo import config, pipeline, report, sharding
+from rmo.curve import COLUMNS, from_rows
 from rmo.files import RunError, read_csv, read_json, read_npz
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,7 @@ def smoke(tmp_path_factory):
 
 
 def test_everything_is_there(smoke):
-    table = fit.from_rows(read_csv(smoke / "curves.csv"))
+    table = from_rows(read_csv(smoke / "curves.csv"))
     assert len(table) == 3 * 2 * 2  # sizes x seeds x methods
     for curve in table:
         assert curve.kl[0] < 1e-5
@@ -46,7 +47,7 @@ def test_everything_is_there(smoke):
             assert curve.kl[-1] > 1.5
             assert curve.proxy[-1] > curve.proxy[0]
     header = (smoke / "curves.csv").read_text().splitlines()[0]
-    assert header == ",".join(fit.COLUMNS)
+    assert header == ",".join(COLUMNS)
     assert set(read_json(smoke / "coefficients.json")) == {"bon", "ppo"}
     gold = read_json(smoke / "gold.json")
     assert {"policy samples", "best-of-n path", "PPO path"} < set(gold)

@@ -1,0 +1,118 @@
+"""A curve: gold and proxy score against KL, however the policy was optimised; and the public CSV format of curves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+class CurveError(ValueError):
+    """What is wrong with a table of curves and where, in one line."""
+
+
+METHODS = ("bon", "ppo")
+COLUMNS = [
+    "method", "step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "rm_params", "rm_comparisons",
+    "policy_params", "kl_coef", "seed", "fall_se",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """K points of one optimisation run; every method ends in this, and nothing below knows which method made it."""
+
+    method: str
+    step_or_n: np.ndarray  # f64[K], n of best-of-n, or the update
+    kl: np.ndarray  # f64[K], nats
+    proxy: np.ndarray  # f64[K]
+    gold: np.ndarray  # f64[K]
+    proxy_se: np.ndarray | None = None  # f64[K], over prompts
+    gold_se: np.ndarray | None = None
+    gold_KQ: np.ndarray | None = None  # per prompt, where known: paired errors and the bootstrap come from here
+    meta: dict[str, Any] = field(default_factory=dict)  # rm_params, rm_comparisons, policy_params, kl_coef, seed
+
+    @property
+    def d(self) -> np.ndarray:
+        return np.sqrt(np.maximum(self.kl, 0))
+
+    @property
+    def fall_se(self) -> np.ndarray | None:
+        """Standard error, paired over prompts, of each point's difference from the curve's highest gold point."""
+        if self.gold_KQ is None:
+            return None
+        difference_KQ = self.gold_KQ - self.gold_KQ[np.argmax(self.gold)]
+        return difference_KQ.std(axis=1, ddof=1) / self.gold_KQ.shape[1] ** 0.5
+
+
+def from_prompts(method: str, step_or_n, kl, proxy_KQ: np.ndarray, gold_KQ: np.ndarray, **meta: Any) -> Curve:
+    """A curve with standard errors over Q prompts."""
+    se = lambda x_KQ: x_KQ.std(axis=1, ddof=1) / x_KQ.shape[1] ** 0.5  # noqa: E731
+    return Curve(
+        method, np.asarray(step_or_n, np.float64), np.asarray(kl, np.float64), proxy_KQ.mean(axis=1),
+        gold_KQ.mean(axis=1), se(proxy_KQ), se(gold_KQ), gold_KQ, meta,
+    )  # fmt: skip
+
+
+def to_rows(curve: Curve) -> list[dict[str, Any]]:
+    """The curve in the public CSV format, one dict per point."""
+    out = []
+    for k in range(len(curve.kl)):
+        optional = {n: v[k] for n, v in [("proxy_se", curve.proxy_se), ("gold_se", curve.gold_se)] if v is not None}
+        if curve.fall_se is not None:
+            optional["fall_se"] = curve.fall_se[k]
+        point = {"kl": curve.kl[k], "proxy": curve.proxy[k], "gold": curve.gold[k], **optional}
+        out.append(
+            {"method": curve.method, "step_or_n": int(curve.step_or_n[k]), **curve.meta}
+            | {name: float(value) for name, value in point.items()}
+        )
+    return out
+
+
+def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> list[Curve]:
+    """Curves from rows of the public format: `method`, `kl`, `gold` needed, every other column optional.
+
+    Raises:
+      CurveError: a column is missing or a cell is not a number; says which row.
+    """
+    if not table:
+        raise CurveError(f"{source} has no rows: it needs a header and one line per point")
+    missing = [name for name in ("kl", "gold") if name not in table[0]]
+    if missing:
+        raise CurveError(f"{source} has no column {', '.join(missing)}: the format is {','.join(COLUMNS)}")
+    groups: dict[tuple, list[dict[str, float]]] = {}
+    ids = ("method", "rm_params", "rm_comparisons", "policy_params", "kl_coef", "seed")
+    for line, row in enumerate(table, start=2):
+        if None in row or any(value is None for value in row.values()):
+            raise CurveError(f"{source} line {line}: it has more or fewer cells than the header")
+        point = {}
+        for name in ("step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se"):
+            cell = row.get(name, "")
+            try:
+                point[name] = float(cell) if cell != "" else np.nan
+            except ValueError as error:
+                raise CurveError(f"{source} line {line}: {name} is {cell!r}, not a number") from error
+        if not np.isfinite(point["kl"]) or not np.isfinite(point["gold"]):
+            raise CurveError(f"{source} line {line}: kl and gold must be finite numbers")
+        method = row.get("method", "") or "bon"
+        if method not in METHODS:
+            raise CurveError(f"{source} line {line}: method is {method!r}; use one of {', '.join(METHODS)}")
+        groups.setdefault((method, *(row.get(name, "") for name in ids[1:])), []).append(point)
+    curves = []
+    for key, points in groups.items():
+        points = sorted(points, key=lambda p: p["kl"])
+        column = {name: np.array([p[name] for p in points]) for name in points[0]}
+        meta = {}
+        for name, cell in zip(ids[1:], key[1:], strict=True):
+            try:
+                meta[name] = (float(cell) if name == "kl_coef" else int(float(cell))) if cell != "" else None
+            except ValueError as error:
+                raise CurveError(f"{source}: {name} is {cell!r}, not a number") from error
+        known = lambda x: x if np.isfinite(x).all() else None  # noqa: E731
+        curves.append(
+            Curve(
+                key[0], column["step_or_n"], column["kl"], column["proxy"], column["gold"],
+                known(column["proxy_se"]), known(column["gold_se"]), None, meta,
+            )
+        )  # fmt: skip
+    return curves
