@@ -16,7 +16,7 @@ import optax
 from rmo import config, losses, metrics, models, reward
 from rmo.files import Checkpoints, Log
 from rmo.models import LanguageModel, Params, RewardModel
-from rmo.sample import response_logits, sample
+from rmo.sample import join, response_logits, sample
 from rmo.train import TrainState, init_state, make_optimizer, update
 
 
@@ -126,8 +126,7 @@ def rollout(
     ref_logits_BRV = response_logits(s.lm, frozen.reference, prompts, prompt_mask, drawn.tokens, mask)
     logps = metrics.token_logps(logits_BRV, drawn.tokens) * mask
     ref_logps = metrics.token_logps(ref_logits_BRV, drawn.tokens) * mask
-    tokens_BT = jnp.concatenate([prompts, drawn.tokens], axis=1)
-    mask_BT = jnp.concatenate([prompt_mask, mask], axis=1)
+    tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, mask)
     score_B = member.proxy_calibration(reward.score(s.proxy, member.proxy, tokens_BT, mask_BT))
     values = models.values(s.critic, critic, tokens_BT, mask_BT, slice(prompts.shape[1] - 1, -1)) * mask
     rewards = episode_rewards(score_B, logps, ref_logps, mask, member.kl_coef)
@@ -153,8 +152,7 @@ def policy_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, di
 
 def critic_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A train.Loss for the critic."""
-    tokens_BT = jnp.concatenate([batch.prompts, batch.tokens], axis=1)
-    mask_BT = jnp.concatenate([batch.prompt_mask, batch.mask], axis=1)
+    tokens_BT, mask_BT = join(batch.prompts, batch.prompt_mask, batch.tokens, batch.mask)
     values = models.values(s.critic, params, tokens_BT, mask_BT, slice(batch.prompts.shape[1] - 1, -1))
     return losses.clipped_value(values * batch.mask, batch.values, batch.returns, batch.mask, s.c.clip), {}
 
@@ -216,8 +214,7 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
         ref_logits = response_logits(s.lm, frozen.reference, prompts, prompt_mask, drawn.tokens, drawn.mask)
         logps = metrics.token_logps(logits, drawn.tokens)
         ref_logps = metrics.token_logps(ref_logits, drawn.tokens)
-        tokens_BT = jnp.concatenate([prompts, drawn.tokens], axis=1)
-        mask_BT = jnp.concatenate([prompt_mask, drawn.mask], axis=1)
+        tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, drawn.mask)
         length = jnp.sum(drawn.mask, axis=1)
         ended = jnp.any((drawn.tokens == s.eos) & drawn.mask, axis=1)
         out = {

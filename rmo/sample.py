@@ -115,11 +115,15 @@ def sample_n(
     return jax.tree.map(lambda x: x.reshape(draws, *x.shape[2:]), out)
 
 
+def join(prompts_BP, prompt_mask_BP, tokens_BR, mask_BR) -> tuple[jax.Array, jax.Array]:
+    """(tokens, mask) [B, T]: every sequence is [prompt P | response R]."""
+    return jnp.concatenate([prompts_BP, tokens_BR], axis=1), jnp.concatenate([prompt_mask_BP, mask_BR], axis=1)
+
+
 def response_logits(
     lm: LanguageModel, params: Params, prompts_BP: jax.Array, prompt_mask_BP: jax.Array, tokens_BR, mask_BR
 ) -> jax.Array:
     """Teacher-forced logits f32[B, R, V] that predict each response token; nothing is unembedded at the prompt."""
-    tokens_BT = jnp.concatenate([prompts_BP, tokens_BR], axis=1)
-    mask_BT = jnp.concatenate([prompt_mask_BP, mask_BR], axis=1)
+    tokens_BT, mask_BT = join(prompts_BP, prompt_mask_BP, tokens_BR, mask_BR)
     logits_BRV, _ = logits(lm, params, tokens_BT, mask_BT, (), slice(prompts_BP.shape[1] - 1, -1))
     return logits_BRV

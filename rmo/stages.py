@@ -18,7 +18,7 @@ from rmo import audit, bon, config, data, fit, losses, metrics, models, ppo, rew
 from rmo.curve import COLUMNS, Curve, from_prompts, to_rows
 from rmo.files import Checkpoints, Log, read_json, read_npz, save_params, write_csv, write_json, write_npz
 from rmo.run import Run
-from rmo.sample import sample, sample_n
+from rmo.sample import join, response_logits, sample, sample_n
 from rmo.train import train
 from rmo.world import EOS, Texts, concatenate
 
@@ -46,13 +46,9 @@ def sft(run: Run, out: Path) -> None:
     texts = run.world.corpus(run.rng("sft"), e.sft.texts)
     held_out = run.world.corpus(run.rng("sft held out"), 2048)
     data.make_tokenizer(run.world.vocabulary, out / "tokenizer")
-    p = e.world.prompt
 
     def loss(params, batch):
-        prompts, prompt_mask, tokens, mask = batch
-        tokens_BT, mask_BT = jnp.concatenate([prompts, tokens], 1), jnp.concatenate([prompt_mask, mask], 1)
-        logits, _ = models.logits(lm, params, tokens_BT, mask_BT, (), slice(p - 1, -1))
-        return losses.next_token(logits, tokens, mask), {}
+        return losses.next_token(response_logits(lm, params, *batch), batch.tokens, batch.mask), {}
 
     steps = e.sft.epochs * (e.sft.texts // e.sft.batch)
     rows = data.epochs(e.sft.texts, e.sft.batch, e.seed)
@@ -76,9 +72,8 @@ def gold(run: Run, out: Path) -> None:
     held = max(e.gold.texts // 20, 1)
 
     def loss(params, batch):
-        (prompts, prompt_mask, tokens, mask), target_B = batch
-        tokens_BT, mask_BT = jnp.concatenate([prompts, tokens], 1), jnp.concatenate([prompt_mask, mask], 1)
-        return losses.squared_error(reward.score(rm, params, tokens_BT, mask_BT), target_B), {}
+        texts_B, target_B = batch
+        return losses.squared_error(reward.score(rm, params, *join(*texts_B)), target_B), {}
 
     fresh = lambda: models.init(rm, run.key("gold"))  # noqa: E731
     if e.gold.kind == "random":
@@ -146,9 +141,8 @@ def samples(run: Run, out: Path) -> None:
         return {"tokens": np.asarray(s.tokens).astype(dtype), "mask": np.asarray(s.mask),
                 "logps": np.asarray(s.logps.sum(1)), "gold": np.asarray(scores)}  # fmt: skip
 
-    table = np.stack(
-        [p["gold"] for p in parts(out / "draws", e.bon.prompts, make, Log(out, "samples", e.bon.prompts, "prompt"))]
-    )
+    log = Log(out, "samples", e.bon.prompts, "prompt")
+    table = np.stack([part["gold"] for part in parts(out / "draws", e.bon.prompts, make, log)])
     write_json(out / "calibration.json", {"shift": float(table.mean(dtype=np.float64)),
                                           "scale": float(1 / table.std(dtype=np.float64))})  # fmt: skip
 
@@ -177,9 +171,8 @@ def comparisons(run: Run, out: Path) -> None:
         return {"tokens": tokens[:keep], "mask": mask[:keep], "gold": scores[:keep]}
 
     log = Log(out, "comparisons", count, "part")
-    columns = [
-        np.concatenate(x) for x in zip(*(p.values() for p in parts(out / "parts", count, make, log)), strict=True)
-    ]
+    made = list(parts(out / f"parts-{per_part}", count, make, log))
+    columns = (np.concatenate([part[name] for part in made]) for name in ("tokens", "mask", "gold"))
     tokens, mask, scores = (x.reshape(-1, 2, *x.shape[1:]) for x in columns)
     prompt = np.repeat(np.arange(c.prompts, dtype=np.int32), c.pairs)
     rng = run.rng("labels")
@@ -194,7 +187,7 @@ def comparisons(run: Run, out: Path) -> None:
     ties = float(np.mean(scores[:, 0] == scores[:, 1]))
     counts = {"train": int((~held).sum()), "validation": int(held.sum())}
     write_json(out / "info.json", {**counts, "agreement_with_gold": agree, "ties": ties})
-    shutil.rmtree(out / "parts")
+    shutil.rmtree(out / f"parts-{per_part}")
 
 
 def label(rng: np.random.Generator, gap_C: np.ndarray, c: config.Comparisons) -> np.ndarray:
