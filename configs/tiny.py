@@ -3,7 +3,7 @@
     launch/local.sh rmo run configs/tiny.py
 
 Synthetic text (64 words, responses of up to 18 tokens), a 98k-parameter policy, a 394k-parameter gold RM, five proxies
-over two decades of size with two seeds each, 64 prompts x 4,096 draws, PPO to 32 nats against every proxy.
+over two decades of size with two seeds each, 48 prompts x 4,096 draws, PPO to 32 nats against every proxy.
 """
 
 from rmo.config import PPO, SFT, BestOfN, Comparisons, Experiment, Gold, Model, Optimizer, Proxies, World
@@ -19,14 +19,14 @@ def experiment() -> Experiment:
         world=World(),
         policy=model(64, 2, 4),
         sft=SFT(texts=48_000),
-        gold=Gold(model=model(128, 2, 4), texts=72_000, batch=128),
-        comparisons=Comparisons(prompts=18_000, pairs=4),
+        gold=Gold(model=model(128, 2, 4), texts=64_000, batch=128),
+        comparisons=Comparisons(prompts=10_000, pairs=4),
         proxies=Proxies(
             sizes=(model(8, 1, 2), model(16, 1, 2), model(32, 1, 4), model(32, 2, 4), model(64, 2, 4)),
-            comparisons=(64_000,),
+            comparisons=(36_000,),
             seeds=2,
             optimizer=Optimizer(lr=5e-3),
         ),
-        bon=BestOfN(prompts=64, draws=4096, max_n=2048),
-        ppo=PPO(kl_max=32.0, d_step=0.15, policy_optimizer=Optimizer(lr=4e-5, schedule="constant")),
+        bon=BestOfN(prompts=48, draws=4096, max_n=2048),
+        ppo=PPO(kl_max=32.0, d_step=0.15, policy_optimizer=Optimizer(lr=5e-5, schedule="constant")),
     )

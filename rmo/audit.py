@@ -57,8 +57,13 @@ def audit(run: Run, size: int = 4000) -> dict[str, Any]:
         if len(texts.tokens) > 4 * size:
             texts = texts.rows(rng.permutation(len(texts.tokens))[: 4 * size])
         score, truth = calibration(reward.score_all(rm, params, *texts.sequences(), e.bon.chunk)), world.score(texts)
+        # Texts to one prompt are not independent (and winners repeat): errors are over prompts.
+        _, prompt = np.unique(texts.prompts, axis=0, return_inverse=True)
+        count = np.bincount(prompt.ravel())
+        per_prompt = np.bincount(prompt.ravel(), score) / count
+        error = float(per_prompt.std(ddof=1) / len(count) ** 0.5)
         out[name] = {
-            "texts": len(score), "gold_mean": float(score.mean()), "gold_se": float(score.std() / len(score) ** 0.5),
+            "texts": len(score), "gold_mean": float(score.mean()), "gold_se": error,
             "annotator_mean": float(truth.mean()), "rank_correlation": rank_correlation(score, truth),
             "length": float(texts.mask.sum(1).mean()),
         }  # fmt: skip

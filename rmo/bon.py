@@ -55,4 +55,5 @@ def best_of_n(proxy_QN: np.ndarray, gold_QN: np.ndarray, ns: np.ndarray) -> tupl
 def winners(proxy_N: np.ndarray, n: int, rng: np.random.Generator, size: int) -> np.ndarray:
     """Indices of draws distributed as the best of n of one prompt's N draws."""
     order = np.argsort(proxy_N, kind="stable")
-    return order[rng.choice(len(order), size=size, p=weights(n, len(order)) / weights(n, len(order)).sum())]
+    chance = weights(n, len(order))
+    return order[rng.choice(len(order), size=size, p=chance / chance.sum())]

@@ -80,9 +80,9 @@ class World:
     """Words a text has at least."""
     stop: float = 0.25
     """Chance that a text ends at each token after that."""
-    counts: int = 2
+    counts: int = 3
     """Annotator features that count the words of one set (easy: any RM can learn them)."""
-    conditionals: int = 4
+    conditionals: int = 3
     """Annotator features whose word set the prompt's last word selects (harder: needs attention to the prompt)."""
     pairs: int = 8
     """Annotator features that count a word of one set followed by one of another, 1 to 3 words on (hardest)."""
@@ -90,7 +90,7 @@ class World:
     """Share of the words in a counted set. Small sets are rare, so their counts have long tails."""
     pair_share: float = 0.2
     """Share of the words in either set of a pair feature."""
-    weights: tuple[float, float, float, float] = (0.2, 0.5, 0.15, 0.15)
+    weights: tuple[float, float, float, float] = (0.3, 0.4, 0.15, 0.15)
     """Shares of the annotator's score: counts, conditionals, pairs, and the guards (fluency, variety)."""
     decay: float = 0.5
     """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
@@ -288,20 +288,23 @@ def check(experiment: Experiment) -> None:
         if not ok:
             raise ConfigError(message)
 
+    may_be_zero = {
+        "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
+        "world.stop", "comparisons.flip", "ppo.kl_coef", "ppo.entropy_coef", "fits.min_d_ppo",
+    }  # fmt: skip
+    may_be_zero_anywhere = {"kv_heads", "warmup", "weight_decay"}
+
     def positive(owner: Any, path: str) -> None:
-        optional_zero = {"seed", "kv_heads", "warmup", "weight_decay", "answer", "counts", "conditionals", "pairs",
-                         "decay", "flip", "kl_coef", "entropy_coef", "stop", "min_d_ppo"}  # fmt: skip
         for item in dataclasses.fields(owner):
             value, where = getattr(owner, item.name), f"{path}{item.name}"
             if dataclasses.is_dataclass(value):
                 positive(value, where + ".")
             elif isinstance(value, int | float) and not isinstance(value, bool):
                 need(math.isfinite(value), f"{where} is {value}: it must be finite")
-                low_ok = value >= 0 if item.name in optional_zero else value > 0
-                need(
-                    low_ok,
-                    f"{where} is {value}: it must be {'at least 0' if item.name in optional_zero else 'positive'}",
-                )
+                if where in may_be_zero or item.name in may_be_zero_anywhere:
+                    need(value >= 0, f"{where} is {value}: it must be at least 0")
+                else:
+                    need(value > 0, f"{where} is {value}: it must be positive")
             elif isinstance(value, tuple):
                 for index, entry in enumerate(value):
                     if dataclasses.is_dataclass(entry):
@@ -324,7 +327,11 @@ def check(experiment: Experiment) -> None:
     for index, size in enumerate(e.proxies.sizes):
         model(size, f"proxies.sizes.{index}")
     need(bool(e.proxies.sizes), "proxies.sizes is empty: at least one proxy is needed")
-    need(len(set(e.proxies.sizes)) == len(e.proxies.sizes), "proxies.sizes holds one shape twice: use seeds instead")
+    counts = {(s.width, s.layers, s.mlp, (s.kv_heads or s.heads) / s.heads) for s in e.proxies.sizes}
+    need(
+        len(counts) == len(e.proxies.sizes),
+        "proxies.sizes holds two shapes with one parameter count: curves are told apart by it; for repeats use seeds",
+    )
     need(bool(e.proxies.comparisons), "proxies.comparisons is empty: a proxy needs comparisons to learn from")
     held_out = round(e.comparisons.prompts * e.comparisons.held_out)
     need(
@@ -351,6 +358,18 @@ def check(experiment: Experiment) -> None:
         e.world.counts + e.world.conditionals + e.world.pairs > 0,
         "world has no features: the annotator needs some of counts, conditionals, pairs",
     )
+    need(e.sft.texts >= e.sft.batch, f"sft.texts is {e.sft.texts}: it must be at least one batch ({e.sft.batch})")
+    need(
+        e.gold.texts - max(e.gold.texts // 20, 1) >= e.gold.batch,
+        f"gold.texts is {e.gold.texts}: less the held-out twentieth it must be at least one batch ({e.gold.batch})",
+    )
+    need(
+        min(e.world.weights) >= 0 and sum(e.world.weights) > 0,
+        f"world.weights is {e.world.weights}: shares must be at least 0 and not all 0",
+    )
+    for name in ("set_share", "pair_share"):
+        share = getattr(e.world, name)
+        need(share <= 1, f"world.{name} is {share}: it is a share of the words, at most 1")
     low, high = e.world.optimum
     need(0 < low <= high, f"world.optimum is {low} to {high}: it must be 0 < low <= high")
     need(
@@ -358,7 +377,9 @@ def check(experiment: Experiment) -> None:
     )
     chunk = min(e.bon.chunk, e.bon.draws)
     need(e.bon.draws % chunk == 0, f"bon.chunk is {chunk}: it must divide bon.draws {e.bon.draws}")
-    need(e.bon.points >= 3, f"bon.points is {e.bon.points}: a curve needs at least 3")
+    need(e.bon.prompts >= 2, f"bon.prompts is {e.bon.prompts}: standard errors over prompts need at least 2")
+    need(e.bon.points >= 4, f"bon.points is {e.bon.points}: a curve needs at least 4")
+    need(e.bon.max_n >= 8, f"bon.max_n is {e.bon.max_n}: a curve needs at least 8")
     need(
         e.ppo.batch % e.ppo.minibatches == 0,
         f"ppo.minibatches is {e.ppo.minibatches}: it must divide ppo.batch {e.ppo.batch}",

@@ -31,41 +31,32 @@ class Curve:
     gold_se: np.ndarray | None = None
     gold_KQ: np.ndarray | None = None  # per prompt, where known: paired errors and the bootstrap come from here
     meta: dict[str, Any] = field(default_factory=dict)  # rm_params, rm_comparisons, policy_params, kl_coef, seed
+    fall_se: np.ndarray | None = None  # f64[K], paired over prompts: s.e. of gold minus the curve's highest gold
 
     @property
     def d(self) -> np.ndarray:
         return np.sqrt(np.maximum(self.kl, 0))
 
-    @property
-    def fall_se(self) -> np.ndarray | None:
-        """Standard error, paired over prompts, of each point's difference from the curve's highest gold point."""
-        if self.gold_KQ is None:
-            return None
-        difference_KQ = self.gold_KQ - self.gold_KQ[np.argmax(self.gold)]
-        return difference_KQ.std(axis=1, ddof=1) / self.gold_KQ.shape[1] ** 0.5
-
 
 def from_prompts(method: str, step_or_n, kl, proxy_KQ: np.ndarray, gold_KQ: np.ndarray, **meta: Any) -> Curve:
     """A curve with standard errors over Q prompts."""
     se = lambda x_KQ: x_KQ.std(axis=1, ddof=1) / x_KQ.shape[1] ** 0.5  # noqa: E731
+    gold = gold_KQ.mean(axis=1)
     return Curve(
-        method, np.asarray(step_or_n, np.float64), np.asarray(kl, np.float64), proxy_KQ.mean(axis=1),
-        gold_KQ.mean(axis=1), se(proxy_KQ), se(gold_KQ), gold_KQ, meta,
+        method, np.asarray(step_or_n, np.float64), np.asarray(kl, np.float64), proxy_KQ.mean(axis=1), gold,
+        se(proxy_KQ), se(gold_KQ), gold_KQ, meta, se(gold_KQ - gold_KQ[np.argmax(gold)]),
     )  # fmt: skip
 
 
 def to_rows(curve: Curve) -> list[dict[str, Any]]:
     """The curve in the public CSV format, one dict per point."""
     out = []
+    errors = {n: getattr(curve, n) for n in ("proxy_se", "gold_se", "fall_se")}
     for k in range(len(curve.kl)):
-        optional = {n: v[k] for n, v in [("proxy_se", curve.proxy_se), ("gold_se", curve.gold_se)] if v is not None}
-        if curve.fall_se is not None:
-            optional["fall_se"] = curve.fall_se[k]
-        point = {"kl": curve.kl[k], "proxy": curve.proxy[k], "gold": curve.gold[k], **optional}
-        out.append(
-            {"method": curve.method, "step_or_n": int(curve.step_or_n[k]), **curve.meta}
-            | {name: float(value) for name, value in point.items()}
-        )
+        point = {"kl": curve.kl[k], "proxy": curve.proxy[k], "gold": curve.gold[k]}
+        point |= {name: values[k] for name, values in errors.items() if values is not None}
+        numbers = {name: float(value) for name, value in point.items()}
+        out.append({"method": curve.method, "step_or_n": int(curve.step_or_n[k]), **curve.meta, **numbers})
     return out
 
 
@@ -86,7 +77,7 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
         if None in row or any(value is None for value in row.values()):
             raise CurveError(f"{source} line {line}: it has more or fewer cells than the header")
         point = {}
-        for name in ("step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se"):
+        for name in ("step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "fall_se"):
             cell = row.get(name, "")
             try:
                 point[name] = float(cell) if cell != "" else np.nan
@@ -108,11 +99,16 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
                 meta[name] = (float(cell) if name == "kl_coef" else int(float(cell))) if cell != "" else None
             except ValueError as error:
                 raise CurveError(f"{source}: {name} is {cell!r}, not a number") from error
-        known = lambda x: x if np.isfinite(x).all() else None  # noqa: E731
+        errors = {}
+        for name in ("proxy_se", "gold_se", "fall_se"):
+            known = np.isfinite(column[name])
+            if known.any() and not known.all():
+                raise CurveError(f"{source}: {name} is filled in for some points of a curve only: give all or none")
+            errors[name] = column[name] if known.all() else None
         curves.append(
             Curve(
                 key[0], column["step_or_n"], column["kl"], column["proxy"], column["gold"],
-                known(column["proxy_se"]), known(column["gold_se"]), None, meta,
+                errors["proxy_se"], errors["gold_se"], None, meta, errors["fall_se"],
             )
         )  # fmt: skip
     return curves

@@ -109,10 +109,10 @@ def read_comparisons(directory: Path, split: str) -> Comparisons:
     return columns._replace(prompt=columns.prompt.astype(np.int32))
 
 
-def epochs(size: int, batch: int, seed: int) -> Callable[[int], np.ndarray]:
+def epochs(size: int, batch: int, seeds: tuple[int, ...]) -> Callable[[int], np.ndarray]:
     """step -> i64[batch] row indices: a fresh permutation every epoch, the short last batch dropped.
 
-    A pure function of (seed, step), so a resumed run sees the same batches.
+    A pure function of (seeds, step), so a resumed run sees the same batches.
     """
     per_epoch = max(size // batch, 1)
     cache: dict[int, np.ndarray] = {}
@@ -121,7 +121,7 @@ def epochs(size: int, batch: int, seed: int) -> Callable[[int], np.ndarray]:
         epoch, position = divmod(step, per_epoch)
         if epoch not in cache:
             cache.clear()
-            cache[epoch] = np.random.default_rng([seed, epoch]).permutation(size)
+            cache[epoch] = np.random.default_rng([*seeds, epoch]).permutation(size)
         return cache[epoch][position * batch : (position + 1) * batch]
 
     return indices

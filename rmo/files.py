@@ -2,8 +2,8 @@
 
 import csv
 import json
+import math
 import os
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 Tree = Any
+
+
+SCRATCH = "scratch"  # what a stage needs only until it is done; removed after DONE
 
 
 class RunError(RuntimeError):
@@ -29,9 +32,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON with every float as Python prints it; numpy scalars and arrays become plain."""
-    plain = lambda x: x.tolist() if isinstance(x, np.ndarray | np.generic | jax.Array) else str(x)  # noqa: E731
-    write_text(path, json.dumps(value, indent=1, default=plain) + "\n")
+    """JSON with every float as Python prints it. numpy becomes plain; JSON has no infinity, so that becomes null."""
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, np.ndarray | np.generic | jax.Array):
+            x = x.tolist()
+        if isinstance(x, dict):
+            return {str(name): plain(item) for name, item in x.items()}
+        if isinstance(x, list | tuple):
+            return [plain(item) for item in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -103,7 +115,7 @@ class Checkpoints:
     """Training checkpoints of one stage; only the newest is kept."""
 
     def __init__(self, directory: Path):
-        self.directory = directory / "checkpoints"
+        self.directory = directory / SCRATCH / "checkpoints"
 
     def _checkpointer(self):
         from orbax.checkpoint import v1 as ocp
@@ -126,11 +138,11 @@ class Checkpoints:
             latest = checkpointer.latest
             if latest is None:
                 return state, 0
-            return checkpointer.load(latest.step, like), latest.step
-
-    def remove(self) -> None:
-        """Once the stage is done its result stands alone."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+            try:
+                return checkpointer.load(latest.step, like), latest.step
+            except Exception as error:
+                line = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise RunError(f"cannot load {self.directory}: {line}; remove it and run again") from error
 
 
 class Wandb:

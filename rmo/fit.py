@@ -48,7 +48,7 @@ class Fit:
         return FORMS[self.form][0](np.asarray(d, np.float64), self.extra or 0.0) @ np.array([self.alpha, self.beta])
 
 
-def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | None = None) -> Fit:
+def fit_curve(d: np.ndarray, gold: np.ndarray, form: str) -> Fit:
     """Least squares of `form` on the points (d, gold); a shape parameter is searched over its range.
 
     Raises:
@@ -57,13 +57,12 @@ def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | N
     d, gold = np.asarray(d, np.float64), np.asarray(gold, np.float64)
     if np.sum(d > 0) < 3:
         raise CurveError(f"{int(np.sum(d > 0))} points with KL > 0: a fit of two coefficients needs at least 3")
-    root = np.ones_like(d) if weight is None else np.sqrt(weight)
     features, bounds = FORMS[form]
 
     def solve(extra: float) -> tuple[np.ndarray, float]:
         x = features(d, extra)
-        coefficients = np.linalg.lstsq(x * root[:, None], gold * root, rcond=None)[0]
-        return coefficients, float(np.sum(root**2 * (gold - x @ coefficients) ** 2))
+        coefficients = np.linalg.lstsq(x, gold, rcond=None)[0]
+        return coefficients, float(np.sum((gold - x @ coefficients) ** 2))
 
     extra = None
     if bounds is not None:
@@ -84,14 +83,15 @@ def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | N
 def peak(form: str, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
     """(d*, R*) in closed form for the paper's two forms; infinite where the form never turns (beta <= 0).
 
-    Best-of-n: a/2b and a^2/4b. RL: exp(a/b - 1) and b exp(a/b - 1).
+    Best-of-n: a/2b and a^2/4b, both 0 where a <= 0 (gold falls from the start). RL: exp(a/b - 1) and b exp(a/b - 1).
     """
     alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
-    turns = (beta > 0) & (alpha > 0) if form == "d(a - b d)" else beta > 0
+    turns = beta > 0
     safe = np.where(turns, beta, 1.0)
     with np.errstate(over="ignore"):
         if form == "d(a - b d)":
-            d, top = alpha / (2 * safe), alpha**2 / (4 * safe)
+            rise = np.maximum(alpha, 0)
+            d, top = rise / (2 * safe), rise**2 / (4 * safe)
         elif form == "d(a - b log d)":
             d = np.exp(alpha / safe - 1)
             top = safe * d
@@ -177,8 +177,9 @@ def bootstrap(
         share = rng.multinomial(q, np.full(q, 1 / q)) / q
         gold, weight = [], []
         for g, members in enumerate(groups):
+            # S - 1 of S seeds: the variance of their mean is then the squared standard error, not (S-1)/S of it.
             size = len(members.curves)
-            weight.append(rng.multinomial(size, np.full(size, 1 / size)).astype(float))
+            weight.append(rng.multinomial(max(size - 1, 1), np.full(size, 1 / size)).astype(float))
             row = []
             for m, c in enumerate(members.curves):
                 if c.gold_KQ is not None:
@@ -190,6 +191,14 @@ def bootstrap(
             gold.append(row)
         out[draw] = fit_groups(groups, form, shared_alpha, min_d, gold, weight)
     return out
+
+
+def interval_source(members: Group) -> str:
+    """What the bootstrap resamples for this group; a single seed says nothing of the variation between seeds."""
+    out = ["prompts"] if any(c.gold_KQ is not None for c in members.curves) else []
+    out += ["gold_se"] if any(c.gold_KQ is None and c.gold_se is not None for c in members.curves) else []
+    out += [f"{len(members.curves)} seeds"] if len(members.curves) > 1 else []
+    return " and ".join(out) or "nothing: one seed and no gold_se"
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> list[float]:
@@ -211,7 +220,8 @@ def against_log_size(params: np.ndarray, values: np.ndarray) -> tuple[np.ndarray
 def extrapolate(groups: Sequence[Group], form: str, min_d: float = 0.0) -> dict[str, float]:
     """Fit `form` per group on the lower half of its KL range, score it on the rest: pooled held-out RMSE.
 
-    `spread` is the root mean square of the held-out gold around its own mean: what a constant would leave.
+    Groups with fewer than 3 points to fit are not scored; `scored` says how many were. `held_out_spread` is the root
+    mean square of the held-out gold around its own mean: what a constant would leave.
     """
     errors, spread = [], []
     for members in groups:
@@ -219,11 +229,13 @@ def extrapolate(groups: Sequence[Group], form: str, min_d: float = 0.0) -> dict[
         gold = np.concatenate([c.gold for c in members.curves])
         cut = (d**2).max() / 2
         low, high = (d**2 <= cut) & (d >= max(min_d, 1e-9)), d**2 > cut
+        if low.sum() < 3:
+            continue
         fitted = fit_curve(d[low], gold[low], form)
         errors.append(gold[high] - fitted(d[high]))
         spread.append(gold[high] - gold[high].mean())
-    rms = lambda parts: float(np.mean(np.concatenate(parts) ** 2) ** 0.5)  # noqa: E731
-    return {"held_out_rmse": rms(errors), "held_out_spread": rms(spread)}
+    rms = lambda parts: float(np.mean(np.concatenate(parts) ** 2) ** 0.5) if parts else np.nan  # noqa: E731
+    return {"held_out_rmse": rms(errors), "held_out_spread": rms(spread), "scored": len(errors)}
 
 
 def summarise(
@@ -246,7 +258,7 @@ def summarise(
             d = np.concatenate([c.d for c in members.curves])
             gold = np.concatenate([c.gold for c in members.curves])
             keep = d >= max(min_d, 1e-9)
-            own = fit_curve(d[keep], gold[keep], form)
+            own = fit_curve(d[keep], gold[keep], form) if keep.sum() >= 3 else None
             fitted = Fit(form, float(best[g, 0]), float(best[g, 1]), np.nan, np.nan)
             residual = gold[keep] - fitted(d[keep])
             d_star, r_star = peak(form, *best[g])
@@ -261,11 +273,12 @@ def summarise(
                 "high": high,
             }
             rows_out.append({
-                "group": members.label, "rm_params": members.params, "rm_comparisons": members.comparisons,
+                "group": members.label, "interval_from": interval_source(members),
+                "rm_params": members.params, "rm_comparisons": members.comparisons,
                 "seeds": len(members.curves), "points": int(keep.sum()),
                 "alpha": best[g, 0], "alpha_interval": interval(samples[:, g, 0], level),
                 "beta": best[g, 1], "beta_interval": interval(samples[:, g, 1], level),
-                "alpha_alone": free[g, 0], "beta_alone": free[g, 1], "r2_alone": own.r2,
+                "alpha_alone": free[g, 0], "beta_alone": free[g, 1], "r2_alone": own.r2 if own else np.nan,
                 "r2": float(1 - np.sum(residual**2) / np.sum((gold[keep] - gold[keep].mean()) ** 2)),
                 "rmse": float(np.mean(residual**2) ** 0.5),
                 "peak_kl": float(d_star**2), "peak_kl_interval": interval(d_draws**2, level),
@@ -278,6 +291,8 @@ def summarise(
         params = np.array([members.params for members in groups])
         if len(set(params.tolist())) >= 3 and (params > 0).all():
             for i, name in enumerate(("alpha", "beta")):
+                if name == "alpha" and shared:
+                    continue  # one alpha for all sizes has no trend to measure
                 slope, intercept = against_log_size(params, best[:, i])
                 slopes, _ = against_log_size(params, samples[:, :, i])
                 trends[name] = {

@@ -142,12 +142,18 @@ def fit_file(args: Sequence[str]) -> None:
     curves = from_rows(read_csv(options.curves), str(options.curves))
     out = options.out or options.curves.with_suffix("").with_name(options.curves.stem + "_fit")
     summary = fit.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)
+
+    def between(row: dict[str, Any], name: str) -> str:
+        return "{:.3f} [{:.3f}, {:.3f}]".format(row[name], *row[name + "_interval"])
+
     for method, part in summary.items():
         print(f"{method}: R = {part['form']}" + (", one a for all" if part["shared_alpha"] else ""))
         for g in part["groups"]:
-            between = lambda name, g=g: "{:.3f} [{:.3f}, {:.3f}]".format(g[name], *g[name + "_interval"])  # noqa: E731
-            top = f"peak {between('peak_gold')} at KL {between('peak_kl')}" if g["turns"] else "never turns (b <= 0)"
-            print(f"  {g['group']}: a {between('alpha')}, b {between('beta')}, R² {g['r2']:.3f}, {top}")
+            top = "never turns (b <= 0)"
+            if g["turns"]:
+                top = f"peak {between(g, 'peak_gold')} at KL {between(g, 'peak_kl')}"
+            fitted = f"a {between(g, 'alpha')}, b {between(g, 'beta')}, R² {g['r2']:.3f}, {top}"
+            print(f"  {g['group']}: {fitted}; intervals from {g['interval_from']}")
     write_json(out / "coefficients.json", summary)
     for method in summary:
         write_text(out / f"{method}.svg", plots.svg(plots.curves(curves, summary, method)))

@@ -49,8 +49,8 @@ def kl_k1(logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array) -> j
 
 def kl_k3(logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array) -> jax.Array:
     """Schulman's k3 per token, exp(-l) - 1 + l, summed over the response, f32[B]. Unbiased, never negative."""
-    ratio = logps_BR - ref_logps_BR
-    return jnp.sum((jnp.expm1(-ratio) + ratio) * mask_BR, axis=1)
+    ratio = jnp.where(mask_BR > 0, logps_BR - ref_logps_BR, 0.0)  # before exp: a pad's ratio may overflow it
+    return jnp.sum(jnp.expm1(-ratio) + ratio, axis=1)
 
 
 def kl_bon(n: np.ndarray | float) -> np.ndarray:

@@ -7,6 +7,7 @@ results. `DONE` is written last: a directory without it is continued, one with i
 
 import dataclasses
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,8 +16,8 @@ from typing import Any
 
 import jax
 
-from rmo import config, report, stages
-from rmo.files import Checkpoints, RunError, read_json, write_json, write_text
+from rmo import __version__, config, report, stages
+from rmo.files import SCRATCH, RunError, read_json, write_json, write_text
 from rmo.run import Run, Stage
 
 
@@ -86,22 +87,22 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
     """
     made = []
     for name in matching(run, only):
-        if run.done(name):
-            continue
-        stage, directory = run.stages[name], run.path(name)
-        for before in stage.upstream:
-            if not (run.root / before.path / "DONE").exists():
-                raise RunError(
-                    f"{name} needs {before.name}, which is not done: run without --only, or add {before.name}"
-                )
-        directory.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        stage.make(run, directory)
-        Checkpoints(directory).remove()
-        versions = {"python": platform.python_version(), "jax": jax.__version__, "backend": jax.default_backend()}
-        write_json(directory / "cost.json", {"seconds": round(time.monotonic() - started, 2), **versions})
-        write_text(directory / "DONE", stage.path + "\n")
-        made.append(name)
+        directory = run.path(name)
+        if not run.done(name):
+            for before in run.stages[name].upstream:
+                if not run.done(before.name):
+                    advice = f"run without --only, or add {before.name}"
+                    raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
+            directory.mkdir(parents=True, exist_ok=True)
+            started = time.monotonic()
+            run.stages[name].make(run, directory)
+            versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
+            seconds = round(time.monotonic() - started, 2)
+            write_json(directory / "cost.json", {"seconds": seconds, **versions, "backend": jax.default_backend()})
+            write_text(directory / "DONE", run.stages[name].path + "\n")
+            made.append(name)
+        # Only after DONE, and again if a kill came in between: half a checkpoint must never be met again.
+        shutil.rmtree(directory / SCRATCH, ignore_errors=True)
     return made
 
 
@@ -121,15 +122,21 @@ def status(run: Run) -> list[dict[str, Any]]:
 def make_report(run: Run, out: Path) -> None:
     """report.html and figures, from the run directory's files alone."""
     publish(run)
-    report.write(run.root)
+    report.write(run.root, out)
 
 
 def publish(run: Run) -> None:
-    """What people open lies at the top of the run directory: the fits' files, and which stage is where."""
-    write_json(run.root / "experiment.json", dataclasses.asdict(run.experiment))
+    """What people open lies at the top of the run directory, all of it of one experiment: copies of the fits' files and
+    the report, and which stage is where. Nothing is touched before this experiment's fits are done."""
+    if not run.done("fits"):
+        return
+    write_json(run.root / "experiment.json", config.to_json(run.experiment))
     write_json(run.root / "stages.json", status(run))
-    if run.done("fits"):
-        for name in ("curves.csv", "coefficients.json", "gold.json"):
-            text = (run.path("fits") / name).read_text()
-            if not (run.root / name).exists() or (run.root / name).read_text() != text:
-                write_text(run.root / name, text)
+    sources = [run.path("fits") / name for name in ("curves.csv", "coefficients.json", "gold.json")]
+    if run.done("report"):
+        sources += [run.path("report") / "report.html", *(run.path("report") / "figures").glob("*.svg")]
+    for source in sources:
+        target = run.root / ("figures" if source.suffix == ".svg" else "") / source.name
+        text = source.read_text()
+        if not target.exists() or target.read_text() != text:
+            write_text(target, text)

@@ -67,6 +67,12 @@ def size(params: int) -> str:
     return f"{params / 1e6:.3g}M" if params >= 1e6 else f"{params / 1e3:.3g}k" if params >= 1e3 else str(params)
 
 
+def short_label(group: fit.Group, groups: Sequence[fit.Group]) -> str:
+    """The RM's size where that tells the groups apart, else the whole label."""
+    alone = group.params and [g.params for g in groups].count(group.params) == 1
+    return size(group.params) if alone else group.label
+
+
 def _mean_curve(group: fit.Group, name: str) -> tuple[np.ndarray, np.ndarray]:
     """KL and mean over seeds on the first seed's grid where all seeds share it, else on a common grid of d."""
     if all(np.array_equal(c.kl, group.curves[0].kl) for c in group.curves):
@@ -85,7 +91,7 @@ def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str) ->
         kl, gold = _mean_curve(group, "gold")
         for curve in group.curves:
             axis.plot(curve.kl, curve.gold, ".", ms=3, color=colour, alpha=0.45)
-        axis.plot(kl, gold, color=colour, lw=1.6, label=f"{size(group.params)}" if group.params else group.label)
+        axis.plot(kl, gold, color=colour, lw=1.6, label=short_label(group, groups))
         if all(np.isfinite(c.proxy).all() for c in group.curves):
             axis.plot(*_mean_curve(group, "proxy"), "--", color=colour, lw=1)
         band = fitted.get(group.label, {}).get("band")
@@ -100,7 +106,7 @@ def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str) ->
         for g in groups
         for c in g.curves
     ]
-    axis.set_ylim(max(low, -4) - 0.15, max(highs) + 0.15)
+    axis.set_ylim(low - 0.15, max(highs) + 0.15)
     axis.set_xlabel(f"KL({METHOD_NAMES[method]} policy || initial policy), nats, square-root scale")
     axis.set_ylabel("RM score (gold standard deviations)")
     axis.set_title(f"{METHOD_NAMES[method]}: gold solid, proxy dashed, fit dotted", loc="left", fontsize=10)
@@ -154,10 +160,11 @@ def proxy_against_gold(all_curves: Sequence[Curve]) -> Figure:
         groups = fit.group(all_curves, method)
         for group, colour in zip(groups, colours(len(groups)), strict=True):
             for i, curve in enumerate(group.curves):
-                axis.plot(curve.proxy, curve.gold, color=colour, lw=1, label=size(group.params) if i == 0 else None)
-        low, high = axis.get_ylim()
+                axis.plot(
+                    curve.proxy, curve.gold, color=colour, lw=1, label=short_label(group, groups) if i == 0 else None
+                )
+        high = axis.get_ylim()[1]
         axis.plot([0, high], [0, high], color="0.6", lw=0.8, ls="--")
-        axis.set_ylim(max(low, -4), high)
         axis.set_title(METHOD_NAMES[method], loc="left", fontsize=10)
         axis.set_xlabel("proxy score")
         axis.set_ylabel("gold score")

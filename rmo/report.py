@@ -20,8 +20,8 @@ td:first-child,th:first-child{text-align:left}td.text{text-align:left;white-spac
 """
 
 
-def write(root: Path) -> Path:
-    """Write figures/*.svg and report.html; returns the report's path.
+def write(root: Path, out: Path | None = None) -> Path:
+    """Write figures/*.svg and report.html into `out` (default: `root`); returns the report's path.
 
     Raises:
       RunError: the directory is not that of a run whose fits are done.
@@ -39,16 +39,19 @@ def write(root: Path) -> Path:
     figures["proxy_against_gold"] = plots.proxy_against_gold(curves)
     if reads:
         figures["ppo_diagnostics"] = plots.ppo_diagnostics(reads)
+    out = out or root
     drawn = {name: plots.svg(figure) for name, figure in figures.items()}
     for name, text in drawn.items():
-        write_text(root / "figures" / f"{name}.svg", text)
+        write_text(out / "figures" / f"{name}.svg", text)
 
     show = lambda name, caption: f"<figure>{inline(drawn[name])}<figcaption>{caption}</figcaption></figure>"  # noqa: E731
     body = [f"<h1>Reward-model overoptimization: {html.escape(e['name'])}</h1>", summary_sentence(curves)]
+    kl_coef = e["ppo"]["kl_coef"]
+    penalty = f"with a KL penalty of {kl_coef:g} per token" if kl_coef else "without a KL penalty"
     captions = {
         "bon": "Best-of-n. Solid: gold, mean over RM seeds (dots: each seed). Dashed: the proxy being optimised. "
         "Dotted, with its bootstrap band: <code>R = d(α − β d)</code>, d = √KL. KL is the bound log n − (n−1)/n.",
-        "ppo": "PPO without a KL penalty, read on held-out prompts. Dotted, with its band: <code>R = d(α − β log d)</code>, "
+        "ppo": f"PPO {penalty}, read on held-out prompts. Dotted, with its band: <code>R = d(α − β log d)</code>, "
         "one α for all sizes. KL is exact: full vocabulary, summed over response tokens.",
     }
     for method in summary:
@@ -66,8 +69,8 @@ def write(root: Path) -> Path:
     body += ["<h2>What this run cost</h2>", cost_table(stages, where)]
     text = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
     text += f"<title>rmo: {html.escape(e['name'])}</title><style>{CSS}</style><body>{''.join(body)}</body></html>\n"
-    write_text(root / "report.html", text)
-    return root / "report.html"
+    write_text(out / "report.html", text)
+    return out / "report.html"
 
 
 def inline(svg: str) -> str:
@@ -85,12 +88,14 @@ def table(head: list[str], rows: list[list[Any]], text: tuple[int, ...] = ()) ->
 
 def number(x: Any) -> str:
     """Three decimals for floats, separators for integers, [low, high] for intervals."""
+    if x is None:
+        return "∞"  # JSON has no infinity: a peak that is never reached
     if isinstance(x, float):
         return "∞" if np.isposinf(x) else "–" if np.isnan(x) else f"{x:,.3f}" if abs(x) < 1000 else f"{x:,.0f}"
     if isinstance(x, int) and not isinstance(x, bool):
         return f"{x:,}"
     if isinstance(x, list):
-        return "[" + ", ".join(number(float(v)) for v in x) + "]"
+        return "[" + ", ".join(number(v) for v in x) + "]"
     return str(x)
 
 
@@ -104,11 +109,11 @@ def summary_sentence(curves: list[Curve]) -> str:
                 (c.kl[i := int(np.argmax(c.gold))], c.gold[i], c.gold[-1], c.kl[-1], c.proxy[-1]) for c in group.curves
             ]
             kl, top, last, end, proxy = np.mean(peaks, axis=0)
-            fate = (
-                "and was still at its highest there"
-                if np.isclose(last, top)
-                else f"and stood at {last:.2f} at KL {end:.1f}"
-            )
+            # Seeds share their prompts, so their paired errors are not averaged down.
+            errors = [c.fall_se[-1] for c in group.curves if c.fall_se is not None]
+            error = float(np.mean(errors)) if errors else np.inf
+            verdict = "fell" if top - last > 2 * error else "did not measurably fall"
+            fate = f"and {verdict}, to {last:.2f} at KL {end:.1f} (a difference of {last - top:+.2f} ± {error:.2f})"
             parts.append(f"{plots.METHOD_NAMES[method]} against the {place} proxy ({plots.size(group.params)} parameters): gold "
                          f"peaked at {top:.2f} at KL {kl:.1f} {fate}, while the proxy said {proxy:.2f}")  # fmt: skip
     return (
@@ -142,19 +147,26 @@ def coefficient_table(part: dict[str, Any]) -> str:
         for g in part["groups"]
     ]  # fmt: skip
     left_out = f" Points with √KL below {part['min_d']:g} are left out of the fit." if part["min_d"] else ""
-    note = f"<p class=note>{part['level']:.0%} intervals: {part['bootstrap']:,} bootstrap draws over prompts and RM seeds.{left_out}</p>"
+    over = "; ".join(dict.fromkeys(g["interval_from"] for g in part["groups"]))
+    note = f"<p class=note>{part['level']:.0%} intervals: {part['bootstrap']:,} bootstrap draws over {over}.{left_out} "
+    note += "“Peak measured” is the mean over seeds of the highest point, so noise lifts it a little.</p>"
     return table(head, rows) + note
 
 
 def rivals_table(part: dict[str, Any]) -> str:
     """Rival forms by held-out error: fitted on the lower half of the KL range, scored on the upper."""
-    ranked = sorted(part["extrapolation"].items(), key=lambda item: item[1]["held_out_rmse"])
+    ranked = sorted(part["extrapolation"].items(), key=lambda item: item[1]["held_out_rmse"] or np.inf)
     rows = [
-        [name + (" (the paper's)" if name == part["form"] else ""), x["held_out_rmse"], x["held_out_spread"]]
+        [
+            name + (" (the paper's)" if name == part["form"] else ""),
+            x["held_out_rmse"],
+            x["held_out_spread"],
+            x["scored"],
+        ]
         for name, x in ranked
     ]
     note = "<p class=note>Extrapolation: each form fitted per RM on the lower half of its KL range, scored on the rest.</p>"
-    return table(["form", "held-out RMSE", "spread of the held-out gold"], rows) + note
+    return table(["form", "held-out RMSE", "spread of the held-out gold", "RMs"], rows) + note
 
 
 def trend_text(summary: dict[str, Any]) -> str:
@@ -166,13 +178,19 @@ def trend_text(summary: dict[str, Any]) -> str:
     return table(["coefficient", "change per decade of parameters", "interval"], rows) if rows else ""
 
 
+def side(v: dict[str, float]) -> str:
+    """Where a mean lies against 0, two standard errors being the measure."""
+    low, high = v["gold_mean"] - 2 * v["gold_se"], v["gold_mean"] + 2 * v["gold_se"]
+    return "below" if high < 0 else "above" if low > 0 else "not measurably off"
+
+
 def gold_section(e: dict[str, Any], gold: dict[str, Any], where: dict[str, Path]) -> str:
     """Gold is the truth by definition; here is how it relates to the annotator it was trained on, and to broken text."""
     info = read_json(where["gold"] / "info.json")
     broken = {k: v for k, v in gold.items() if k.startswith(("garbled", "collapsed"))}
     verdict = " ".join(
         f"{k.capitalize()} text scores {v['gold_mean']:+.2f} ± {v['gold_se']:.2f}, "
-        f"{'below' if v['gold_mean'] + 2 * v['gold_se'] < 0 else 'NOT below'} the initial policy's mean of 0." for k, v in broken.items()
+        f"{side(v)} the initial policy's mean of 0." for k, v in broken.items()
     )  # fmt: skip
     kind = (
         "a network regressed on the world's annotator"

@@ -52,13 +52,16 @@ def score_n(
     return jax.lax.map(one, blocks).reshape(-1)
 
 
+_score = jax.jit(score, static_argnames="rm")
+
+
 def score_all(rm: RewardModel, params: Params, tokens_BT: np.ndarray, mask_BT: np.ndarray, chunk: int) -> np.ndarray:
     """Raw scores f32[B] of host arrays, in equal chunks; the last is filled with copies, so one compilation serves."""
-    fn, size, out = jax.jit(partial(score, rm)), len(tokens_BT), []
+    size, out = len(tokens_BT), []
     chunk = min(chunk, size)
     for start in range(0, size, chunk):
         rows = np.minimum(np.arange(start, start + chunk), size - 1)
-        out.append(np.asarray(fn(params, tokens_BT[rows], mask_BT[rows]))[: size - start])
+        out.append(np.asarray(_score(rm, params, tokens_BT[rows], mask_BT[rows]))[: size - start])
     return np.concatenate(out)
 
 
@@ -79,7 +82,9 @@ def combine(scores_MB: jax.Array, how: str = "mean", coefficient: float = 0.5) -
 def soft_label_scale(gap_C: np.ndarray, gold_gap_C: np.ndarray) -> float:
     """The positive scale s that minimises CE(sigmoid(gold gap), sigmoid(s * proxy gap)) (paper section 2.2).
 
-    Both gaps are preferred minus other, gold in its own logits. Convex in s; searched over 1e-4 to 1e4.
+    Both gaps are preferred minus other. Gold is a network taught scores, not a logit: its standard deviation on the
+    initial policy is taken as one logit, so that proxy and gold come out in the same unit. Convex in s, which is
+    searched over 1e-4 to 1e4.
     """
     target = 1 / (1 + np.exp(-gold_gap_C.astype(np.float64)))
 

@@ -78,8 +78,12 @@ class Run:
     def gold_calibration(self) -> reward.Calibration:
         return reward.Calibration(**read_json(self.path("samples") / "calibration.json"))
 
+    def seeds(self, purpose: str) -> tuple[int, int]:
+        """Seeds of one purpose: no two purposes share a random stream."""
+        return self.experiment.seed, zlib.crc32(purpose.encode())
+
     def rng(self, purpose: str) -> np.random.Generator:
-        return np.random.default_rng([self.experiment.seed, zlib.crc32(purpose.encode())])
+        return np.random.default_rng(self.seeds(purpose))
 
     def key(self, purpose: str) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.experiment.seed), zlib.crc32(purpose.encode()))

@@ -31,11 +31,6 @@ def shardings_of(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(rule, tree)
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Every array whole on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
 def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     """Host arrays onto the mesh, `axis` split over `data` where it divides, else replicated."""
 

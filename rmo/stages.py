@@ -4,7 +4,6 @@ Read them top to bottom: this is the whole experiment. `pipeline.plan` says how 
 """
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from rmo import audit, bon, config, data, fit, losses, metrics, models, ppo, reward
 from rmo.curve import COLUMNS, Curve, from_prompts, to_rows
-from rmo.files import Checkpoints, Log, read_json, read_npz, save_params, write_csv, write_json, write_npz
+from rmo.files import SCRATCH, Checkpoints, Log, read_json, read_npz, save_params, write_csv, write_json, write_npz
 from rmo.run import Run
 from rmo.sample import join, response_logits, sample, sample_n
 from rmo.train import train
@@ -51,7 +50,7 @@ def sft(run: Run, out: Path) -> None:
         return losses.next_token(response_logits(lm, params, *batch), batch.tokens, batch.mask), {}
 
     steps = e.sft.epochs * (e.sft.texts // e.sft.batch)
-    rows = data.epochs(e.sft.texts, e.sft.batch, e.seed)
+    rows = data.epochs(e.sft.texts, e.sft.batch, run.seeds("sft order"))
     params = train(
         lambda: models.init(lm, run.key("sft")), loss, lambda step: texts.rows(rows(step)), steps,
         e.sft.optimizer, run.mesh, Checkpoints(out), Log(out, "sft", steps),
@@ -80,7 +79,7 @@ def gold(run: Run, out: Path) -> None:
         params = jax.jit(fresh)()
     else:
         train_size = e.gold.texts - held
-        rows = data.epochs(train_size, e.gold.batch, e.seed)
+        rows = data.epochs(train_size, e.gold.batch, run.seeds("gold order"))
         kept = texts.rows(slice(held, None))
         pick = lambda i: (kept.rows(i), target[held:][i])  # noqa: E731
         steps = e.gold.epochs * (train_size // e.gold.batch)
@@ -171,7 +170,7 @@ def comparisons(run: Run, out: Path) -> None:
         return {"tokens": tokens[:keep], "mask": mask[:keep], "gold": scores[:keep]}
 
     log = Log(out, "comparisons", count, "part")
-    made = list(parts(out / f"parts-{per_part}", count, make, log))
+    made = list(parts(out / SCRATCH / f"parts-{per_part}", count, make, log))
     columns = (np.concatenate([part[name] for part in made]) for name in ("tokens", "mask", "gold"))
     tokens, mask, scores = (x.reshape(-1, 2, *x.shape[1:]) for x in columns)
     prompt = np.repeat(np.arange(c.prompts, dtype=np.int32), c.pairs)
@@ -187,7 +186,6 @@ def comparisons(run: Run, out: Path) -> None:
     ties = float(np.mean(scores[:, 0] == scores[:, 1]))
     counts = {"train": int((~held).sum()), "validation": int(held.sum())}
     write_json(out / "info.json", {**counts, "agreement_with_gold": agree, "ties": ties})
-    shutil.rmtree(out / f"parts-{per_part}")
 
 
 def label(rng: np.random.Generator, gap_C: np.ndarray, c: config.Comparisons) -> np.ndarray:
@@ -210,7 +208,7 @@ def proxy(run: Run, out: Path, shape: config.Model, count: int, name: str) -> No
         scores = reward.score(rm, params, tokens_B2T.reshape(-1, t), mask_B2T.reshape(-1, t)).reshape(-1, 2)
         return losses.preference(scores), {"accuracy": jnp.mean(scores[:, 0] > scores[:, 1])}
 
-    orders = [data.epochs(count, p.batch, e.seed * 1000 + seed) for seed in range(p.seeds)]
+    orders = [data.epochs(count, p.batch, run.seeds(f"proxy order {seed}")) for seed in range(p.seeds)]
 
     def batch_at(step: int):
         index = np.stack([order(step) for order in orders])
@@ -255,7 +253,9 @@ def best_of_n(run: Run, out: Path, shape: config.Model, name: str) -> None:
         args = (prompts["tokens"][q], prompts["mask"][q], draws["tokens"].astype(np.int32), draws["mask"])
         return {"proxy": np.asarray(every_seed(params, *args)), "gold": draws["gold"]}
 
-    tables = list(parts(out / "scores", e.bon.prompts, make, Log(out, f"bon {name}", e.bon.prompts, "prompt")))
+    tables = list(
+        parts(out / SCRATCH / "scores", e.bon.prompts, make, Log(out, f"bon {name}", e.bon.prompts, "prompt"))
+    )
     gold_QN = gold_calibration(np.stack([t["gold"] for t in tables]).astype(np.float64))
     held = read_npz(run.path(f"proxies/{name}") / "validation.npz")
     ns = bon.grid(e.bon.max_n, e.bon.points)
@@ -274,7 +274,6 @@ def best_of_n(run: Run, out: Path, shape: config.Model, name: str) -> None:
     write_npz(out / "curve.npz", n=ns, kl=metrics.kl_bon(ns), proxy=np.stack([c[0] for c in curves]),
               gold=np.stack([c[1] for c in curves]))  # fmt: skip
     write_json(out / "info.json", info)
-    shutil.rmtree(out / "scores")
 
 
 def optimise(run: Run, out: Path, shape: config.Model, name: str) -> None:
@@ -303,7 +302,15 @@ def optimise(run: Run, out: Path, shape: config.Model, name: str) -> None:
     members = ppo.Member(
         proxies, reward.Calibration(column("shift"), column("scale")), keys, jnp.full(seeds, e.ppo.kl_coef)
     )
-    critics = proxies if from_proxy else jax.tree.map(lambda x: jnp.repeat(x[None], seeds, axis=0), critic)
+    if from_proxy:  # in the calibrated units of the reward
+        head, scale = proxies["head"], column("scale")
+        shifted = (head["bias"] - column("shift")[:, None]) * scale[:, None]
+        critics = {
+            "trunk": proxies["trunk"],
+            "head": {"kernel": head["kernel"] * scale[:, None, None], "bias": shifted},
+        }
+    else:
+        critics = jax.tree.map(lambda x: jnp.repeat(x[None], seeds, axis=0), critic)
     log = Log(out, f"ppo {name}", len(setup.targets), "read")
     history, states = ppo.train_ppo(setup, frozen, members, critics, run.mesh, Checkpoints(out), log)
     save_params(out / "params", states.policy.params)
@@ -332,28 +339,31 @@ def optimise(run: Run, out: Path, shape: config.Model, name: str) -> None:
 
 
 def load_curves(run: Run) -> list[Curve]:
-    """Every curve of the run, per-prompt scores included."""
+    """Every curve of the run with its scores per prompt, each prompt centred on the initial policy's mean there.
+
+    Averages over prompts are what they were (calibration centred them), but a prompt's own baseline is no longer
+    counted as noise: at n = 1 nothing is uncertain, and every bootstrap draw passes through 0 there.
+    """
     policy_params = read_json(run.path("sft") / "info.json")["params"]["non_embedding"]
     out = []
     for name in run.stages:
         if not name.startswith(("bon/", "ppo/")):
             continue
         info, curve = read_json(run.path(name) / "info.json"), read_npz(run.path(name) / "curve.npz")
-        meta = {
-            "rm_params": info["params"]["non_embedding"],
-            "rm_comparisons": info["comparisons"],
-            "policy_params": policy_params,
-        }
+        pool = read_npz(run.path(name.replace("ppo/", "bon/")) / "curve.npz")  # its n = 1 is the pool's mean per prompt
+        meta = {"rm_params": info["params"]["non_embedding"], "rm_comparisons": info["comparisons"]}
+        meta |= {"policy_params": policy_params}
         for m in range(info["seeds"]):
+            base = {n: pool[n][m, :1] - pool[n][m, :1].mean() for n in ("proxy", "gold")}
             if name.startswith("bon/"):
-                out.append(
-                    from_prompts("bon", curve["n"], curve["kl"], curve["proxy"][m], curve["gold"][m], **meta, seed=m)
-                )
+                tables = (curve[n][m] - base[n] for n in ("proxy", "gold"))
+                out.append(from_prompts("bon", curve["n"], curve["kl"], *tables, **meta, seed=m))
             else:
-                keep, kl_coef = curve["fresh"][:, m], run.experiment.ppo.kl_coef
-                columns = (curve[n][keep, m].astype(np.float64) for n in ("proxy", "gold"))
+                keep = curve["fresh"][:, m]
+                tables = (curve[n][keep, m].astype(np.float64) - base[n] for n in ("proxy", "gold"))
                 kl = curve["kl"][keep, m].mean(-1, dtype=np.float64)
-                out.append(from_prompts("ppo", curve["step"][keep, m], kl, *columns, **meta, kl_coef=kl_coef, seed=m))
+                meta["kl_coef"] = run.experiment.ppo.kl_coef
+                out.append(from_prompts("ppo", curve["step"][keep, m], kl, *tables, **meta, seed=m))
     return out
 
 

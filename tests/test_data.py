@@ -39,14 +39,14 @@ def test_comparisons_survive_the_disk(tmp_path):
 
 
 def test_epochs_visit_every_row_once_and_depend_on_step_alone():
-    rows = data.epochs(size=103, batch=10, seed=3)
+    rows = data.epochs(103, 10, (3,))
     first = np.concatenate([rows(step) for step in range(10)])
     assert len(set(first)) == 100
     second = np.concatenate([rows(step) for step in range(10, 20)])
     assert not np.array_equal(first, second)
-    fresh = data.epochs(size=103, batch=10, seed=3)
+    fresh = data.epochs(103, 10, (3,))
     np.testing.assert_array_equal(fresh(17), rows(17))  # a resumed run sees the same batch
-    assert not np.array_equal(data.epochs(103, 10, 4)(0), rows(0))
+    assert not np.array_equal(data.epochs(103, 10, (4,))(0), rows(0))
 
 
 def test_tokenizer_is_real_and_reloads(tmp_path):

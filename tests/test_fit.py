@@ -46,6 +46,7 @@ def test_peaks_in_closed_form():
     d_star, r_star = fit.peak("d(a - b d)", 0.490, 0.120)
     assert (d_star**2, r_star) == pytest.approx((4.2, 0.50), abs=0.05)
     assert np.isinf(fit.peak("d(a - b d)", 0.5, -0.1)[0])  # never turns: flagged, not hidden
+    assert fit.peak("d(a - b d)", -0.1, 0.1) == (0, 0)  # falls from the start
 
 
 def test_shared_alpha_is_shared_and_right():
@@ -65,24 +66,24 @@ def test_bootstrap_spans_prompts_and_seeds():
     assert fit.bootstrap(still, "d(a - b d)", False, 50).std(axis=0).max() < 1e-9
     prompts = fit.group([make("bon", 0.5, 0.1, seed=s, noise=1.0) for s in range(2)], "bon")
     assert fit.bootstrap(prompts, "d(a - b d)", False, 200)[:, 0, 0].std() > 0.01
-    # Two noiseless seeds with alpha 0.3 and 0.7: a resampled pair has mean 0.3, 0.5 or 0.7 with chances 1/4, 1/2, 1/4.
+    # Two noiseless seeds with alpha 0.3 and 0.7: their mean's standard error is 0.2.
     seeds = fit.group([make("bon", a, 0.1, seed=s) for s, a in enumerate((0.3, 0.7))], "bon")
     drawn = fit.bootstrap(seeds, "d(a - b d)", False, 2000)[:, 0, 0]
-    np.testing.assert_allclose(np.unique(drawn.round(6)), [0.3, 0.5, 0.7])
-    assert drawn.std() == pytest.approx(0.2 / 2**0.5, rel=0.05)
+    assert drawn.std() == pytest.approx(0.2, rel=0.05)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["bon", "ppo"])
 def test_intervals_cover(method):
-    """95% intervals over prompts hold the truth in at least 90 of 100 experiments (prompt noise only)."""
+    """95% intervals hold the truth in 88 to 99 of 100 experiments with noise over prompts and over five seeds."""
     hits = 0
     for trial in range(100):
         rng = np.random.default_rng(trial)
-        groups = fit.group([make(method, 0.5, 0.12, noise=1.0, rng=rng)], method)
+        members = [make(method, 0.5, 0.12, seed=s, noise=0.3, rng=rng, seed_noise=0.05) for s in range(5)]
+        groups = fit.group(members, method)
         low, high = fit.interval(fit.bootstrap(groups, fit.FORM_OF[method], False, 300, 0.3, seed=trial)[:, 0, 0])
         hits += low <= 0.5 <= high
-    assert hits >= 90
+    assert 88 <= hits <= 99
 
 
 def test_extrapolation_prefers_the_true_form():
@@ -112,6 +113,8 @@ def test_summary_of_both_methods():
             for name in ("alpha", "beta", "peak_gold", "peak_kl"):
                 assert g[name + "_interval"][0] <= g[name] <= g[name + "_interval"][1]
     assert set(bon["extrapolation"]) == set(fit.FORMS)
+    assert "alpha" not in out["ppo"]["trends"]  # shared by construction: no trend to measure
+    assert bon["groups"][0]["interval_from"] == "prompts and 2 seeds"
 
 
 def test_csv_round_trip(tmp_path):
@@ -145,11 +148,21 @@ def test_fall_se_is_paired():
         ([{"kl": "1", "gold": ""}], "finite"),
         ([{"kl": "1", "gold": "1", "method": "sft"}], "method is 'sft'"),
         ([{"kl": "1", "gold": None}], "more or fewer cells"),
+        ([{"kl": "1", "gold": "1", "gold_se": "1"}, {"kl": "2", "gold": "1", "gold_se": ""}], "gold_se is filled in"),
     ],
 )
 def test_bad_tables_are_named(rows, message):
     with pytest.raises(CurveError, match=message):
         from_rows(rows)
+
+
+def test_short_curves_are_fitted_but_not_extrapolated():
+    groups = fit.group([make("bon", 0.5, 0.1, kl=np.array([0.0, 1.0, 4.0, 9.0]))], "bon")
+    score = fit.extrapolate(groups, "d(a - b d)")
+    assert score["scored"] == 0
+    assert np.isnan(score["held_out_rmse"])
+    row = fit.summarise([make("bon", 0.5, 0.1, kl=np.array([0.0, 1.0, 4.0, 9.0]))], draws=20)["bon"]["groups"][0]
+    assert row["alpha"] == pytest.approx(0.5)
 
 
 def test_too_few_points():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from rmo import config, pipeline, report, sharding
+from rmo import config, pipeline, report, sharding, stages
 from rmo.curve import COLUMNS, from_rows
 from rmo.files import RunError, read_csv, read_json, read_npz
 
@@ -57,7 +58,7 @@ def test_everything_is_there(smoke):
     assert "http-equiv" not in page
     assert "src=" not in page.replace("&", "")  # self-contained
     assert "&lt;eos&gt;" in page  # decoded text is shown
-    assert not list(smoke.rglob("*.part")) + list(smoke.rglob("checkpoints"))
+    assert not list(smoke.rglob("*.part")) + list(smoke.rglob("scratch"))
 
 
 def test_gold_is_calibrated_on_the_initial_policy(smoke):
@@ -87,6 +88,66 @@ def test_second_run_recomputes_nothing(smoke):
     assert got.returncode == 0
     assert time.monotonic() - started < 30
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_going_back_to_an_earlier_setting_shows_its_own_report(smoke, tmp_path):
+    """Everything at the top of a run directory belongs to one experiment, whichever was asked for last."""
+    here = tmp_path / "smoke"
+    shutil.copytree(smoke, here)
+    other = dataclasses.replace(SMOKE, fits=dataclasses.replace(SMOKE.fits, level=0.5))
+    first = (here / "report.html").read_text()
+    pipeline.execute(run := pipeline.open_run(other, here, sharding.make_mesh()))
+    pipeline.publish(run)
+    assert "50% intervals" in (here / "report.html").read_text()
+    pipeline.publish(pipeline.open_run(SMOKE, here))
+    assert (here / "report.html").read_text() == first
+    assert read_json(here / "experiment.json")["fits"]["level"] == SMOKE.fits.level
+    unfinished = dataclasses.replace(SMOKE, seed=5)
+    pipeline.publish(pipeline.open_run(unfinished, here))
+    assert read_json(here / "experiment.json")["seed"] == SMOKE.seed  # nothing is half replaced
+
+
+class Kill(BaseException):
+    """Stands for SIGKILL: nothing below catches it."""
+
+
+@pytest.mark.parametrize("where", ["save_params", "write_json", "rmtree"])
+def test_a_kill_between_any_two_steps_of_a_stage_is_survived(where, tmp_path, monkeypatch):
+    """Saving, describing, marking done, cleaning up: dying in any of them costs a repetition, never the stage."""
+    tiny = dataclasses.replace(SMOKE, sft=dataclasses.replace(SMOKE.sft, texts=256, epochs=1))
+    run = pipeline.open_run(tiny, tmp_path / "run", sharding.make_mesh())
+    owner = {"save_params": stages, "write_json": pipeline, "rmtree": pipeline.shutil}[where]
+    real = getattr(owner, where)
+
+    def dying(path, *args, **kwargs):
+        if where == "rmtree":  # half of it is gone already
+            for file in sorted(Path(path).rglob("*"))[::2]:
+                if file.is_file():
+                    file.unlink()
+        raise Kill
+
+    monkeypatch.setattr(owner, where, dying)
+    with pytest.raises(Kill):
+        pipeline.execute(run, ("sft",))
+    monkeypatch.setattr(owner, where, real)
+    assert pipeline.execute(run, ("sft",)) == ([] if where == "rmtree" else ["sft"])
+    assert run.done("sft")
+    assert not (run.path("sft") / "scratch").exists()
+
+
+def test_purposes_do_not_share_prompts_on_disk(smoke):
+    from rmo import data
+
+    run = pipeline.open_run(SMOKE, smoke)
+    width = SMOKE.world.prompt
+    read = {row.tobytes() for row in read_npz(run.path("samples") / "prompts.npz")["tokens"]}
+    pairs = data.read_comparisons(run.path("comparisons") / "dataset", "train").tokens[:, 0, :width]
+    ppo = run.world.prompts(run.rng("ppo prompts"), SMOKE.ppo.prompts, "ppo").tokens
+    compared, optimised = ({np.ascontiguousarray(row).tobytes() for row in rows} for rows in (pairs, ppo))
+    assert read
+    assert not read & compared
+    assert not read & optimised
+    assert not compared & optimised
 
 
 def test_stale_is_detected(smoke):

@@ -1,3 +1,4 @@
+import json
 from functools import partial
 
 import jax
@@ -40,7 +41,7 @@ class Kill(BaseException):
 
 def go(kind, where, mesh, die_at=None, steps=25):
     module, loss, rows, members = PROBLEMS[kind]
-    orders = [data.epochs(C, 16, seed) for seed in range(2)]
+    orders = [data.epochs(C, 16, (seed,)) for seed in range(2)]
 
     def batch_at(step):
         if step == die_at:
@@ -89,7 +90,9 @@ def test_sharded_sampling_equals_unsharded(mesh):
     keys = lambda: jax.random.split(jax.random.key(1), 16)
     alone = draw(params, prompts, jnp.ones_like(prompts, bool), keys())
     spread = draw(
-        sharding.replicate(params, mesh), *sharding.put_batch((prompts, jnp.ones_like(prompts, bool)), mesh), keys()
+        jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())),
+        *sharding.put_batch((prompts, jnp.ones_like(prompts, bool)), mesh),
+        keys(),
     )
     np.testing.assert_array_equal(alone.tokens, spread.tokens)
     np.testing.assert_allclose(alone.logps, spread.logps, atol=1e-5)
@@ -98,12 +101,19 @@ def test_sharded_sampling_equals_unsharded(mesh):
 def test_members_are_independent(tmp_path, mesh):
     """A vmapped member equals the same training alone."""
     both = go("rm", tmp_path / "both", mesh)
-    order = data.epochs(C, 16, 1)
+    order = data.epochs(C, 16, (1,))
     keys = jax.random.split(jax.random.key(0), 2)
     alone = train(lambda: models.init(RM, keys[1]), rm_loss, lambda s: PAIRS[order(s)], 25, config.Optimizer(lr=3e-3, warmup=3),
                   mesh, Checkpoints(tmp_path / "alone"), Log(tmp_path / "alone", "rm", 25))  # fmt: skip
     for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a[1], b, atol=3e-4)
+
+
+def test_untrained_reward_model_is_at_chance():
+    """A fresh RewardModel with a small head has loss log 2 and no preference."""
+    params = models.init(RM, jax.random.key(0))
+    params["head"]["kernel"] = params["head"]["kernel"] * 1e-3
+    assert float(rm_loss(params, PAIRS)[0]) == pytest.approx(np.log(2), abs=1e-3)
 
 
 def test_training_learns():
@@ -154,6 +164,8 @@ def test_files(tmp_path):
         load_params(tmp_path / "nothing", params)
     write_json(tmp_path / "a.json", {"x": np.float32(1.5), "y": jnp.arange(2)})
     assert read_json(tmp_path / "a.json") == {"x": 1.5, "y": [0, 1]}
+    write_json(tmp_path / "a.json", {"peak": [1.0, np.inf]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"peak": [1.0, None]}  # JSON has no infinity
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(RunError, match=r"cannot read .*a\.json"):
         read_json(tmp_path / "a.json")
