@@ -28,5 +28,5 @@ def experiment() -> Experiment:
             optimizer=Optimizer(lr=5e-3),
         ),
         bon=BestOfN(prompts=48, draws=4096, max_n=2048),
-        ppo=PPO(kl_max=32.0, d_step=0.15, policy_optimizer=Optimizer(lr=5e-5, schedule="constant")),
+        ppo=PPO(kl_max=32.0, max_steps=300, d_step=0.15, policy_optimizer=Optimizer(lr=5e-5, schedule="constant")),
     )

@@ -76,9 +76,9 @@ class World:
     """Kinds of prompt: what its last word asks. Sways the corpus's answer and selects what conditionals want."""
     answer: float = 0.7
     """How strongly the corpus's answers depend on the question (standard deviation of log-odds)."""
-    shortest: int = 12
+    shortest: int = 10
     """Words a text has at least."""
-    stop: float = 0.25
+    stop: float = 0.12
     """Chance that a text ends at each token after that."""
     counts: int = 3
     """Annotator features that count the words of one set (easy: any RM can learn them)."""
@@ -90,11 +90,11 @@ class World:
     """Share of the words in a counted set. Small sets are rare, so their counts have long tails."""
     pair_share: float = 0.2
     """Share of the words in either set of a pair feature."""
-    weights: tuple[float, float, float, float] = (0.3, 0.4, 0.15, 0.15)
+    weights: tuple[float, float, float, float] = (0.35, 0.25, 0.25, 0.15)
     """Shares of the annotator's score: counts, conditionals, pairs, and the guards (fluency, variety)."""
     decay: float = 0.5
     """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
-    optimum: tuple[float, float] = (0.6, 1.6)
+    optimum: tuple[float, float] = (0.7, 1.4)
     """Range of the sweet spots, in standard deviations above what the corpus does by default."""
     width: float = 0.6
     """Width of a sweet spot as a multiple of its optimum."""
