@@ -22,11 +22,16 @@ def experiment() -> Experiment:
         gold=Gold(model=model(128, 2, 4), texts=64_000, batch=128),
         comparisons=Comparisons(prompts=10_000, pairs=4),
         proxies=Proxies(
-            sizes=(model(8, 1, 2), model(16, 1, 2), model(32, 1, 4), model(32, 2, 4), model(64, 2, 4)),
+            sizes=(model(6, 1, 1), model(8, 1, 2), model(16, 1, 2), model(32, 1, 4), model(32, 2, 4), model(64, 2, 4)),
             comparisons=(36_000,),
             seeds=2,
             optimizer=Optimizer(lr=5e-3),
         ),
         bon=BestOfN(prompts=48, draws=4096, max_n=2048),
-        ppo=PPO(kl_max=32.0, max_steps=300, d_step=0.15, policy_optimizer=Optimizer(lr=5e-5, schedule="constant")),
+        ppo=PPO(
+            sizes=(0, 2, 3, 4, 5),
+            kl_max=32.0,
+            max_steps=300,
+            policy_optimizer=Optimizer(lr=5e-5, schedule="constant"),
+        ),
     )

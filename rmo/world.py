@@ -172,10 +172,11 @@ class SyntheticWorld:
         )
 
     def broad(self, rng: np.random.Generator, base: Texts) -> Texts:
-        """Text far from the corpus, one per row of `base`: mutated, tilted to some classes, few-worded, repetitive."""
+        """Text far from the corpus, one per row of `base`: mutated, tilted to some words, few-worded, repetitive, or
+        `base` with a few words overused at a random rate (what optimisation makes of it first)."""
         size, r = base.tokens.shape
         w = self.words
-        kind = rng.integers(5, size=size)[:, None]
+        kind = rng.integers(6, size=size)[:, None]
         lengths, ended = self.lengths(rng, size)
         longer = rng.random(size) < 0.3
         lengths, ended = np.where(longer, r, lengths), ended & ~longer
@@ -190,7 +191,9 @@ class SyntheticWorld:
         period = rng.integers(1, 6, size=(size, 1))
         pattern = np.where(rng.random((size, 1)) < 0.5, tilted, random)
         periodic = np.take_along_axis(pattern, np.arange(r)[None] % period, axis=1)
-        tokens = np.choose(kind, [mutated, tilted, few, periodic, np.where(random % 3 == 0, tilted, base.tokens)])
+        overused = np.where(rng.random((size, r)) < rng.uniform(0, 0.6, (size, 1)), few, base.tokens)
+        # Overuse is drawn twice as often: sweet spots are passed there, a little at a time.
+        tokens = np.choose(kind, [mutated, tilted, few, periodic, overused, overused])
         # A mutation may fall on base's EOS or pads: make every slot a word again, then cut.
         tokens = np.where(tokens < FIRST, random, tokens)
         tokens, mask = finish(tokens, lengths, ended)
