@@ -1,6 +1,7 @@
 """Tokenizers, comparisons on disk (a tfds array_record dataset), and batches as pure functions of the step."""
 
 import contextlib
+import functools
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def decode(tokenizer: Any, tokens_T: np.ndarray, mask_T: np.ndarray) -> str:
     return " ".join(tokenizer.convert_ids_to_tokens([int(t) for t, m in zip(tokens_T, mask_T, strict=True) if m]))
 
 
+@functools.cache  # tfds registers a class once per process
 def _builder_class():
     import tensorflow_datasets as tfds
 

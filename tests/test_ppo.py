@@ -113,8 +113,8 @@ def test_reads_measure_one_kl_three_ways():
     """On a policy away from the reference, the exact KL of whole sampled responses agrees with k1 and k3."""
     s, frozen, members, critics = make(size=1, read_draws=1024)
     states = jax.vmap(partial(start, s, frozen))(critics)
-    key = jax.random.key(9)
-    moved = jax.tree.map(lambda x: x + 0.03 * jax.random.normal(key, x.shape), states.policy.params)
+    rng = np.random.default_rng(9)
+    moved = jax.tree.map(lambda x: x + 0.03 * rng.normal(size=x.shape).astype(np.float32), states.policy.params)
     states = states._replace(policy=states.policy._replace(params=moved))
     out = {name: np.asarray(value)[0] for name, value in ppo.read(s, frozen, members, states).items()}
     exact = out["kl"].mean()
