@@ -8,6 +8,7 @@ Its numbers mean nothing: the networks are tiny, hardly trained.
 from rmo.config import (
     PPO,
     SFT,
+    Against,
     BestOfN,
     Comparisons,
     Experiment,
@@ -16,6 +17,8 @@ from rmo.config import (
     Model,
     Optimizer,
     Proxies,
+    Recipe,
+    Sweep,
     World,
 )
 
@@ -34,12 +37,12 @@ def experiment() -> Experiment:
         comparisons=Comparisons(prompts=300, pairs=4),
         proxies=Proxies(
             sizes=(model(8), model(16), model(24)),
-            comparisons=(1024,),
+            sweeps=(Sweep(recipes=(Recipe(1024),)),),
             optimizer=Optimizer(lr=1e-2),
         ),
         bon=BestOfN(prompts=8, draws=128, max_n=32, points=12, chunk=128),
         ppo=PPO(
-            sizes=(0,), kl_max=2.0, max_steps=40, d_step=0.2, prompts=128, batch=64, minibatches=2, read_draws=4,
+            against=(Against(sizes=(0,)),), kl_max=2.0, max_steps=40, d_step=0.2, prompts=128, batch=64, minibatches=2, read_draws=4,
             policy_optimizer=Optimizer(lr=2e-3, schedule="constant"),
         ),
         fits=Fits(bootstrap=100),

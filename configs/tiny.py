@@ -11,7 +11,7 @@ n = 2048; PPO 0.59, 0.63, 0.62, 0.64, 1.02 (without the 801-parameter proxy), fa
 nats. Curves, coefficients and figures: configs/results/tiny/.
 """
 
-from rmo.config import PPO, SFT, BestOfN, Comparisons, Experiment, Gold, Model, Optimizer, Proxies, World
+from rmo.config import PPO, SFT, Against, BestOfN, Comparisons, Experiment, Gold, Model, Optimizer, Proxies, World
 
 
 def model(width: int, layers: int, heads: int) -> Model:
@@ -28,13 +28,12 @@ def experiment() -> Experiment:
         comparisons=Comparisons(prompts=10_000, pairs=4),
         proxies=Proxies(
             sizes=(model(6, 1, 1), model(8, 1, 2), model(16, 1, 2), model(32, 1, 4), model(32, 2, 4), model(64, 2, 4)),
-            comparisons=(36_000,),
             seeds=2,
             optimizer=Optimizer(lr=5e-3),
         ),
         bon=BestOfN(prompts=48, draws=4096, max_n=2048),
         ppo=PPO(
-            sizes=(0, 2, 3, 4, 5),
+            against=(Against(sizes=(0, 2, 3, 4, 5)),),
             kl_max=32.0,
             max_steps=300,
             policy_optimizer=Optimizer(lr=5e-5, schedule="constant"),

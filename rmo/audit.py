@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from rmo import reward
-from rmo.files import read_npz
+from rmo.files import read_json, read_npz
 from rmo.run import Run
 from rmo.world import EOS, Texts, concatenate
 
@@ -31,14 +31,18 @@ def audit(run: Run, size: int = 4000) -> dict[str, Any]:
 
     policy = drawn(rng.integers(e.bon.prompts, size=size), rng.integers(e.bon.draws, size=size))
     every = np.arange(e.bon.prompts)
+    main = read_json(run.path("sft") / "info.json")["params"]
     paths: dict[str, list[Texts]] = {"best-of-n path": [], "PPO path": []}
     for name in run.stages:
         if name.startswith("bon/"):
-            winners = read_npz(run.path(name) / "winners.npz")["index"]
-            paths["best-of-n path"] += [drawn(every, row) for row in winners.reshape(-1, e.bon.prompts)]
+            if read_json(run.path(name) / "info.json")["policy"] != main:
+                continue  # its winners are draws of another pool
+            winners = read_npz(run.path(name) / "curve.npz")["winner"].reshape(-1, e.bon.prompts)
+            paths["best-of-n path"] += [drawn(every, row) for row in rng.permutation(winners)[:96]]
         elif name.startswith("ppo/"):
             curve = read_npz(run.path(name) / "curve.npz")
-            tokens, mask = (curve[n][curve["fresh"]] for n in ("tokens", "mask"))
+            some = rng.permutation(np.argwhere(curve["fresh"]))[:96]
+            tokens, mask = (curve[n][some[:, 0], some[:, 1]] for n in ("tokens", "mask"))
             paths["PPO path"] += [
                 Texts(prompts["tokens"], prompts["mask"], t, m) for t, m in zip(tokens, mask, strict=True)
             ]

@@ -1,5 +1,7 @@
 """Best-of-n from [Q, N] score tables: the unbiased estimator at every n (Nakano et al. 2021, appendix I)."""
 
+import functools
+
 import numpy as np
 from scipy.special import gammaln
 
@@ -9,6 +11,7 @@ def grid(max_n: int, points: int) -> np.ndarray:
     return np.unique(np.round(np.geomspace(1, max_n, points)).astype(int))
 
 
+@functools.cache
 def weights(n: int, draws: int) -> np.ndarray:
     """Chance f64[N] that the i-th smallest of N draws is the best of n of them: C(i-1, n-1) / C(N, n).
 
@@ -20,7 +23,9 @@ def weights(n: int, draws: int) -> np.ndarray:
     i = np.arange(n, draws + 1, dtype=np.float64)
     choose = gammaln(i) - gammaln(n) - gammaln(i - n + 1)
     total = gammaln(draws + 1) - gammaln(n + 1) - gammaln(draws - n + 1)
-    return np.concatenate([np.zeros(n - 1), np.exp(choose - total)])
+    out = np.concatenate([np.zeros(n - 1), np.exp(choose - total)])
+    out.flags.writeable = False  # shared by every caller
+    return out
 
 
 def sort_by_proxy(proxy_QN: np.ndarray, *tables: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -50,6 +55,21 @@ def best_of_n(proxy_QN: np.ndarray, gold_QN: np.ndarray, ns: np.ndarray) -> tupl
     proxy, gold = sort_by_proxy(proxy_QN, gold_QN)
     weights_KN = np.stack([weights(int(n), proxy.shape[1]) for n in ns])
     return weights_KN @ proxy.astype(np.float64).T, weights_KN @ gold.T
+
+
+def expectation(proxy_QN: np.ndarray, tables_KQN: list[np.ndarray], ns: np.ndarray) -> np.ndarray:
+    """E[table_k of the best of n_k], f64[K, Q]: a different table of the draws for every n."""
+    order = np.argsort(proxy_QN, axis=1, kind="stable")
+    rows = [
+        np.take_along_axis(table, order, axis=1) @ weights(int(n), proxy_QN.shape[1])
+        for n, table in zip(ns, tables_KQN, strict=True)
+    ]
+    return np.stack(rows)
+
+
+def nested(proxy_N: np.ndarray, ns: np.ndarray) -> np.ndarray:
+    """Index of the best of the first n draws, for every n: one growing set of samples (paper Table 2)."""
+    return np.array([int(np.argmax(proxy_N[:n])) for n in ns])
 
 
 def winners(proxy_N: np.ndarray, n: int, rng: np.random.Generator, size: int) -> np.ndarray:

@@ -1,15 +1,9 @@
-"""One experiment is one frozen value. A config file exposes `experiment() -> Experiment`.
-
-Every field's docstring is its `--help`; `check` refuses impossible values in one line, before any work starts.
-"""
+"""One experiment is one frozen value; every field's docstring is its `--help`. `checks.py` refuses bad values."""
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
-import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 
@@ -144,19 +138,60 @@ class Comparisons:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a proxy is trained. As in the paper unless said otherwise: one epoch on clean labels."""
+
+    comparisons: int = 36_000
+    """Training comparisons; must not exceed what the training prompts give."""
+    prompts: int = 0
+    """Distinct prompts they come from, equally many from each; 0: as they come."""
+    epochs: int = 1
+    flip: float = 0.0
+    """Share of the labels that are flipped."""
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    """On the output of every attention and MLP."""
+    smoothing: float = 0.0
+    """Label smoothing: the chance that the loss gives to the other response."""
+    stop_early: bool = False
+    """Keep the parameters with the lowest loss on 1,000 training comparisons that this recipe leaves out."""
+
+    @property
+    def variant(self) -> str:
+        """What is not as in the paper, e.g. `epochs=4 dropout=0.1`; empty when everything is."""
+        plain = Recipe(self.comparisons)
+        names = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(plain, f.name)]
+        return " ".join(f"{n}={getattr(self, n):g}" for n in names)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Proxies that share one program: for each size, all recipes and seeds train under one vmap, padded by step masks.
+
+    Recipes of similar length belong together: every member runs for as many steps as the longest.
+    """
+
+    name: str = "main"
+    recipes: tuple[Recipe, ...] = (Recipe(),)
+    sizes: tuple[int, ...] = ()
+    """Which of proxies.sizes, as indices; empty means all."""
+    best_of_n: bool = True
+    """Whether best-of-n is measured too, or only the validation comparisons are scored."""
+
+
+@dataclass(frozen=True)
 class Proxies:
-    """Every size is trained on every number of comparisons with every seed."""
+    """Every sweep trains its sizes with its recipes, each with every seed."""
 
     sizes: tuple[Model, ...] = (Model(width=16, layers=1, heads=2),)
     """Shapes of the proxy RMs."""
-    comparisons: tuple[int, ...] = (36_000,)
-    """Training comparisons used; must not exceed what the training prompts give."""
+    sweeps: tuple[Sweep, ...] = (Sweep(),)
+    """The first recipe of the first sweep is the one that RM sizes and policies are compared on."""
     seeds: int = 2
     """RM seeds (head initialisation, data order); trained together in one program."""
-    epochs: int = 1
     batch: int = 64
     optimizer: Optimizer = field(default_factory=Optimizer)
-    """lr is that of a proxy of width 16; other widths scale it by 16/width (the paper's also falls with size)."""
+    """lr is that of a proxy of width 16; other widths scale it by 16/width, as GPT-3's own table nearly does."""
 
 
 @dataclass(frozen=True)
@@ -176,17 +211,39 @@ class BestOfN:
 
 
 @dataclass(frozen=True)
+class Against:
+    """What PPO optimises against, for each size in one program: every recipe, KL penalty and RM seed is a member."""
+
+    name: str = "main"
+    sweep: str = "main"
+    """Which of proxies.sweeps the proxies come from."""
+    recipes: tuple[int, ...] = ()
+    """Which of that sweep's recipes, as indices; empty means all."""
+    sizes: tuple[int, ...] = ()
+    """Which of proxies.sizes, as indices; empty means all that the sweep has."""
+    kl_coefs: tuple[float, ...] = (0.0,)
+    """Per-token KL penalties added to the reward; 0 as in the paper (but for its section 3.6)."""
+    lr_scale: float = 1.0
+    """Multiplies both learning rates."""
+
+    @property
+    def variant(self) -> str:
+        return "" if self.lr_scale == 1 else f"lr_scale={self.lr_scale:g}"
+
+
+@dataclass(frozen=True)
 class PPO:
     """Optimisation of the policy against a proxy (paper section 3, Table 1 where it applies)."""
 
-    sizes: tuple[int, ...] = ()
-    """Which proxies to optimise against, as indices into proxies.sizes; empty means all, largest data size only."""
+    against: tuple[Against, ...] = (Against(),)
     kl_max: float = 32.0
     """Stop when the policy's exact KL from the initial policy has reached this, in nats."""
     max_steps: int = 400
     """Stop here in any case."""
     d_step: float = 0.15
-    """Gold is read whenever sqrt(KL) has grown by this much."""
+    """Gold is read whenever sqrt(KL) has grown by this much, ..."""
+    patience: int = 40
+    """... or this many steps have passed since the last read."""
     prompts: int = 4096
     """Training prompts, disjoint from every other prompt of the run."""
     batch: int = 256
@@ -198,15 +255,23 @@ class PPO:
     """Clipping range of the policy ratio and of the value change."""
     lam: float = 0.95
     """GAE lambda; gamma is 1."""
-    kl_coef: float = 0.0
-    """Per-token KL penalty added to the reward; 0 as in the paper."""
     entropy_coef: float = 0.0
     critic_init: Literal["proxy", "sft"] = "sft"
     """Where the critic's weights come from: the proxy where the shapes agree, else the initial policy's trunk."""
     policy_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-4, schedule="constant"))
+    """lr is that of the main policy; another policy's scales with main width / its width."""
     critic_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-3, schedule="constant"))
     read_draws: int = 8
     """Samples per held-out prompt at every read."""
+
+
+@dataclass(frozen=True)
+class OtherPolicy:
+    """A second initial policy, optimised against the same proxies (paper section 3.4)."""
+
+    model: Model = field(default_factory=Model)
+    sizes: tuple[int, ...] = ()
+    """Which of proxies.sizes, with the main recipe, as indices; empty means all."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +296,7 @@ class Experiment:
     """Seed of every stage."""
     world: World = field(default_factory=World)
     policy: Model = field(default_factory=Model)
+    other_policies: tuple[OtherPolicy, ...] = ()
     sft: SFT = field(default_factory=SFT)
     gold: Gold = field(default_factory=Gold)
     comparisons: Comparisons = field(default_factory=Comparisons)
@@ -238,6 +304,11 @@ class Experiment:
     bon: BestOfN = field(default_factory=BestOfN)
     ppo: PPO = field(default_factory=PPO)
     fits: Fits = field(default_factory=Fits)
+
+    @property
+    def policies(self) -> tuple[Model, ...]:
+        """Shapes of all initial policies, the main one first."""
+        return self.policy, *(other.model for other in self.other_policies)
 
 
 def digest(*parts: Any) -> str:
@@ -249,145 +320,3 @@ def digest(*parts: Any) -> str:
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """The experiment as nested dicts."""
     return dataclasses.asdict(experiment)
-
-
-def load(path: str | Path) -> Experiment:
-    """Run a config file and return its `experiment()`.
-
-    Raises:
-      ConfigError: the file is missing, fails, or does not expose `experiment() -> Experiment`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"no config file {path}: give a .py file that defines experiment() -> Experiment")
-    spec = importlib.util.spec_from_file_location(f"rmo_config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is not a Python file: configs are .py files that define experiment()")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        experiment = module.experiment()
-    except AttributeError as error:
-        raise ConfigError(f"{path}: {error}; a config file defines experiment() -> Experiment") from error
-    except Exception as error:
-        raise ConfigError(f"{path} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(experiment, Experiment):
-        raise ConfigError(f"{path}: experiment() returned {type(experiment).__name__}, not an Experiment")
-    check(experiment)
-    return experiment
-
-
-def check(experiment: Experiment) -> None:
-    """Refuse what cannot work.
-
-    Raises:
-      ConfigError: one line that names the field, its value and the remedy.
-    """
-
-    def need(ok: bool, message: str) -> None:
-        if not ok:
-            raise ConfigError(message)
-
-    may_be_zero = {
-        "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
-        "world.stop", "comparisons.flip", "ppo.kl_coef", "ppo.entropy_coef", "fits.min_d_ppo",
-    }  # fmt: skip
-    may_be_zero_anywhere = {"kv_heads", "warmup", "weight_decay"}
-
-    def positive(owner: Any, path: str) -> None:
-        for item in dataclasses.fields(owner):
-            value, where = getattr(owner, item.name), f"{path}{item.name}"
-            if dataclasses.is_dataclass(value):
-                positive(value, where + ".")
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                need(math.isfinite(value), f"{where} is {value}: it must be finite")
-                if where in may_be_zero or item.name in may_be_zero_anywhere:
-                    need(value >= 0, f"{where} is {value}: it must be at least 0")
-                else:
-                    need(value > 0, f"{where} is {value}: it must be positive")
-            elif isinstance(value, tuple):
-                for index, entry in enumerate(value):
-                    if dataclasses.is_dataclass(entry):
-                        positive(entry, f"{where}.{index}.")
-
-    def model(shape: Model, where: str) -> None:
-        need(shape.width % shape.heads == 0, f"{where}.heads is {shape.heads}: it must divide width {shape.width}")
-        kv = shape.kv_heads or shape.heads
-        need(shape.heads % kv == 0, f"{where}.kv_heads is {kv}: it must divide heads {shape.heads}")
-        need(
-            shape.positions == "learned" or (shape.width // shape.heads) % 2 == 0,
-            f"{where}: rotary positions need an even head size, not {shape.width}/{shape.heads}",
-        )
-
-    e = experiment
-    positive(e, "")
-    need(bool(e.name) and "/" not in e.name, f"name is {e.name!r}: it names a directory, so no slashes and not empty")
-    model(e.policy, "policy")
-    model(e.gold.model, "gold.model")
-    for index, size in enumerate(e.proxies.sizes):
-        model(size, f"proxies.sizes.{index}")
-    need(bool(e.proxies.sizes), "proxies.sizes is empty: at least one proxy is needed")
-    counts = {(s.width, s.layers, s.mlp, (s.kv_heads or s.heads) / s.heads) for s in e.proxies.sizes}
-    need(
-        len(counts) == len(e.proxies.sizes),
-        "proxies.sizes holds two shapes with one parameter count: curves are told apart by it; for repeats use seeds",
-    )
-    need(bool(e.proxies.comparisons), "proxies.comparisons is empty: a proxy needs comparisons to learn from")
-    held_out = round(e.comparisons.prompts * e.comparisons.held_out)
-    need(
-        0 < held_out < e.comparisons.prompts,
-        f"comparisons.held_out is {e.comparisons.held_out}: it must leave prompts on both sides",
-    )
-    available = (e.comparisons.prompts - held_out) * e.comparisons.pairs
-    for count in e.proxies.comparisons:
-        need(
-            e.proxies.batch <= count <= available,
-            f"proxies.comparisons has {count}: it must lie between proxies.batch ({e.proxies.batch}) and the "
-            f"{available} training comparisons; raise comparisons.prompts or comparisons.pairs",
-        )
-    need(0 <= e.comparisons.flip < 0.5, f"comparisons.flip is {e.comparisons.flip}: it must lie in [0, 0.5)")
-    need(0 <= e.world.stop < 1, f"world.stop is {e.world.stop}: it is a probability below 1")
-    need(e.world.vocab >= 16, f"world.vocab is {e.world.vocab}: it must be at least 16")
-    need(e.world.response >= 6, f"world.response is {e.world.response}: the pair features need at least 6 tokens")
-    need(
-        0 < e.world.shortest < e.world.response,
-        f"world.shortest is {e.world.shortest}: it must lie between 1 and world.response - 1 ({e.world.response - 1})",
-    )
-    need(e.world.prompt >= 2, f"world.prompt is {e.world.prompt}: it holds bos and at least one token")
-    need(
-        e.world.counts + e.world.conditionals + e.world.pairs > 0,
-        "world has no features: the annotator needs some of counts, conditionals, pairs",
-    )
-    need(e.sft.texts >= e.sft.batch, f"sft.texts is {e.sft.texts}: it must be at least one batch ({e.sft.batch})")
-    need(
-        e.gold.texts - max(e.gold.texts // 20, 1) >= e.gold.batch,
-        f"gold.texts is {e.gold.texts}: less the held-out twentieth it must be at least one batch ({e.gold.batch})",
-    )
-    need(
-        min(e.world.weights) >= 0 and sum(e.world.weights) > 0,
-        f"world.weights is {e.world.weights}: shares must be at least 0 and not all 0",
-    )
-    for name in ("set_share", "pair_share"):
-        share = getattr(e.world, name)
-        need(share <= 1, f"world.{name} is {share}: it is a share of the words, at most 1")
-    low, high = e.world.optimum
-    need(0 < low <= high, f"world.optimum is {low} to {high}: it must be 0 < low <= high")
-    need(
-        e.bon.max_n <= e.bon.draws, f"bon.max_n is {e.bon.max_n}: it is larger than the {e.bon.draws} draws (bon.draws)"
-    )
-    chunk = min(e.bon.chunk, e.bon.draws)
-    need(e.bon.draws % chunk == 0, f"bon.chunk is {chunk}: it must divide bon.draws {e.bon.draws}")
-    need(e.bon.prompts >= 2, f"bon.prompts is {e.bon.prompts}: standard errors over prompts need at least 2")
-    need(e.bon.points >= 4, f"bon.points is {e.bon.points}: a curve needs at least 4")
-    need(e.bon.max_n >= 8, f"bon.max_n is {e.bon.max_n}: a curve needs at least 8")
-    need(
-        e.ppo.batch % e.ppo.minibatches == 0,
-        f"ppo.minibatches is {e.ppo.minibatches}: it must divide ppo.batch {e.ppo.batch}",
-    )
-    for index in e.ppo.sizes:
-        need(
-            0 <= index < len(e.proxies.sizes),
-            f"ppo.sizes has {index}: proxies.sizes holds indices 0 to {len(e.proxies.sizes) - 1}",
-        )
-    need(0 < e.ppo.lam <= 1, f"ppo.lam is {e.ppo.lam}: it must lie in (0, 1]")
-    need(0 < e.fits.level < 1, f"fits.level is {e.fits.level}: it must lie in (0, 1)")

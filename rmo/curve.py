@@ -14,7 +14,7 @@ class CurveError(ValueError):
 METHODS = ("bon", "ppo")
 COLUMNS = [
     "method", "step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "rm_params", "rm_comparisons",
-    "policy_params", "kl_coef", "seed", "fall_se",
+    "policy_params", "kl_coef", "seed", "fall_se", "variant",
 ]  # fmt: skip
 
 
@@ -30,7 +30,10 @@ class Curve:
     proxy_se: np.ndarray | None = None  # f64[K], over prompts
     gold_se: np.ndarray | None = None
     gold_KQ: np.ndarray | None = None  # per prompt, where known: paired errors and the bootstrap come from here
-    meta: dict[str, Any] = field(default_factory=dict)  # rm_params, rm_comparisons, policy_params, kl_coef, seed
+    proxy_KQ: np.ndarray | None = None
+    meta: dict[str, Any] = field(
+        default_factory=dict
+    )  # rm_params, rm_comparisons, policy_params, kl_coef, seed, variant
     fall_se: np.ndarray | None = None  # f64[K], paired over prompts: s.e. of gold minus the curve's highest gold
 
     @property
@@ -44,7 +47,7 @@ def from_prompts(method: str, step_or_n, kl, proxy_KQ: np.ndarray, gold_KQ: np.n
     gold = gold_KQ.mean(axis=1)
     return Curve(
         method, np.asarray(step_or_n, np.float64), np.asarray(kl, np.float64), proxy_KQ.mean(axis=1), gold,
-        se(proxy_KQ), se(gold_KQ), gold_KQ, meta, se(gold_KQ - gold_KQ[np.argmax(gold)]),
+        se(proxy_KQ), se(gold_KQ), gold_KQ, proxy_KQ, meta, se(gold_KQ - gold_KQ[np.argmax(gold)]),
     )  # fmt: skip
 
 
@@ -72,7 +75,7 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
     if missing:
         raise CurveError(f"{source} has no column {', '.join(missing)}: the format is {','.join(COLUMNS)}")
     groups: dict[tuple, list[dict[str, float]]] = {}
-    ids = ("method", "rm_params", "rm_comparisons", "policy_params", "kl_coef", "seed")
+    ids = ("method", "rm_params", "rm_comparisons", "policy_params", "kl_coef", "seed", "variant")
     for line, row in enumerate(table, start=2):
         if None in row or any(value is None for value in row.values()):
             raise CurveError(f"{source} line {line}: it has more or fewer cells than the header")
@@ -95,6 +98,9 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
         column = {name: np.array([p[name] for p in points]) for name in points[0]}
         meta = {}
         for name, cell in zip(ids[1:], key[1:], strict=True):
+            if name == "variant":
+                meta[name] = cell
+                continue
             try:
                 meta[name] = (float(cell) if name == "kl_coef" else int(float(cell))) if cell != "" else None
             except ValueError as error:
@@ -108,7 +114,7 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
         curves.append(
             Curve(
                 key[0], column["step_or_n"], column["kl"], column["proxy"], column["gold"],
-                errors["proxy_se"], errors["gold_se"], None, meta, errors["fall_se"],
+                errors["proxy_se"], errors["gold_se"], None, None, meta, errors["fall_se"],
             )
         )  # fmt: skip
     return curves

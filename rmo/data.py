@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmo import config
 from rmo.files import RunError, read_json, write_json
 
 
@@ -109,6 +110,31 @@ def read_comparisons(directory: Path, split: str) -> Comparisons:
         raise RunError(f"cannot read {path} [{split}]: {error}; remove {directory} and run again") from error
     columns = Comparisons(*(np.stack([np.asarray(row[name]) for row in rows]) for name in Comparisons._fields))
     return columns._replace(prompt=columns.prompt.astype(np.int32))
+
+
+def label(rng: np.random.Generator, gap_C: np.ndarray, c: config.Comparisons) -> np.ndarray:
+    """Whether the first of each pair is preferred, from the gold gap in standard deviations. Ties are a coin's toss."""
+    coin = rng.random(len(gap_C))
+    if c.labels == "sampled":
+        return coin < 1 / (1 + np.exp(-gap_C / c.temperature))
+    first = np.where(gap_C == 0, coin < 0.5, gap_C > 0)
+    return first ^ (rng.random(len(gap_C)) < c.flip) if c.labels == "flipped" else first
+
+
+def chosen_rows(prompt_C: np.ndarray, recipe: config.Recipe) -> np.ndarray:
+    """Which of the training comparisons a recipe trains on, as row numbers, from their prompts (in file order).
+
+    The first `comparisons` of them; with `recipe.prompts`, the first prompts to appear and equally many of each.
+    """
+    if not recipe.prompts:
+        return np.arange(recipe.comparisons)
+    names, first, inverse = np.unique(prompt_C, return_index=True, return_inverse=True)
+    place = np.argsort(np.argsort(first))[inverse]  # 0 for the prompt that appears first, ...
+    order = np.argsort(inverse, kind="stable")
+    starts = np.searchsorted(inverse[order], np.arange(len(names)))
+    rank = np.empty(len(prompt_C), np.int64)  # how many comparisons of its prompt come before it
+    rank[order] = np.arange(len(prompt_C)) - starts[inverse[order]]
+    return np.flatnonzero((place < recipe.prompts) & (rank < recipe.comparisons // recipe.prompts))
 
 
 def epochs(size: int, batch: int, seeds: tuple[int, ...]) -> Callable[[int], np.ndarray]:

@@ -11,9 +11,13 @@ def next_token(logits_BTV: jax.Array, targets_BT: jax.Array, mask_BT: jax.Array)
     return -metrics.masked_mean(metrics.token_logps(logits_BTV, targets_BT), mask_BT)
 
 
-def preference(scores_B2: jax.Array) -> jax.Array:
-    """-log sigmoid(preferred - other), mean over pairs; log 2 at chance (Stiennon et al. 2020, section 3.4)."""
-    return -jnp.mean(jax.nn.log_sigmoid(scores_B2[:, 0] - scores_B2[:, 1]))
+def preference(scores_B2: jax.Array, smoothing: float | jax.Array = 0.0) -> jax.Array:
+    """-log sigmoid(preferred - other), mean over pairs; log 2 at chance (Stiennon et al. 2020, section 3.4).
+
+    `smoothing` is the chance given to the other response being the better one.
+    """
+    gap = scores_B2[:, 0] - scores_B2[:, 1]
+    return -jnp.mean((1 - smoothing) * jax.nn.log_sigmoid(gap) + smoothing * jax.nn.log_sigmoid(-gap))
 
 
 def squared_error(scores_B: jax.Array, targets_B: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from rmo import config
+from rmo import checks, config
 from rmo.curve import CurveError, from_rows
 from rmo.files import RunError
 
@@ -89,14 +89,14 @@ def open_run(command: str, args: Sequence[str]):
     """(options, Run) for `run` and `list`; no device is touched before the experiment is known to be sound."""
     prog = f"rmo {command} CONFIG"
     if args and not args[0].startswith("-"):
-        experiment = config.load(args[0])
+        experiment = checks.load(args[0])
         prog, args = f"rmo {command} {args[0]}", args[1:]
     elif any(arg in ("-h", "--help") for arg in args):
         experiment = config.Experiment()
     else:
         raise config.ConfigError(f"rmo {command} needs a config file first, e.g. rmo {command} configs/tiny.py")
     options = parse(RunOptions, args, prog, RunOptions(experiment))
-    config.check(options.experiment)
+    checks.check(options.experiment)
     from rmo import pipeline
 
     return options, pipeline.open_run(options.experiment, options.runs / options.experiment.name)

@@ -62,6 +62,31 @@ def kl_bon(n: np.ndarray | float) -> np.ndarray:
     return np.log(n) - (n - 1) / n
 
 
+def kl_bon_given(logp: np.ndarray, n: float) -> np.ndarray:
+    """The tighter estimate of best-of-n's KL from the log-probability of the selected response (Beirami et al. 2024).
+
+    With e = exp(logp): (1-e)^n (log n + (n-1) log(1-e) - (n-1)/n) + (1 - (1-e)^n) log[(1 - (1-e)^n) / e]. Its mean over
+    best-of-n's winners is below `kl_bon` where single responses are likely to be drawn more than once in n.
+    """
+    logp = np.minimum(np.asarray(logp, np.float64), -1e-12)
+    log_miss = np.log1p(-np.exp(logp))  # log(1 - e)
+    none = np.exp(n * log_miss)
+    some = -np.expm1(n * log_miss)  # 1 - (1-e)^n
+    hit = np.where(some > 0, some * (np.log(np.maximum(some, 1e-300)) - logp), 0.0)
+    return none * (np.log(n) + (n - 1) * log_miss - (n - 1) / n) + hit
+
+
+def agreement(gap: jax.Array, gold_gap: jax.Array) -> dict[str, jax.Array]:
+    """How an RM judges pairs, elementwise: `accuracy`, whether it prefers what gold prefers (ties count half);
+    `confidence`, the probability sigmoid(|gap|) it gives its choice; `support`, the one gold gives that choice.
+
+    Calibrated means that confidence equals support on average; their difference is overconfidence.
+    """
+    same = jnp.sign(gap) * jnp.sign(gold_gap)
+    support = jax.nn.sigmoid(jnp.sign(gap) * gold_gap)
+    return {"accuracy": 0.5 + 0.5 * same, "confidence": jax.nn.sigmoid(jnp.abs(gap)), "support": support}
+
+
 def explained_variance(values: jax.Array, returns: jax.Array, mask: jax.Array) -> jax.Array:
     """1 - Var(returns - values) / Var(returns) over the mask."""
     error, mean = returns - values, masked_mean(returns, mask)

@@ -46,13 +46,16 @@ def read_segment(equation: str, x: jax.Array, segment: jax.Array) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP. `past` holds this layer's (k, v) of every segment, `allowed` the attention mask."""
+    """Pre-norm attention and MLP. `past` holds this layer's (k, v) of every segment, `allowed` the attention mask.
+
+    `dropout` is the rate on the output of both; None leaves it, and its random numbers, out of the program.
+    """
 
     shape: config.Model
     gain: float = 1.0
 
     @nn.compact
-    def __call__(self, x_BTD, past, allowed_BTS, positions_BT):
+    def __call__(self, x_BTD, past, allowed_BTS, positions_BT, dropout):
         c, dtype = self.shape, jnp.dtype(self.shape.dtype)
         heads, kv_heads, head = c.heads, c.kv_heads or c.heads, c.width // c.heads
         kernel = nn.initializers.variance_scaling(self.gain**2, "fan_in", "truncated_normal")
@@ -60,6 +63,12 @@ class Block(nn.Module):
 
         def dense(features, name, init=kernel, axis: int | tuple[int, ...] = -1):
             return nn.DenseGeneral(features, axis=axis, use_bias=False, dtype=dtype, kernel_init=init, name=name)
+
+        def drop(h_BTD):
+            if dropout is None:
+                return h_BTD
+            keep_BTD = jax.random.bernoulli(self.make_rng("dropout"), 1 - dropout, h_BTD.shape)
+            return jnp.where(keep_BTD, h_BTD / (1 - dropout), 0).astype(h_BTD.dtype)
 
         h_BTD = nn.RMSNorm(dtype=dtype, name="norm_attention")(x_BTD)
         q_BTHK = dense((heads, head), "query")(h_BTD)
@@ -78,12 +87,12 @@ class Block(nn.Module):
         parts = jnp.split(weights_BGHTS, ends, axis=-1)
         mixed = [read_segment("bghts,bsgk->btghk", part, v) for part, (_, v) in zip(parts, segments, strict=True)]
         mixed_BTHK = sum(mixed[1:], mixed[0]).reshape(q_BTHK.shape).astype(dtype)
-        x_BTD = x_BTD + dense(c.width, "out", out, axis=(-2, -1))(mixed_BTHK)
+        x_BTD = x_BTD + drop(dense(c.width, "out", out, axis=(-2, -1))(mixed_BTHK))
 
         h_BTD = nn.RMSNorm(dtype=dtype, name="norm_mlp")(x_BTD)
         activate = {"gelu": jax.nn.gelu, "relu": jax.nn.relu}[c.activation]
         h_BTF = activate(dense(c.mlp * c.width, "up")(h_BTD))
-        x_BTD = x_BTD + dense(c.width, "down", out)(h_BTF)
+        x_BTD = x_BTD + drop(dense(c.width, "down", out)(h_BTF))
         return x_BTD, (k_BTHK, v_BTHK)
 
 
@@ -107,15 +116,16 @@ class Transformer(nn.Module):
         self.blocks = nn.scan(
             Block,
             variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
             length=c.layers,
         )(c, self.gain)
         self.norm = nn.RMSNorm(dtype=jnp.dtype(c.dtype))
 
     def __call__(
-        self, tokens_BT: jax.Array, mask_BT: jax.Array, past: tuple[KVCache, ...] = (), read: slice = slice(None)
-    ) -> tuple[jax.Array, KVCache]:
+        self, tokens_BT: jax.Array, mask_BT: jax.Array, past: tuple[KVCache, ...] = (), read: slice = slice(None),
+        dropout: jax.Array | None = None,
+    ) -> tuple[jax.Array, KVCache]:  # fmt: skip
         """Hidden states f[B, T', D] at the positions `read`, and the keys and values of all T tokens.
 
         `mask_BT` says which tokens exist; `past` are segments that all come before tokens_BT.
@@ -132,7 +142,7 @@ class Transformer(nn.Module):
         x_BTD = self.embed(tokens_BT)
         if self.shape.positions == "learned":
             x_BTD = x_BTD + self.embed_position(positions_BT)
-        x_BTD, (k, v) = self.blocks(x_BTD, tuple((p.k, p.v) for p in past), allowed_BTS, positions_BT)
+        x_BTD, (k, v) = self.blocks(x_BTD, tuple((p.k, p.v) for p in past), allowed_BTS, positions_BT, dropout)
         return self.norm(x_BTD[:, read]), KVCache(k, v, mask_BT)
 
     def unembed(self, x_BTD: jax.Array) -> jax.Array:
@@ -173,8 +183,8 @@ class RewardModel(nn.Module):
             1, dtype=jnp.float32, kernel_init=nn.initializers.normal((self.shape.width + 1) ** -0.5), name="head"
         )
 
-    def __call__(self, tokens_BT, mask_BT, read=slice(None)):
-        hidden_BTD, _ = self.trunk(tokens_BT, mask_BT, (), read)
+    def __call__(self, tokens_BT, mask_BT, read=slice(None), dropout=None):
+        hidden_BTD, _ = self.trunk(tokens_BT, mask_BT, (), read, dropout)
         return self.head(hidden_BTD.astype(jnp.float32))[..., 0]
 
 
@@ -185,9 +195,13 @@ def logits(
     return lm.apply({"params": params}, tokens_BT, mask_BT, past, read)  # type: ignore[return-value]
 
 
-def values(rm: RewardModel, params: Params, tokens_BT, mask_BT, read: slice = slice(None)) -> jax.Array:
-    """One scalar per token, f32[B, T'] at the positions `read`."""
-    return rm.apply({"params": params}, tokens_BT, mask_BT, read)  # type: ignore[return-value]
+def values(
+    rm: RewardModel, params: Params, tokens_BT, mask_BT, read: slice = slice(None),
+    dropout: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:  # fmt: skip
+    """One scalar per token, f32[B, T'] at the positions `read`. `dropout` is (rate, key), for training only."""
+    rate, rngs = (None, None) if dropout is None else (dropout[0], {"dropout": dropout[1]})
+    return rm.apply({"params": params}, tokens_BT, mask_BT, read, rate, rngs=rngs)  # type: ignore[return-value]
 
 
 def init(module: LanguageModel | RewardModel, key: jax.Array) -> Params:

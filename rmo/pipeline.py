@@ -16,9 +16,9 @@ from typing import Any
 
 import jax
 
-from rmo import __version__, config, report, stages
+from rmo import __version__, config, report, results, stages
 from rmo.files import SCRATCH, RunError, read_json, write_json, write_text
-from rmo.run import Run, Stage
+from rmo.run import Run, Stage, stage_name
 
 
 def open_run(experiment: config.Experiment, root: Path, mesh: jax.sharding.Mesh | None = None) -> Run:
@@ -40,30 +40,78 @@ def plan(e: config.Experiment) -> dict[str, Stage]:
         out[name] = Stage(name, make, depends, tuple(out[u] for u in upstream))
 
     base = (e.seed, e.world)
-    add("sft", stages.sft, (*base, e.policy, e.sft))
+    for policy, shape in enumerate(e.policies):
+        name = stage_name("sft", policy, e)
+        add(name, partial(stages.sft, policy=policy), (*base, shape, e.sft))
     add("gold", stages.gold, (*base, e.gold), "sft")
-    add("samples", stages.samples, (*base, e.bon.prompts, e.bon.draws), "sft", "gold")
+    for policy in range(len(e.policies)):
+        name, before = (stage_name(kind, policy, e) for kind in ("samples", "sft"))
+        add(name, partial(stages.samples, policy=policy), (*base, e.bon.prompts, e.bon.draws), before, "gold")
     add("comparisons", stages.comparisons, (*base, e.comparisons), "sft", "gold", "samples")
-    proxies = {
-        f"{size}-c{count}": (i, shape, count)
-        for i, (size, shape) in enumerate(zip(size_names(e.proxies.sizes), e.proxies.sizes, strict=True))
-        for count in e.proxies.comparisons
-    }
-    for name, (_, shape, count) in proxies.items():
-        make = partial(stages.proxy, shape=shape, count=count, name=name)
-        alone = dataclasses.replace(e.proxies, sizes=(shape,), comparisons=(count,))
-        add(f"proxies/{name}", make, (e.seed, alone), "comparisons")
-    for name, (_, shape, _) in proxies.items():
-        make = partial(stages.best_of_n, shape=shape, name=name)
-        add(f"bon/{name}", make, (e.bon.max_n, e.bon.points), "samples", "comparisons", f"proxies/{name}")
-    for name, (i, shape, count) in proxies.items():
-        if count == max(e.proxies.comparisons) and (i in e.ppo.sizes or not e.ppo.sizes):
-            make = partial(stages.optimise, shape=shape, name=name)
-            settings = dataclasses.replace(e.ppo, sizes=())
-            add(f"ppo/{name}", make, (*base, settings), "sft", "gold", "samples", f"proxies/{name}", f"bon/{name}")
-    add("fits", stages.fits, (e.fits,), *[name for name in out if name.startswith(("bon/", "ppo/"))])
+
+    names = size_names(e.proxies.sizes)
+    everything = tuple(range(len(names)))
+    for sweep in e.proxies.sweeps:
+        for i in sweep.sizes or everything:
+            name, shape = f"{names[i]}-{sweep.name}", e.proxies.sizes[i]
+            alone = dataclasses.replace(
+                e.proxies, sizes=(shape,), sweeps=(dataclasses.replace(sweep, sizes=(), best_of_n=True),)
+            )
+            make = partial(stages.proxy, shape=shape, sweep=sweep, name=name)
+            add(f"proxies/{name}", make, (e.seed, alone), "comparisons")
+    read = (e.bon.max_n, e.bon.points)
+    for sweep in e.proxies.sweeps:
+        for i in (sweep.sizes or everything) if sweep.best_of_n else ():
+            name = f"{names[i]}-{sweep.name}"
+            make = partial(stages.best_of_n, shape=e.proxies.sizes[i], name=name)
+            add(f"bon/{name}", make, read, "samples", "comparisons", f"proxies/{name}")
+    main = e.proxies.sweeps[0]
+    for policy, other in enumerate(e.other_policies, start=1):
+        for i in other.sizes or main.sizes or everything:
+            name, before = f"{names[i]}-{main.name}", [stage_name(kind, policy, e) for kind in ("samples", "sft")]
+            make = partial(stages.best_of_n, shape=e.proxies.sizes[i], name=name, policy=policy, recipes=(0,))
+            add(
+                f"bon/{name}-{policy_name(other.model)}",
+                make,
+                read,
+                *before,
+                "samples",
+                f"proxies/{name}",
+                f"bon/{name}",
+            )
+
+    settings = dataclasses.replace(e.ppo, against=())
+    sweeps = {sweep.name: sweep for sweep in e.proxies.sweeps}
+    common = ("sft", "gold", "samples")
+    for against in e.ppo.against:
+        for i in against.sizes or sweeps[against.sweep].sizes or everything:
+            name, alone = f"{names[i]}-{against.sweep}", dataclasses.replace(against, sizes=())
+            make = partial(stages.optimise, shape=e.proxies.sizes[i], name=name, against=against, base=f"bon/{name}")
+            add(
+                f"ppo/{names[i]}-{against.name}",
+                make,
+                (*base, settings, alone),
+                *common,
+                f"proxies/{name}",
+                f"bon/{name}",
+            )
+    for policy, other in enumerate(e.other_policies, start=1):
+        for i in other.sizes or main.sizes or everything:
+            name, against = f"{names[i]}-{main.name}", config.Against(sweep=main.name, recipes=(0,))
+            own, pool = f"{name}-{policy_name(other.model)}", stage_name("samples", policy, e)
+            make = partial(
+                stages.optimise, shape=e.proxies.sizes[i], name=name, against=against, policy=policy, base=f"bon/{own}"
+            )
+            before = (*common, stage_name("sft", policy, e), pool, f"proxies/{name}", f"bon/{name}", f"bon/{own}")
+            add(f"ppo/{own}", make, (*base, settings, against), *before)
+    add("fits", results.fits, (e.fits,), *[name for name in out if name.startswith(("proxies/", "bon/", "ppo/"))])
     add("report", make_report, (), *out)
     return out
+
+
+def policy_name(shape: config.Model) -> str:
+    """p32x2: a policy of width 32 with 2 layers."""
+    return f"p{shape.width}x{shape.layers}"
 
 
 def matching(run: Run, only: tuple[str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ An iteration samples, scores, estimates advantages and makes epochs x minibatche
 networks. Gold is never seen by the optimiser: it is read on fixed held-out prompts whenever sqrt(KL) has grown enough.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,10 +40,9 @@ class Setup:
         return make_optimizer(self.c.policy_optimizer, steps), make_optimizer(self.c.critic_optimizer, steps)
 
     @property
-    def targets(self) -> np.ndarray:
-        """sqrt(KL) at which gold is read, f64[K]; the first is 0."""
-        last = self.c.kl_max**0.5
-        return np.append(np.arange(0, last, self.c.d_step), last)
+    def reads(self) -> int:
+        """Most reads that a member can need: one at the start, one per step of sqrt(KL), one per spell of patience."""
+        return 2 + math.ceil(self.c.kl_max**0.5 / self.c.d_step) + self.c.max_steps // self.c.patience
 
 
 class Frozen(NamedTuple):
@@ -69,6 +69,7 @@ class PPOState(NamedTuple):
 
     iteration: jax.Array  # i32[]
     kl: jax.Array  # f32[], what the last rollout showed
+    target: jax.Array  # f32[], sqrt(KL) at which gold is read next
     policy: TrainState
     critic: TrainState
 
@@ -175,12 +176,18 @@ def iteration(s: Setup, frozen: Frozen, member: Member, state: PPOState) -> tupl
     (policy, critic), seen = jax.lax.scan(minibatch, (state.policy, state.critic), rows)
     out |= {name: jnp.mean(seen[name]) for name in ("clip_fraction", "approx_kl", "entropy", "critic_loss")}
     out |= {"first_ratio": seen["ratio"][0], "policy_loss": jnp.mean(seen["loss"])}
-    return PPOState(state.iteration + 1, out["kl"], policy, critic), out
+    return PPOState(state.iteration + 1, out["kl"], state.target, policy, critic), out
+
+
+def finished(s: Setup, state: PPOState) -> jax.Array:
+    """Whether a member has reached kl_max or made max_steps."""
+    return (state.kl >= s.c.kl_max) | (state.iteration >= s.c.max_steps)
 
 
 @partial(jax.jit, static_argnames="s")
-def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState, d_target: jax.Array):
-    """Iterate each of M members until a rollout shows sqrt(KL) >= d_target, or it has made max_steps.
+def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState):
+    """Iterate each of M members until a rollout shows sqrt(KL) at its target, `patience` steps have passed or it is
+    finished; a finished one rests.
 
     One dispatch per read: no host sync in the loop. Returns (states, metrics of each member's last iteration).
     """
@@ -188,12 +195,18 @@ def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState, d_targe
     def one(member: Member, state: PPOState):
         step = partial(iteration, s, frozen, member)
         blank = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(step, state)[1])
+        first = state.iteration
 
         def short(carry):
             state, _ = carry
-            return (state.kl < d_target**2) & (state.iteration < s.c.max_steps)
+            waiting = (state.kl < state.target**2) & (state.iteration < first + s.c.patience)
+            return waiting & ~finished(s, state)
 
-        return jax.lax.while_loop(short, lambda carry: step(carry[0]), (state, blank))
+        state, last = jax.lax.while_loop(short, lambda carry: step(carry[0]), (state, blank))
+        # Targets lie on one grid and only rise, so that the number of reads is bounded.
+        above = (jnp.sqrt(jnp.maximum(state.kl, 0)) // s.c.d_step + 1) * s.c.d_step
+        rise = jnp.maximum(above, state.target + 0.5 * s.c.d_step)
+        return state._replace(target=jnp.where(state.kl >= state.target**2, rise, state.target)), last
 
     return jax.vmap(one)(members, states)
 
@@ -227,6 +240,9 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
             "length": length.astype(jnp.float32),
             "unfinished": 1.0 - ended.astype(jnp.float32),
         }
+        # How the proxy judges pairs of this policy's own samples: each draw against the next of its prompt.
+        gap, gold_gap = (out[n] - jnp.roll(out[n].reshape(-1, s.c.read_draws), 1, 1).ravel() for n in ("proxy", "gold"))
+        out |= metrics.agreement(gap, gold_gap)
         # The first draw of each prompt is kept, so that people can read what the policy writes.
         shown = {"tokens": drawn.tokens[:: s.c.read_draws], "mask": drawn.mask[:: s.c.read_draws]}
         return {name: per_prompt(value) for name, value in out.items()} | shown
@@ -244,45 +260,46 @@ def train_ppo(
     log: Log,
     every: int = 8,
 ) -> tuple[dict[str, Any], PPOState]:
-    """Optimise every member until kl_max, reading at each of `s.targets`; resumes from the last checkpoint.
+    """Optimise every member until it is finished, reading on the way; resumes from the last checkpoint.
 
     `critics` has the leading axis M; every policy starts at the reference.
 
-    Returns (history, final states). history["read"] holds `read`'s values per target, [K, M, Q] (`tokens`, `mask`:
+    Returns (history, final states). history["read"] holds `read`'s values per read, [K, M, Q] (`tokens`, `mask`:
     [K, M, Q, R]); history["last"] the metrics of the last iteration before it, [K, M], and history["iteration"] its
-    number. A member that has passed a target already, or has made max_steps, repeats its iteration number there: such
-    reads are not new points.
+    number. A finished member repeats its iteration number: such reads are not new points.
     """
     policy_tx, critic_tx = s.optimizers
-    size, targets = members.key.shape[0], s.targets
+    size = members.key.shape[0]
     states = jax.vmap(
         lambda critic: PPOState(
-            jnp.int32(0), jnp.float32(0), init_state(frozen.reference, policy_tx), init_state(critic, critic_tx)
+            jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), init_state(frozen.reference, policy_tx),
+            init_state(critic, critic_tx),
         )
-    )(critics)
+    )(critics)  # fmt: skip
     shapes = {
         "read": jax.eval_shape(partial(read, s), frozen, members, states),
-        "last": jax.eval_shape(partial(advance, s), frozen, members, states, jnp.float32(0))[1],
+        "last": jax.eval_shape(partial(advance, s), frozen, members, states)[1],
         "iteration": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
-    blank = lambda x: jnp.full((len(targets), *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
+    blank = lambda x: jnp.full((s.reads, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
     history = jax.tree.map(blank, shapes)
     # One layout from the start: a state that comes back from jit with another one would compile everything again.
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     frozen, members, states, history = jax.device_put((frozen, members, states, history), everywhere)
-    (states, history), first = checkpoints.restore((states, history))
-    log.resume(first)
-    for k in range(first, len(targets)):
+    (states, history), k = checkpoints.restore((states, history))
+    log.resume(k)
+    while k < s.reads and (k == 0 or not bool(jnp.all(finished(s, states)))):
         last = None
         if k > 0:
-            states, last = advance(s, frozen, members, jax.device_put(states, everywhere), jnp.float32(targets[k]))
+            states, last = advance(s, frozen, members, jax.device_put(states, everywhere))
         seen = {"read": read(s, frozen, members, states), "last": last, "iteration": states.iteration}
         for name, new in seen.items():
             if new is not None:
                 history[name] = jax.tree.map(lambda all_K, one: all_K.at[k].set(one), history[name], new)  # noqa: B023
         means = {name: jnp.mean(seen["read"][name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
         log.write(k, {**means, "iteration": states.iteration, **{f"last_{n}": v for n, v in (last or {}).items()}})
-        if (k + 1) % every == 0 and k + 1 < len(targets):
-            checkpoints.save(k + 1, (states, history))
+        k += 1
+        if k % every == 0:
+            checkpoints.save(k, (states, history))
     log.close()
-    return jax.tree.map(np.asarray, history), states
+    return jax.tree.map(lambda x: np.asarray(x[:k]), history), states

@@ -29,9 +29,12 @@ def last_token(mask_BT: jax.Array) -> jax.Array:
     return mask_BT.shape[1] - 1 - jnp.argmax(mask_BT[:, ::-1].astype(jnp.int32), axis=1)
 
 
-def score(rm: RewardModel, params: Params, tokens_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """Raw score f32[B] of each sequence: the value at its last real token."""
-    values_BT = values(rm, params, tokens_BT, mask_BT)
+def score(
+    rm: RewardModel, params: Params, tokens_BT: jax.Array, mask_BT: jax.Array,
+    dropout: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:  # fmt: skip
+    """Raw score f32[B] of each sequence: the value at its last real token. `dropout` is (rate, key), for training."""
+    values_BT = values(rm, params, tokens_BT, mask_BT, dropout=dropout)
     return jnp.take_along_axis(values_BT, last_token(mask_BT)[:, None], axis=1)[:, 0]
 
 

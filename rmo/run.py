@@ -32,6 +32,12 @@ class Stage:
         return f"{self.name}-{digest}"
 
 
+def stage_name(kind: str, policy: int, e: config.Experiment) -> str:
+    """`sft` and `samples` of the main policy; another's shape follows a slash."""
+    shape = e.policies[policy]
+    return kind if policy == 0 else f"{kind}/{shape.width}x{shape.layers}"
+
+
 @dataclass
 class Run:
     """An experiment made solid: its directory, its stages, its mesh."""
@@ -54,9 +60,9 @@ class Run:
 
     # Modules and parameters of what is done already.
 
-    def lm(self) -> LanguageModel:
+    def lm(self, policy: int = 0) -> LanguageModel:
         w = self.experiment.world
-        return LanguageModel(self.experiment.policy, w.vocab, w.prompt + w.response)
+        return LanguageModel(self.experiment.policies[policy], w.vocab, w.prompt + w.response)
 
     def rm(self, shape: config.Model, gain: float = 1.0) -> RewardModel:
         w = self.experiment.world

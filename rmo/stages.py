@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import audit, bon, config, data, fit, losses, metrics, models, ppo, reward
-from rmo.curve import COLUMNS, Curve, from_prompts, to_rows
-from rmo.files import SCRATCH, Checkpoints, Log, read_json, read_npz, save_params, write_csv, write_json, write_npz
-from rmo.run import Run
+from rmo import audit, bon, config, data, losses, metrics, models, ppo, reward
+from rmo.checks import STOPPING
+from rmo.files import SCRATCH, Checkpoints, Log, read_json, read_npz, save_params, write_json, write_npz
+from rmo.run import Run, stage_name
 from rmo.sample import join, response_logits, sample, sample_n
-from rmo.train import train
+from rmo.train import Member, train
 from rmo.world import EOS, Texts, concatenate
+
+PAIRS = 8  # pairs of winners per prompt and n on which an RM is judged along the path
 
 
 def parts(
@@ -39,9 +41,9 @@ def parts(
 # The stages.
 
 
-def sft(run: Run, out: Path) -> None:
-    """The initial policy: next-token training on response tokens of the corpus."""
-    e, lm = run.experiment, run.lm()
+def sft(run: Run, out: Path, policy: int = 0) -> None:
+    """An initial policy: next-token training on response tokens of the corpus. All see the same texts."""
+    e, lm = run.experiment, run.lm(policy)
     texts = run.world.corpus(run.rng("sft"), e.sft.texts)
     held_out = run.world.corpus(run.rng("sft held out"), 2048)
     data.make_tokenizer(run.world.vocabulary, out / "tokenizer")
@@ -53,7 +55,7 @@ def sft(run: Run, out: Path) -> None:
     rows = data.epochs(e.sft.texts, e.sft.batch, run.seeds("sft order"))
     params = train(
         lambda: models.init(lm, run.key("sft")), loss, lambda step: texts.rows(rows(step)), steps,
-        e.sft.optimizer, run.mesh, Checkpoints(out), Log(out, "sft", steps),
+        e.sft.optimizer, run.mesh, Checkpoints(out), Log(out, stage_name("sft", policy, e), steps),
     )  # fmt: skip
     save_params(out / "params", params)
     info = {"params": models.count(params), "steps": steps, "held_out_loss": jax.jit(loss)(params, held_out)[0]}
@@ -123,10 +125,13 @@ def broad_texts(run: Run, rng: np.random.Generator, size: int) -> Texts:
     return everything.rows(order)
 
 
-def samples(run: Run, out: Path) -> None:
-    """[Q, N] draws of the initial policy with gold scores: one pool for every RM; gold's calibration comes from it."""
-    e, lm, rm = run.experiment, run.lm(), run.gold_rm()
-    policy, gold_params = run.load("sft", lm), run.load("gold", rm)
+def samples(run: Run, out: Path, policy: int = 0) -> None:
+    """[Q, N] draws of an initial policy with gold scores: one pool for every RM; gold is calibrated on the main one's.
+
+    Every policy is read on the same prompts.
+    """
+    e, lm, rm = run.experiment, run.lm(policy), run.gold_rm()
+    params, gold_params = run.load(stage_name("sft", policy, e), lm), run.load("gold", rm)
     prompts = run.world.prompts(run.rng("read prompts"), e.bon.prompts, "read")
     write_npz(out / "prompts.npz", tokens=prompts.tokens, mask=prompts.mask)
     chunk = min(e.bon.chunk, e.bon.draws)
@@ -134,13 +139,13 @@ def samples(run: Run, out: Path) -> None:
     def make(q: int) -> dict[str, np.ndarray]:
         prompt, mask = jnp.asarray(prompts.tokens[q]), jnp.asarray(prompts.mask[q])
         key = jax.random.fold_in(run.key("samples"), q)
-        s = sample_n(lm, policy, prompt, mask, key, e.bon.draws, e.world.response, EOS, chunk)
+        s = sample_n(lm, params, prompt, mask, key, e.bon.draws, e.world.response, EOS, chunk)
         scores = reward.score_n(rm, gold_params, prompt, mask, s.tokens, s.mask, chunk)
         dtype = np.uint8 if e.world.vocab <= 256 else np.int32
         return {"tokens": np.asarray(s.tokens).astype(dtype), "mask": np.asarray(s.mask),
                 "logps": np.asarray(s.logps.sum(1)), "gold": np.asarray(scores)}  # fmt: skip
 
-    log = Log(out, "samples", e.bon.prompts, "prompt")
+    log = Log(out, stage_name("samples", policy, e), e.bon.prompts, "prompt")
     table = np.stack([part["gold"] for part in parts(out / "draws", e.bon.prompts, make, log)])
     write_json(out / "calibration.json", {"shift": float(table.mean(dtype=np.float64)),
                                           "scale": float(1 / table.std(dtype=np.float64))})  # fmt: skip
@@ -175,7 +180,7 @@ def comparisons(run: Run, out: Path) -> None:
     tokens, mask, scores = (x.reshape(-1, 2, *x.shape[1:]) for x in columns)
     prompt = np.repeat(np.arange(c.prompts, dtype=np.int32), c.pairs)
     rng = run.rng("labels")
-    first_wins = label(rng, (scores[:, 0] - scores[:, 1]) * calibration.scale, c)
+    first_wins = data.label(rng, (scores[:, 0] - scores[:, 1]) * calibration.scale, c)
     order = np.where(first_wins[:, None], [[0, 1]], [[1, 0]])
     pick = lambda x: np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)  # noqa: E731
     rows = data.Comparisons(pick(tokens), pick(mask), pick(scores).astype(np.float32), prompt)
@@ -188,121 +193,183 @@ def comparisons(run: Run, out: Path) -> None:
     write_json(out / "info.json", {**counts, "agreement_with_gold": agree, "ties": ties})
 
 
-def label(rng: np.random.Generator, gap_C: np.ndarray, c: config.Comparisons) -> np.ndarray:
-    """Whether the first of each pair is preferred, from the gold gap in standard deviations. Ties are a coin's toss."""
-    coin = rng.random(len(gap_C))
-    if c.labels == "sampled":
-        return coin < 1 / (1 + np.exp(-gap_C / c.temperature))
-    first = np.where(gap_C == 0, coin < 0.5, gap_C > 0)
-    return first ^ (rng.random(len(gap_C)) < c.flip) if c.labels == "flipped" else first
+def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: str) -> None:
+    """Proxy RMs of one shape: every recipe of the sweep with every seed, member r * seeds + s, in one vmapped program.
 
-
-def proxy(run: Run, out: Path, shape: config.Model, count: int, name: str) -> None:
-    """Proxy RMs of one shape on one number of comparisons, all seeds in one vmapped program."""
+    A seed has the same first weights in every recipe. Recipes that need fewer steps than the longest rest at the end.
+    """
     e, rm, p = run.experiment, run.rm(shape), run.experiment.proxies
     rows = data.read_comparisons(run.path("comparisons") / "dataset", "train")
+    members = [(recipe, seed) for recipe in sweep.recipes for seed in range(p.seeds)]
+    noisy = any(recipe.dropout for recipe in sweep.recipes)
 
-    def loss(params, batch):
-        tokens_B2T, mask_B2T = batch
+    def scores_of(params, tokens_B2T, mask_B2T, dropout=None):
         t = tokens_B2T.shape[-1]
-        scores = reward.score(rm, params, tokens_B2T.reshape(-1, t), mask_B2T.reshape(-1, t)).reshape(-1, 2)
-        return losses.preference(scores), {"accuracy": jnp.mean(scores[:, 0] > scores[:, 1])}
+        flat = tokens_B2T.reshape(-1, t), mask_B2T.reshape(-1, t)
+        return reward.score(rm, params, *flat, dropout).reshape(-1, 2)
 
-    orders = [data.epochs(count, p.batch, run.seeds(f"proxy order {seed}")) for seed in range(p.seeds)]
+    def loss(params, batch, m: Member, step):
+        dropout = (m.dropout, jax.random.fold_in(m.key, step)) if noisy else None
+        scores = scores_of(params, *batch, dropout)
+        return losses.preference(scores, m.smoothing), {"accuracy": jnp.mean(scores[:, 0] > scores[:, 1])}
+
+    used, steps, orders, labels = [], [], [], []
+    for recipe, seed in members:
+        index = data.chosen_rows(rows.prompt, recipe)
+        used.append(index)
+        steps.append(recipe.epochs * (len(index) // p.batch))
+        orders.append(data.epochs(len(index), p.batch, run.seeds(f"proxy order {seed}")))
+        flipped = run.rng("flipped labels").random(len(rows.prompt)) < recipe.flip
+        labels.append(np.where(flipped[:, None], [[1, 0]], [[0, 1]]))
 
     def batch_at(step: int):
-        index = np.stack([order(step) for order in orders])
-        return rows.tokens[index], rows.mask[index]
+        picks = [used[m][orders[m](min(step, steps[m] - 1))] for m in range(len(members))]
+        index, side = np.stack(picks), np.stack([labels[m][pick] for m, pick in enumerate(picks)])
+        return rows.tokens[index[..., None], side], rows.mask[index[..., None], side]
 
-    steps = p.epochs * (count // p.batch)
-    optimizer = dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width)
-    fresh = lambda: jax.vmap(partial(models.init, rm))(jax.random.split(run.key("proxies"), p.seeds))  # noqa: E731
+    column = lambda get, dtype: jnp.asarray([get(recipe) for recipe, _ in members], dtype)  # noqa: E731
+    settings = Member(
+        jnp.asarray(steps, jnp.int32),
+        jax.vmap(partial(jax.random.fold_in, run.key("dropout")))(jnp.asarray([seed for _, seed in members])),
+        column(lambda r: r.weight_decay or p.optimizer.weight_decay, jnp.float32),
+        column(lambda r: r.dropout, jnp.float32), column(lambda r: r.smoothing, jnp.float32),
+        column(lambda r: r.stop_early, bool),
+    )  # fmt: skip
+    validate = None
+    if any(recipe.stop_early for recipe in sweep.recipes):
+        watched = rows.tokens[-STOPPING:], rows.mask[-STOPPING:]  # recipes that stop early train on none of these
+        validate = lambda params: losses.preference(scores_of(params, *watched))  # noqa: E731
+    keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
     params = train(
-        fresh, loss, batch_at, steps, optimizer, run.mesh, Checkpoints(out), Log(out, f"proxy {name}", steps), True
+        lambda: jax.vmap(partial(models.init, rm))(keys), loss, batch_at, max(steps),
+        dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width), run.mesh, Checkpoints(out),
+        Log(out, f"proxy {name}", max(steps)), settings, validate,
     )  # fmt: skip
     save_params(out / "params", params)
     held = data.read_comparisons(run.path("comparisons") / "dataset", "validation")
     flat = (held.tokens.reshape(-1, held.tokens.shape[-1]), held.mask.reshape(-1, held.mask.shape[-1]))
-    raw = [reward.score_all(rm, member(params, m), *flat, e.bon.chunk).reshape(-1, 2) for m in range(p.seeds)]
+    raw = [reward.score_all(rm, pick(params, m), *flat, e.bon.chunk).reshape(-1, 2) for m in range(len(members))]
     write_npz(out / "validation.npz", scores=np.stack(raw), gold=held.gold, prompt=held.prompt)
-    info = {"params": models.count(member(params, 0)), "comparisons": count, "seeds": p.seeds,
-            "validation_loss": [float(losses.preference(jnp.asarray(s))) for s in raw],
-            "validation_accuracy": [metrics.accuracy(s) for s in raw],
-            }  # fmt: skip
-    write_json(out / "info.json", info)
+    rows_out = [
+        {"comparisons": recipe.comparisons, "variant": recipe.variant, "seed": seed, "steps": step,
+         "validation_loss": float(losses.preference(jnp.asarray(s))), "validation_accuracy": metrics.accuracy(s)}
+        for (recipe, seed), step, s in zip(members, steps, raw, strict=True)
+    ]  # fmt: skip
+    write_json(out / "info.json", {"params": models.count(pick(params, 0)), "members": rows_out})
 
 
-def member(tree: Any, m: int) -> Any:
-    """Member m of a tree with a leading axis of members."""
+def pick(tree: Any, m: Any) -> Any:
+    """Member m of a tree with a leading axis of members, or several."""
     return jax.tree.map(lambda x: x[m], tree)
 
 
-def best_of_n(run: Run, out: Path, shape: config.Model, name: str) -> None:
-    """Score the pool with every seed of one proxy, calibrate, and estimate best-of-n at every n."""
+def best_of_n(
+    run: Run, out: Path, shape: config.Model, name: str, policy: int = 0, recipes: tuple[int, ...] = ()
+) -> None:
+    """Score one policy's pool with every member of one `proxies` stage (or of some of its recipes), calibrate, and
+    estimate best-of-n at every n."""
     e, rm, seeds = run.experiment, run.rm(shape), run.experiment.proxies.seeds
-    params = run.load(f"proxies/{name}", rm, seeds)
     info = read_json(run.path(f"proxies/{name}") / "info.json")
-    pool, gold_calibration = run.path("samples"), run.gold_calibration()
+    chosen = [m for m in range(len(info["members"])) if not recipes or m // seeds in recipes]
+    params = pick(run.load(f"proxies/{name}", rm, len(info["members"])), np.array(chosen))
+    pool, gold_calibration = run.path(stage_name("samples", policy, e)), run.gold_calibration()
     prompts = read_npz(pool / "prompts.npz")
     chunk = min(e.bon.chunk, e.bon.draws)
     score = partial(reward.score_n, rm, chunk=chunk)
-    every_seed = jax.jit(lambda p, *rest: jax.lax.map(lambda one: score(one, *rest), p))
+    every_member = jax.jit(lambda p, *rest: jax.lax.map(lambda one: score(one, *rest), p))
 
     def make(q: int) -> dict[str, np.ndarray]:
         draws = read_npz(pool / "draws" / f"{q:05d}.npz")
         args = (prompts["tokens"][q], prompts["mask"][q], draws["tokens"].astype(np.int32), draws["mask"])
-        return {"proxy": np.asarray(every_seed(params, *args)), "gold": draws["gold"]}
+        return {"proxy": np.asarray(every_member(params, *args)), "gold": draws["gold"], "logps": draws["logps"]}
 
-    tables = list(
-        parts(out / SCRATCH / "scores", e.bon.prompts, make, Log(out, f"bon {name}", e.bon.prompts, "prompt"))
-    )
+    log = Log(out, f"bon {name}", e.bon.prompts, "prompt")
+    tables = list(parts(out / SCRATCH / "scores", e.bon.prompts, make, log))
     gold_QN = gold_calibration(np.stack([t["gold"] for t in tables]).astype(np.float64))
+    logps_QN = np.stack([t["logps"] for t in tables])
     held = read_npz(run.path(f"proxies/{name}") / "validation.npz")
-    ns = bon.grid(e.bon.max_n, e.bon.points)
-    curves, calibrations, shown = [], [], []
-    for m in range(seeds):
-        raw_QN = np.stack([t["proxy"][m] for t in tables])
+    ns, few = bon.grid(e.bon.max_n, e.bon.points), nested_ns(e.bon.draws)
+    tight_KQN = [metrics.kl_bon_given(logps_QN, int(n)) for n in ns]
+    out_members: dict[str, list[Any]] = {}
+    calibrations = []
+    for i, m in enumerate(chosen):
+        raw_QN = np.stack([t["proxy"][i] for t in tables]).astype(np.float64)
         gap, gold_gap = (x[:, 0] - x[:, 1] for x in (held["scores"][m], gold_calibration(held["gold"])))
-        calibration = reward.Calibration(float(raw_QN.mean(dtype=np.float64)), reward.soft_label_scale(gap, gold_gap))
-        calibrations.append({**calibration._asdict(), "calibration_error": metrics.calibration_error(
-            gap * calibration.scale, 1 / (1 + np.exp(-gold_gap)))})  # fmt: skip
-        curves.append(bon.best_of_n(calibration(raw_QN.astype(np.float64)), gold_QN, ns))
+        scale = reward.soft_label_scale(gap, gold_gap)
+        shift = float(raw_QN.mean())
+        if policy:  # one calibration per RM, from the main policy, so that policies can be compared
+            shift = read_json(run.path(f"bon/{name}") / "calibration.json")[m]["shift"]
+        calibration = reward.Calibration(shift, scale)
+        error = metrics.calibration_error(gap * scale, 1 / (1 + np.exp(-gold_gap)))
+        calibrations.append({**calibration._asdict(), "calibration_error": error})
+        proxy_QN = calibration(raw_QN)
+        proxy_KQ, gold_KQ = bon.best_of_n(proxy_QN, gold_QN, ns)
         rng = run.rng(f"winners {m}")
-        shown.append([[bon.winners(raw_N, int(n), rng, 1)[0] for raw_N in raw_QN] for n in ns])
+        pairs_KQD = np.stack([[bon.winners(p_N, int(n), rng, 2 * PAIRS) for p_N in proxy_QN] for n in ns])
+        take = lambda table: np.stack([np.take_along_axis(table, k, axis=1) for k in pairs_KQD])  # noqa: B023, E731
+        gaps = [x[..., :PAIRS] - x[..., PAIRS:] for x in (take(proxy_QN), take(gold_QN))]
+        judged = {n: np.asarray(x).mean(-1) for n, x in metrics.agreement(*map(jnp.asarray, gaps)).items()}
+        first = np.stack([bon.nested(p_N, few) for p_N in proxy_QN], axis=1)  # [J, Q]
+        member = {
+            "proxy": proxy_KQ, "gold": gold_KQ, "kl_given": bon.expectation(proxy_QN, tight_KQN, ns), **judged,
+            "winner": pairs_KQD[..., 0], "nested": first,
+            "nested_proxy": np.take_along_axis(proxy_QN.T, first, 0), "nested_gold": np.take_along_axis(gold_QN.T, first, 0),
+        }  # fmt: skip
+        for key, value in member.items():
+            out_members.setdefault(key, []).append(value)
     write_json(out / "calibration.json", calibrations)
-    write_npz(out / "winners.npz", index=np.array(shown), n=ns)  # [M, K, Q]: one winner per n and prompt
-    write_npz(out / "curve.npz", n=ns, kl=metrics.kl_bon(ns), proxy=np.stack([c[0] for c in curves]),
-              gold=np.stack([c[1] for c in curves]))  # fmt: skip
-    write_json(out / "info.json", info)
+    # [M, K, Q] each; `winner` is one draw that won at n, `nested` ([M, J, Q]) the best of the first n draws.
+    write_npz(
+        out / "curve.npz", n=ns, nested_n=few, kl=metrics.kl_bon(ns), **{k: np.stack(v) for k, v in out_members.items()}
+    )
+    policy_info = read_json(run.path(stage_name("sft", policy, e)) / "info.json")["params"]
+    members = [info["members"][m] for m in chosen]
+    write_json(
+        out / "info.json", {"params": info["params"], "policy": policy_info, "members": members, "proxies": chosen}
+    )
 
 
-def optimise(run: Run, out: Path, shape: config.Model, name: str) -> None:
-    """PPO against every seed of one proxy, in one vmapped program."""
-    e, lm, seeds = run.experiment, run.lm(), run.experiment.proxies.seeds
-    proxy_rm = run.rm(shape)
-    proxies = run.load(f"proxies/{name}", proxy_rm, seeds)
-    calibrations = read_json(run.path(f"bon/{name}") / "calibration.json")
+def nested_ns(draws: int) -> np.ndarray:
+    """1, 3, 10, 30, ... up to the draws there are (paper Table 2)."""
+    grid = [int(base * 10**k) for k in range(9) for base in (1, 3)]
+    return np.array([n for n in grid if n <= draws])
+
+
+def optimise(
+    run: Run, out: Path, shape: config.Model, name: str, against: config.Against, policy: int = 0, base: str = ""
+) -> None:
+    """PPO from one policy against proxies of one `proxies` stage: recipes x KL penalties x seeds in one vmapped
+    program, member (r * penalties + k) * seeds + s. `base` is the best-of-n stage of the same policy and proxies."""
+    e, lm, seeds = run.experiment, run.lm(policy), run.experiment.proxies.seeds
+    proxy_rm, critic_rm = run.rm(shape), run.rm(e.policies[policy])
     info = read_json(run.path(f"proxies/{name}") / "info.json")
-    policy = run.load("sft", lm)
-    critic_rm = run.rm(e.policy)
-    critic = models.init(critic_rm, run.key("critic"))
-    from_proxy = e.ppo.critic_init == "proxy" and shape == e.policy
-    if not from_proxy:
-        critic = {"trunk": policy["trunk"], "head": jax.tree.map(jnp.zeros_like, critic["head"])}
-    setup = ppo.Setup(lm, critic_rm, proxy_rm, run.gold_rm(), e.ppo, e.world.response, EOS)
+    recipes = against.recipes or tuple(range(len(info["members"]) // seeds))
+    members = [(r * seeds + s, kl_coef, s) for r in recipes for kl_coef in against.kl_coefs for s in range(seeds)]
+    index = np.array([m for m, _, _ in members])
+    proxies = pick(run.load(f"proxies/{name}", proxy_rm, len(info["members"])), index)
+    calibrations = [read_json(run.path(f"bon/{name}") / "calibration.json")[m] for m in index]
+    params = run.load(stage_name("sft", policy, e), lm)
+    scale_lr = against.lr_scale * e.policy.width / e.policies[policy].width
+    scaled = lambda o: dataclasses.replace(o, lr=o.lr * scale_lr)  # noqa: E731
+    c = dataclasses.replace(
+        e.ppo, policy_optimizer=scaled(e.ppo.policy_optimizer), critic_optimizer=scaled(e.ppo.critic_optimizer)
+    )
+    setup = ppo.Setup(lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, EOS)
     train_prompts = run.world.prompts(run.rng("ppo prompts"), e.ppo.prompts, "ppo")
     read_prompts = read_npz(run.path("samples") / "prompts.npz")
     put = partial(jax.tree.map, jnp.asarray)
     frozen = ppo.Frozen(
-        policy, run.load("gold", run.gold_rm()), put(run.gold_calibration()), put(tuple(train_prompts)),
+        params, run.load("gold", run.gold_rm()), put(run.gold_calibration()), put(tuple(train_prompts)),
         put((read_prompts["tokens"], read_prompts["mask"])),
     )  # fmt: skip
     column = lambda key: jnp.asarray([c[key] for c in calibrations], jnp.float32)  # noqa: E731
-    keys = jax.vmap(lambda m: jax.random.fold_in(run.key("ppo"), m))(jnp.arange(seeds))
-    members = ppo.Member(
-        proxies, reward.Calibration(column("shift"), column("scale")), keys, jnp.full(seeds, e.ppo.kl_coef)
-    )
-    if from_proxy:  # in the calibrated units of the reward
+    # A seed has the same stream at every penalty and recipe: differences between them are not a difference of luck.
+    keys = jax.vmap(lambda m: jax.random.fold_in(run.key("ppo"), m))(jnp.asarray([s for _, _, s in members]))
+    runs = ppo.Member(
+        proxies, reward.Calibration(column("shift"), column("scale")), keys,
+        jnp.asarray([kl_coef for _, kl_coef, _ in members], jnp.float32),
+    )  # fmt: skip
+    if e.ppo.critic_init == "proxy" and shape == e.policies[policy]:  # in the calibrated units of the reward
         head, scale = proxies["head"], column("scale")
         shifted = (head["bias"] - column("shift")[:, None]) * scale[:, None]
         critics = {
@@ -310,67 +377,24 @@ def optimise(run: Run, out: Path, shape: config.Model, name: str) -> None:
             "head": {"kernel": head["kernel"] * scale[:, None, None], "bias": shifted},
         }
     else:
-        critics = jax.tree.map(lambda x: jnp.repeat(x[None], seeds, axis=0), critic)
-    log = Log(out, f"ppo {name}", len(setup.targets), "read")
-    history, states = ppo.train_ppo(setup, frozen, members, critics, run.mesh, Checkpoints(out), log)
+        zeros = jax.tree.map(jnp.zeros_like, models.init(critic_rm, run.key("critic"))["head"])
+        critic = {"trunk": params["trunk"], "head": zeros}
+        critics = jax.tree.map(lambda x: jnp.repeat(x[None], len(members), axis=0), critic)
+    log = Log(out, f"ppo {out.name.rsplit('-', 1)[0]}", setup.reads, "read")
+    history, states = ppo.train_ppo(setup, frozen, runs, critics, run.mesh, Checkpoints(out), log)
     save_params(out / "params", states.policy.params)
     reads, last = history["read"], history["last"]
-    fresh = np.concatenate([np.ones((1, seeds), bool), np.diff(history["iteration"], axis=0) > 0])
-    write_npz(out / "curve.npz", step=history["iteration"], fresh=fresh, **reads)
-    # The optimiser's KL efficiency: proxy gain over best-of-n's at the same KL, where best-of-n reaches it.
-    curve = read_npz(run.path(f"bon/{name}") / "curve.npz")
-    kl, gain = reads["kl"].mean(-1), reads["proxy"].mean(-1)
-    same = np.stack(
-        [np.interp(kl[:, m], curve["kl"], curve["proxy"][m].mean(-1), right=np.nan) for m in range(seeds)], 1
+    fresh = np.concatenate([np.ones((1, len(members)), bool), np.diff(history["iteration"], axis=0) > 0])
+    write_npz(
+        out / "curve.npz", step=history["iteration"], fresh=fresh, **reads, **{f"train_{n}": v for n, v in last.items()}
     )
-    efficiency = np.where(same > 0.05, gain / np.where(same > 0.05, same, 1), np.nan)
-    rows = []
-    for m in range(seeds):
-        for k in np.flatnonzero(fresh[:, m]):
-            row = {"seed": m, "step": int(history["iteration"][k, m])}
-            row |= {n: float(v[k, m].mean()) for n, v in reads.items() if n not in ("tokens", "mask")}
-            rows.append(
-                row
-                | {"kl_efficiency": float(efficiency[k, m])}
-                | {f"train_{n}": float(v[k, m]) for n, v in last.items()}
-            )
-    write_csv(out / "reads.csv", list(rows[0]), rows)
-    write_json(out / "info.json", info)
-
-
-def load_curves(run: Run) -> list[Curve]:
-    """Every curve of the run with its scores per prompt, each prompt centred on the initial policy's mean there.
-
-    Averages over prompts are what they were (calibration centred them), but a prompt's own baseline is no longer
-    counted as noise: at n = 1 nothing is uncertain, and every bootstrap draw passes through 0 there.
-    """
-    policy_params = read_json(run.path("sft") / "info.json")["params"]["non_embedding"]
-    out = []
-    for name in run.stages:
-        if not name.startswith(("bon/", "ppo/")):
-            continue
-        info, curve = read_json(run.path(name) / "info.json"), read_npz(run.path(name) / "curve.npz")
-        pool = read_npz(run.path(name.replace("ppo/", "bon/")) / "curve.npz")  # its n = 1 is the pool's mean per prompt
-        meta = {"rm_params": info["params"]["non_embedding"], "rm_comparisons": info["comparisons"]}
-        meta |= {"policy_params": policy_params}
-        for m in range(info["seeds"]):
-            base = {n: pool[n][m, :1] - pool[n][m, :1].mean() for n in ("proxy", "gold")}
-            if name.startswith("bon/"):
-                tables = (curve[n][m] - base[n] for n in ("proxy", "gold"))
-                out.append(from_prompts("bon", curve["n"], curve["kl"], *tables, **meta, seed=m))
-            else:
-                keep = curve["fresh"][:, m]
-                tables = (curve[n][keep, m].astype(np.float64) - base[n] for n in ("proxy", "gold"))
-                kl = curve["kl"][keep, m].mean(-1, dtype=np.float64)
-                meta["kl_coef"] = run.experiment.ppo.kl_coef
-                out.append(from_prompts("ppo", curve["step"][keep, m], kl, *tables, **meta, seed=m))
-    return out
-
-
-def fits(run: Run, out: Path) -> None:
-    """curves.csv, coefficients.json and gold.json (gold against the annotator, along the optimisation paths too)."""
-    f = run.experiment.fits
-    curves = load_curves(run)
-    write_csv(out / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
-    write_json(out / "coefficients.json", fit.summarise(curves, f.bootstrap, f.level, f.min_d_ppo))
-    write_json(out / "gold.json", audit.audit(run))
+    rows = [
+        {**info["members"][m], "kl_coef": kl_coef,
+         "variant": " ".join(filter(None, (info["members"][m]["variant"], against.variant)))}
+        for m, kl_coef, _ in members
+    ]  # fmt: skip
+    policy_info = read_json(run.path(stage_name("sft", policy, e)) / "info.json")["params"]
+    write_json(
+        out / "info.json",
+        {"params": info["params"], "policy": policy_info, "members": rows, "proxies": index.tolist(), "base": base},
+    )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rmo import config, sharding
@@ -24,19 +25,37 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def make_optimizer(o: config.Optimizer, steps: int) -> optax.GradientTransformation:
-    """AdamW behind global-norm clipping, with `o`'s schedule over `steps`."""
-    rest = max(steps - o.warmup, 1)
+class Member(NamedTuple):
+    """What may differ between trainings that share one program; every leaf has a leading axis M."""
+
+    steps: jax.Array  # i32[M]; after as many, a member rests while the others go on
+    key: jax.Array  # of dropout
+    weight_decay: jax.Array  # f32[M]
+    dropout: jax.Array  # f32[M]
+    smoothing: jax.Array  # f32[M]
+    stop_early: jax.Array  # bool[M], keep the parameters with the lowest validation loss
+
+
+def make_optimizer(
+    o: config.Optimizer, steps: int | jax.Array, weight_decay: float | jax.Array | None = None
+) -> optax.GradientTransformation:
+    """AdamW behind global-norm clipping, with `o`'s schedule over `steps`. `steps` and `weight_decay` may be traced."""
+    rest = jnp.maximum(steps - o.warmup, 1)
     decay = {
         "constant": optax.constant_schedule(o.lr),
-        "cosine": optax.cosine_decay_schedule(o.lr, rest, alpha=0.1),
-        "linear": optax.linear_schedule(o.lr, 0.1 * o.lr, rest),
+        "cosine": optax.cosine_decay_schedule(o.lr, 1, alpha=0.1),
+        "linear": optax.linear_schedule(o.lr, 0.1 * o.lr, 1),
     }[o.schedule]
-    schedule = optax.join_schedules([optax.linear_schedule(0.0, o.lr, o.warmup), decay], [o.warmup])
+    schedule = optax.join_schedules(
+        [optax.linear_schedule(0.0, o.lr, o.warmup), lambda count: decay(count / rest)], [o.warmup]
+    )
     return optax.chain(
         optax.clip_by_global_norm(o.clip),
-        optax.adamw(schedule, b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay),
-    )
+        optax.adamw(
+            schedule, b1=o.b1, b2=o.b2, eps=o.eps,
+            weight_decay=o.weight_decay if weight_decay is None else weight_decay,  # type: ignore[arg-type]
+        ),
+    )  # fmt: skip
 
 
 def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
@@ -55,46 +74,84 @@ def update(
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
+def update_member(
+    state: TrainState, loss: Callable[[Params, Batch, Member, jax.Array], Any], batch: Batch, member: Member, o
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`update` of one member, by its own settings; a member that has made its steps stays as it is."""
+    tx = make_optimizer(o, member.steps, member.weight_decay)
+    new, metrics = update(state, lambda params, batch: loss(params, batch, member, state.step), batch, tx)
+    return jax.tree.map(lambda n, old: jnp.where(state.step < member.steps, n, old), new, state), metrics
+
+
 def train(
     init: Callable[[], Params],
-    loss: Loss,
+    loss: Callable[..., Any],
     batch_at: Callable[[int], Batch],
     steps: int,
     optimizer: config.Optimizer,
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
     log: Log,
-    members: bool = False,
+    members: Member | None = None,
+    validate: Callable[[Params], jax.Array] | None = None,
+    validations: int = 10,
     every: int = 200,
 ) -> Params:
     """Train from `init()` for `steps`, continuing from the last checkpoint if there is one.
 
     Args:
+      loss: a `Loss`; with `members` it takes (params, batch, member, step).
       batch_at: step -> host batch, a pure function of the step, so that a killed run repeats bit for bit.
       members: parameters and batches have a leading axis M of independent members, trained as one vmapped program.
+      validate: one member's parameters -> its validation loss, read `validations` times per training of each member
+        and at its end; members that `stop_early` end with the parameters that had the lowest.
       every: steps between checkpoints.
     """
     tx = make_optimizer(optimizer, steps)
-    make, one = (lambda: init_state(init(), tx)), partial(update, loss=loss, tx=tx)
-    if members:
+    make, step_fn = (lambda: init_state(init(), tx)), lambda s, b: update(s, loss, b, tx)
+    if members is not None:
         make = lambda: jax.vmap(lambda p: init_state(p, tx))(init())  # noqa: E731
-    step_fn = jax.vmap(lambda s, b: one(s, batch=b)) if members else (lambda s, b: one(s, batch=b))
+        step_fn = lambda s, b: jax.vmap(lambda s, b, m: update_member(s, loss, b, m, optimizer))(s, b, members)  # noqa: E731
     shardings = sharding.shardings_of(jax.eval_shape(make), mesh)
     state = jax.jit(make, out_shardings=shardings)()
-    state, start = checkpoints.restore(state)
+    best = None
+    if validate is not None and members is not None:
+        best = (jnp.full(members.steps.shape, jnp.inf), jax.tree.map(jnp.copy, state.params))
+        every_step = np.maximum(np.asarray(members.steps) // validations, 1)
+    pack = lambda: {"state": state} if best is None else {"state": state, "best": best}  # noqa: E731
+    restored, start = checkpoints.restore(pack())
+    state, best = restored["state"], restored.get("best")
     log.resume(start)
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
+    keep_fn = jax.jit(partial(keep_best, validate))
     pending = None
     for step in range(start, steps):
-        state, metrics = step_fn(state, sharding.put_batch(batch_at(step), mesh, axis=int(members)))
+        state, metrics = step_fn(state, sharding.put_batch(batch_at(step), mesh, axis=int(members is not None)))
+        if best is not None:
+            due = ((step + 1) % every_step == 0) | (step + 1 == np.asarray(members.steps))
+            due &= np.asarray(members.stop_early) & (step < np.asarray(members.steps))
+            if due.any():
+                best = keep_fn(best, state.params, due)
         if pending is not None:  # the previous step's numbers, now that this one is dispatched
             log.write(*pending)
         pending = (step, metrics)
         if (step + 1) % every == 0 and step + 1 < steps:
             log.write(*pending)
             pending = None
-            checkpoints.save(step + 1, state)
+            checkpoints.save(step + 1, pack())
     if pending is not None:
         log.write(*pending)
     log.close()
-    return state.params
+    return state.params if best is None else where_member(members.stop_early, best[1], state.params)
+
+
+def where_member(choice_M: jax.Array, yes: Params, no: Params) -> Params:
+    """Each member's parameters from one of two trees."""
+    return jax.tree.map(lambda y, n: jnp.where(choice_M.reshape(-1, *[1] * (y.ndim - 1)), y, n), yes, no)
+
+
+def keep_best(validate, best: tuple[jax.Array, Params], params: Params, due_M: jax.Array) -> tuple[jax.Array, Params]:
+    """(lowest validation loss so far f32[M], its parameters), looking only at members that are due."""
+    loss_M = jax.vmap(validate)(params)
+    better_M = due_M & (loss_M < best[0])
+    return jnp.where(better_M, loss_M, best[0]), where_member(better_M, params, best[1])

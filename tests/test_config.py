@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo import config, main, pipeline
+from rmo import checks, config, main, pipeline
 
 ROOT = Path(__file__).parent.parent
 BASE = config.Experiment()
@@ -20,7 +20,7 @@ def change(**parts):
 
 def test_shipped_configs_are_sound():
     for path in (ROOT / "configs").glob("*.py"):
-        experiment = config.load(path)
+        experiment = checks.load(path)
         assert experiment.name == path.stem
         assert pipeline.plan(experiment)
         assert f"rmo run configs/{path.name}" in path.read_text()
@@ -58,7 +58,7 @@ def test_shipped_configs_are_sound():
 )
 def test_impossible_values_are_one_clear_line(parts, message):
     with pytest.raises(config.ConfigError, match=message) as error:
-        config.check(change(**parts))
+        checks.check(change(**parts))
     assert "\n" not in str(error.value)
 
 
@@ -71,9 +71,9 @@ def test_bad_config_files(tmp_path, text, message):
     path = tmp_path / "c.py"
     path.write_text(text)
     with pytest.raises(config.ConfigError, match=message):
-        config.load(path)
+        checks.load(path)
     with pytest.raises(config.ConfigError, match="no config file"):
-        config.load(tmp_path / "none.py")
+        checks.load(tmp_path / "none.py")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["config", "metrics", "losses", "curve", "fit", "bon", "models", "sharding", "files", "sample", "train", "reward", "data",
-         "world", "run", "ppo", "audit", "plots", "report", "stages", "pipeline", "main"]  # fmt: skip
+ORDER = ["config", "checks", "metrics", "losses", "curve", "fit", "bon", "models", "sharding", "files", "sample", "train", "reward", "data",
+         "world", "run", "ppo", "audit", "results", "plots", "report", "stages", "pipeline", "main"]  # fmt: skip
 PURE = {"metrics", "losses", "curve", "fit", "bon"}  # arrays and numbers in, never a config
 OWNERS = {  # library -> modules that may import it
     "flax": {"models"}, "orbax": {"files"}, "wandb": {"files"}, "transformers": {"data", "hf"}, "tokenizers": {"data"},

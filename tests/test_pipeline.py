@@ -14,12 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from rmo import config, pipeline, report, sharding, stages
+from rmo import checks, config, pipeline, report, sharding, stages
 from rmo.curve import COLUMNS, from_rows
 from rmo.files import RunError, read_csv, read_json, read_npz
 
 ROOT = Path(__file__).parent.parent
-SMOKE = config.load(ROOT / "configs" / "smoke.py")
+SMOKE = checks.load(ROOT / "configs" / "smoke.py")
 CLI = [sys.executable, "-c", "from rmo.main import main; main()", "run", "configs/smoke.py"]
 ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}  # one device, as a user has
 

@@ -1,0 +1,71 @@
+"""Every figure, table and claim of the paper in miniature: RM size x comparisons, policy sizes, KL penalties, epochs.
+
+    launch/local.sh rmo run configs/paper_tiny.py
+
+The models of `tiny`, three RM seeds, in a world (`world.seed` 1) that nobody looked at while the world was designed
+(that was seed 0). The grid, with the figures it makes:
+
+- RM size: six proxies of 457 to 98,689 parameters on 36,000 comparisons, best-of-n and PPO (Figs. 1, 3, 8, 11, 12, 16),
+  and two smaller ones, trained to see whether they are at chance (Fig. 11, fn. 3).
+- Comparisons: 250 to 36,000 for every size, best-of-n (Figs. 5, 6, 10, 17 to 19, 21); PPO for the 801-parameter proxy
+  (Fig. 4).
+- Epochs against unique data: 4 epochs on 2,000 against 1 on 2,000 and 1 on 8,000, every size (Fig. 13).
+- Policy size: a second initial policy of a quarter of the parameters (Figs. 7, 15, 22 to 24).
+- KL penalty: 0, 0.02, 0.05, 0.15 against the 24,769-parameter proxy (Figs. 9, 14, 25), and twice the learning rate.
+- Beyond the paper: 25% label noise, few against many prompts, weight decay, dropout, label smoothing, early stopping.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rmo import checks
+from rmo.config import Against, Comparisons, Experiment, Model, OtherPolicy, Recipe, Sweep
+
+
+def model(width: int, layers: int, heads: int) -> Model:
+    return Model(width=width, layers=layers, heads=heads, activation="relu")
+
+
+EPOCHS = Recipe(2000, epochs=4)
+SWEEPS = (
+    Sweep("main", (Recipe(36_000),), sizes=(0, 1, 2, 3, 4, 5)),
+    Sweep("small", (Recipe(36_000),), sizes=(6, 7), best_of_n=False),
+    Sweep("data", (Recipe(250), Recipe(500), Recipe(1000), Recipe(2000)), sizes=(0, 1, 2, 3, 4, 5)),
+    Sweep("epochs", (Recipe(8000), EPOCHS), sizes=(0, 1, 2, 3, 4, 5)),
+    Sweep("noise", (Recipe(36_000, flip=0.25),), sizes=(1, 3, 5)),
+    Sweep("prompts", (Recipe(4000, prompts=500), Recipe(4000, prompts=4000)), sizes=(1, 3, 5)),
+    Sweep(
+        "regular",
+        (
+            replace(EPOCHS, weight_decay=1.0),
+            replace(EPOCHS, dropout=0.1),
+            replace(EPOCHS, smoothing=0.1),
+            replace(EPOCHS, stop_early=True),
+        ),
+        sizes=(3, 5),
+    ),
+)
+
+
+def experiment() -> Experiment:
+    tiny = checks.load(Path(__file__).with_name("tiny.py"))
+    return replace(
+        tiny,
+        name="paper_tiny",
+        world=replace(tiny.world, seed=1),
+        comparisons=Comparisons(prompts=5000, pairs=8),
+        proxies=replace(
+            tiny.proxies, sizes=(*tiny.proxies.sizes, model(2, 1, 1), model(4, 1, 1)), sweeps=SWEEPS, seeds=3
+        ),
+        other_policies=(OtherPolicy(model(32, 2, 4), sizes=(1, 5)),),
+        ppo=replace(
+            tiny.ppo,
+            against=(
+                Against("main"),
+                Against("data", sweep="data", recipes=(0, 2), sizes=(1,)),
+                Against("data-8k", sweep="epochs", recipes=(0,), sizes=(1,)),
+                Against("penalty", sizes=(4,), kl_coefs=(0.02, 0.05, 0.15)),
+                Against("fast", sizes=(4,), kl_coefs=(0.0, 0.05), lr_scale=2.0),
+            ),
+        ),
+    )
