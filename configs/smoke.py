@@ -42,7 +42,8 @@ def experiment() -> Experiment:
         ),
         bon=BestOfN(prompts=8, draws=128, max_n=32, points=12, chunk=128),
         ppo=PPO(
-            against=(Against(sizes=(0,)),), kl_max=2.0, max_steps=40, d_step=0.2, prompts=128, batch=64, minibatches=2, read_draws=4,
+            against=(Against(sizes=(0,)),), kl_max=2.0, max_steps=40, d_step=0.2, prompts=128, batch=64, minibatches=2,
+            read_draws=4,
             policy_optimizer=Optimizer(lr=2e-3, schedule="constant"),
         ),
         fits=Fits(bootstrap=100),

@@ -15,6 +15,7 @@ METHODS = ("bon", "ppo")
 COLUMNS = [
     "method", "step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "rm_params", "rm_comparisons",
     "policy_params", "kl_coef", "seed", "fall_se", "variant",
+    "kl_given",
 ]  # fmt: skip
 
 
@@ -31,10 +32,9 @@ class Curve:
     gold_se: np.ndarray | None = None
     gold_KQ: np.ndarray | None = None  # per prompt, where known: paired errors and the bootstrap come from here
     proxy_KQ: np.ndarray | None = None
-    meta: dict[str, Any] = field(
-        default_factory=dict
-    )  # rm_params, rm_comparisons, policy_params, kl_coef, seed, variant
+    meta: dict[str, Any] = field(default_factory=dict)  # the columns from rm_params to variant
     fall_se: np.ndarray | None = None  # f64[K], paired over prompts: s.e. of gold minus the curve's highest gold
+    kl_given: np.ndarray | None = None  # f64[K], best-of-n's KL from its winners' probabilities (metrics.kl_bon_given)
 
     @property
     def d(self) -> np.ndarray:
@@ -54,7 +54,7 @@ def from_prompts(method: str, step_or_n, kl, proxy_KQ: np.ndarray, gold_KQ: np.n
 def to_rows(curve: Curve) -> list[dict[str, Any]]:
     """The curve in the public CSV format, one dict per point."""
     out = []
-    errors = {n: getattr(curve, n) for n in ("proxy_se", "gold_se", "fall_se")}
+    errors = {n: getattr(curve, n) for n in ("proxy_se", "gold_se", "fall_se", "kl_given")}
     for k in range(len(curve.kl)):
         point = {"kl": curve.kl[k], "proxy": curve.proxy[k], "gold": curve.gold[k]}
         point |= {name: values[k] for name, values in errors.items() if values is not None}
@@ -80,7 +80,7 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
         if None in row or any(value is None for value in row.values()):
             raise CurveError(f"{source} line {line}: it has more or fewer cells than the header")
         point = {}
-        for name in ("step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "fall_se"):
+        for name in ("step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "fall_se", "kl_given"):
             cell = row.get(name, "")
             try:
                 point[name] = float(cell) if cell != "" else np.nan
@@ -106,7 +106,7 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
             except ValueError as error:
                 raise CurveError(f"{source}: {name} is {cell!r}, not a number") from error
         errors = {}
-        for name in ("proxy_se", "gold_se", "fall_se"):
+        for name in ("proxy_se", "gold_se", "fall_se", "kl_given"):
             known = np.isfinite(column[name])
             if known.any() and not known.all():
                 raise CurveError(f"{source}: {name} is filled in for some points of a curve only: give all or none")
@@ -115,6 +115,7 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
             Curve(
                 key[0], column["step_or_n"], column["kl"], column["proxy"], column["gold"],
                 errors["proxy_se"], errors["gold_se"], None, None, meta, errors["fall_se"],
+                errors["kl_given"],
             )
         )  # fmt: skip
     return curves

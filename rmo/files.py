@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +205,17 @@ class Log:
     def close(self) -> None:
         """Finish the bar."""
         self.bar.close()
+
+
+def parts(
+    directory: Path, count: int, make: Callable[[int], dict[str, np.ndarray]], log: Log
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was."""
+    log.resume(0)
+    for i in range(count):
+        file = directory / f"{i:05d}.npz"
+        if not file.exists():
+            write_npz(file, **make(i))
+        log.bar.update(i + 1 - log.bar.n)
+        yield read_npz(file)
+    log.close()

@@ -1,4 +1,4 @@
-"""What is fitted to curves: functional forms, peaks, bootstrap, extrapolation, coefficients versus RM size.
+"""Functional forms and their fits: (alpha, beta) of one curve, or of a family of curves at once on every resample.
 
 d = sqrt(KL) in nats^0.5, R the gold score in its standard deviations above the initial policy (paper section 3.1).
 Every form is zero at d = 0 and linear in (alpha, beta), so fits are least squares without intercept.
@@ -6,12 +6,12 @@ Every form is zero at d = 0 and linear in (alpha, beta), so fits are least squar
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy import optimize
 
-from rmo.curve import METHODS, Curve, CurveError
+from rmo.curve import Curve, CurveError
+from rmo.resample import Resamples, resample
 
 # Forms. Each maps (d, extra) -> features f64[K, 2] that (alpha, beta) multiply; `extra` is a shape parameter, if any.
 
@@ -29,6 +29,7 @@ FORMS: dict[str, tuple[Features, tuple[float, float] | None]] = {
     "d(a - b log(e+d))": (lambda d, e: np.stack([d, -d * np.log(e + d)], 1), (1e-3, 10.0)),
     "d(a - b d^g)": (lambda d, g: np.stack([d, -d * d**g], 1), (0.02, 4.0)),
     "d^2(a - b d^2)": (lambda d, _: np.stack([d**2, -(d**4)], 1), None),
+    "a d^g": (lambda d, g: np.stack([d**g, np.zeros_like(d)], 1), (0.05, 4.0)),
 }
 FORM_OF = {"bon": "d(a - b d)", "ppo": "d(a - b log d)"}
 
@@ -48,8 +49,8 @@ class Fit:
         return FORMS[self.form][0](np.asarray(d, np.float64), self.extra or 0.0) @ np.array([self.alpha, self.beta])
 
 
-def fit_curve(d: np.ndarray, gold: np.ndarray, form: str) -> Fit:
-    """Least squares of `form` on the points (d, gold); a shape parameter is searched over its range.
+def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | None = None) -> Fit:
+    """Weighted least squares of `form` on the points (d, gold); a shape parameter is searched over its range.
 
     Raises:
       CurveError: fewer than 3 points away from d = 0.
@@ -58,11 +59,12 @@ def fit_curve(d: np.ndarray, gold: np.ndarray, form: str) -> Fit:
     if np.sum(d > 0) < 3:
         raise CurveError(f"{int(np.sum(d > 0))} points with KL > 0: a fit of two coefficients needs at least 3")
     features, bounds = FORMS[form]
+    root = np.ones_like(d) if weight is None else np.sqrt(weight)
 
     def solve(extra: float) -> tuple[np.ndarray, float]:
-        x = features(d, extra)
-        coefficients = np.linalg.lstsq(x, gold, rcond=None)[0]
-        return coefficients, float(np.sum((gold - x @ coefficients) ** 2))
+        x = features(d, extra) * root[:, None]
+        coefficients = np.linalg.lstsq(x, root * gold, rcond=None)[0]
+        return coefficients, float(np.sum((root * gold - x @ coefficients) ** 2))
 
     extra = None
     if bounds is not None:
@@ -102,95 +104,147 @@ def peak(form: str, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Group:
-    """Curves that share coefficients: one RM size (and data size), its seeds."""
+    """Curves that share coefficients: everything equal but the seed."""
 
-    label: str
-    params: int
+    method: str
+    params: int  # of the RM, without embeddings; 0 where not known
+    comparisons: int | None
+    policy: int | None
+    kl_coef: float
+    variant: str
     curves: tuple[Curve, ...]
-    comparisons: int | None = None
+
+    @property
+    def family(self) -> tuple:
+        """What groups of one sweep over RM sizes have in common."""
+        return self.comparisons, self.policy, self.kl_coef, self.variant
+
+    def label(self, among: Sequence["Group"]) -> str:
+        """What tells this group from the others."""
+        parts = [f"{self.params:,} parameters" if self.params else "all"]
+        differs = lambda get: len({get(g) for g in among}) > 1  # noqa: E731
+        parts += [f"{self.comparisons:,} comparisons"] if self.comparisons and differs(lambda g: g.comparisons) else []
+        parts += [f"policy {self.policy:,}"] if self.policy and differs(lambda g: g.policy) else []
+        parts += [f"KL coefficient {self.kl_coef:g}"] if differs(lambda g: g.kl_coef) else []
+        parts += [self.variant] if self.variant else []
+        return ", ".join(parts)
 
 
 def group(curves: Sequence[Curve], method: str) -> list[Group]:
-    """Curves of one method by (RM parameters, comparisons, policy, KL coefficient), smallest RM first."""
+    """Curves of one method by RM parameters, comparisons, policy, KL coefficient and variant, smallest RM first."""
     keys: dict[tuple, list[Curve]] = {}
     for c in curves:
         if c.method == method:
-            keys.setdefault(
-                tuple(c.meta.get(n) or 0 for n in ("rm_params", "rm_comparisons", "policy_params", "kl_coef")), []
-            ).append(c)
-    out = []
-    for key, members in sorted(keys.items()):
-        params, comparisons, policy, kl_coef = key
-        label = f"{params:,} parameters" if params else "all"
-        label += f", {comparisons:,} comparisons" if len({k[1] for k in keys}) > 1 else ""
-        label += f", policy {policy:,}" if len({k[2] for k in keys}) > 1 else ""
-        label += f", KL coefficient {kl_coef:g}" if len({k[3] for k in keys}) > 1 else ""
-        out.append(Group(label, params, tuple(members), comparisons))
-    return out
+            values = [c.meta.get(n) or 0 for n in ("rm_params", "rm_comparisons", "policy_params", "kl_coef")]
+            keys.setdefault((*values, c.meta.get("variant") or ""), []).append(c)
+    return [
+        Group(method, params, comparisons or None, policy or None, float(kl_coef), variant, tuple(members))
+        for (params, comparisons, policy, kl_coef, variant), members in sorted(keys.items())
+    ]
 
 
-def fit_groups(groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0,
-               gold: Sequence[Sequence[np.ndarray]] | None = None,
-               weight: Sequence[Sequence[float]] | None = None) -> np.ndarray:  # fmt: skip
-    """(alpha, beta) f64[G, 2] of every group by one least squares; with `shared_alpha` all groups have one alpha.
+def families(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups by family; the main one first: plain, unpenalised, of the policy that most groups have, with the most RM
+    sizes, then the most comparisons."""
+    out: dict[tuple, list[Group]] = {}
+    for g in groups:
+        out.setdefault(g.family, []).append(g)
+    policies = [g.policy or 0 for g in groups]
+    rank = lambda f: (  # noqa: E731
+        f[0].variant != "", f[0].kl_coef != 0, -policies.count(f[0].policy or 0), -len(f), -(f[0].comparisons or 0)
+    )  # fmt: skip
+    return sorted(out.values(), key=rank)
 
-    `gold` replaces the curves' gold (bootstrap); `weight` multiplies each curve's squared errors (resampled seeds).
+
+class Family:
+    """Fits one form to groups, by weighted least squares without intercept, on any resampling of prompts and seeds.
+
+    Points weigh 1 / (se^2 + tau^2): their own standard error over prompts, and the scatter about the form that errors
+    do not explain (misfit, seeds), tau, one for the family and found by iteration. Where no errors are known all
+    points weigh the same. With `shared_alpha` all groups have one alpha (paper section 3.1 for RL).
     """
-    features = FORMS[form][0]
-    count = len(groups)
-    normal, right = np.zeros((2 * count, 2 * count)), np.zeros(2 * count)
-    for g, members in enumerate(groups):
-        slots = [0 if shared_alpha else g, count + g]
-        for m, curve in enumerate(members.curves):
-            keep = curve.d >= max(min_d, 1e-9)
-            x = features(curve.d[keep], 0.0)
-            y = (curve.gold if gold is None else gold[g][m])[keep]
-            w = 1.0 if weight is None else weight[g][m]
-            normal[np.ix_(slots, slots)] += w * x.T @ x
-            right[slots] += w * x.T @ y
-    solution = np.linalg.lstsq(normal, right, rcond=None)[0]
-    alpha = np.full(count, solution[0]) if shared_alpha else solution[:count]
-    return np.stack([alpha, solution[count:]], axis=1)
+
+    def __init__(self, groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0,
+                 max_kl_share: float = 1.0, score: str = "gold"):  # fmt: skip
+        self.groups, self.form, self.shared, self.score = groups, form, shared_alpha, score
+        self.curves = [c for g in groups for c in g.curves]
+        self.of = np.array([i for i, g in enumerate(groups) for _ in g.curves])
+        self.keep = []
+        for g in groups:
+            top = max(c.kl.max() for c in g.curves) * max_kl_share
+            self.keep += [(c.d >= max(min_d, 1e-9)) & (c.kl <= top * (1 + 1e-9)) for c in g.curves]
+        self.x = [FORMS[form][0](c.d[k], 0.0) for c, k in zip(self.curves, self.keep, strict=True)]
+        errors = [getattr(c, f"{score}_se") for c in self.curves]
+        known = all(e is not None for e in errors)
+        self.variance = [
+            np.asarray(e)[k] ** 2 if known and e is not None else np.ones(k.sum())
+            for e, k in zip(errors, self.keep, strict=True)
+        ]
+        self.tau2 = 0.0
+        self.weights = [np.ones(len(v)) for v in self.variance]
+        for _ in range(8 if known else 0):
+            solution = self.solve(np.ones((1, len(self.curves))), [self.y(i) for i in range(len(self.curves))])[0]
+            left = [self.y(i)[:, 0] - self.x[i] @ solution[self.of[i]] for i in range(len(self.curves))]
+            excess = [r**2 - v for r, v in zip(left, self.variance, strict=True)]
+            self.tau2 = max(float(np.mean(np.concatenate(excess))), 1e-6)
+            self.weights = [1 / (v + self.tau2) for v in self.variance]
+
+    def y(self, i: int) -> np.ndarray:
+        """Kept scores of curve i, f64[K, 1]."""
+        return getattr(self.curves[i], self.score)[self.keep[i]][:, None]
+
+    def solve(self, weight_NC: np.ndarray, y: Sequence[np.ndarray]) -> np.ndarray:
+        """(alpha, beta) f64[N, G, 2] from the scores of every curve, f64[K, N] or, the same on every row, f64[K, 1]."""
+        n, count = len(weight_NC), len(self.groups)
+        size = 1 + count if self.shared else 2 * count
+        slot = lambda g: [0, 1 + g] if self.shared else [2 * g, 2 * g + 1]  # noqa: E731
+        normal, right = np.zeros((n, size, size)), np.zeros((n, size))
+        for i in range(len(self.curves)):
+            rows = slot(int(self.of[i]))
+            xw = self.x[i].T * self.weights[i]
+            b = xw @ y[i]
+            normal[:, rows[0], rows] += weight_NC[:, i, None] * (xw @ self.x[i])[0]
+            normal[:, rows[1], rows] += weight_NC[:, i, None] * (xw @ self.x[i])[1]
+            right[:, rows] += weight_NC[:, i, None] * np.broadcast_to(b, (2, n)).T
+        solution = (np.linalg.pinv(normal, rcond=1e-12, hermitian=True) @ right[..., None])[..., 0]
+        return np.stack([solution[:, slot(g)] for g in range(count)], axis=1)
+
+    def best(self) -> np.ndarray:
+        """(alpha, beta) f64[G, 2] on the data as they are."""
+        return self.solve(np.ones((1, len(self.curves))), [self.y(i) for i in range(len(self.curves))])[0]
+
+    def on(self, r: Resamples, seed: int = 0) -> np.ndarray:
+        """(alpha, beta) f64[N, G, 2] on every row of `resample(self.curves)`.
+
+        A curve without scores per prompt (a foreign CSV) gets Gaussian noise of its standard error on the bootstrap
+        rows instead, correlated exp(-|d - d'|) along the curve.
+        """
+        rng = np.random.default_rng(seed)
+        y = []
+        for i, c in enumerate(self.curves):
+            scores, table, error = self.y(i), getattr(c, f"{self.score}_KQ"), getattr(c, f"{self.score}_se")
+            if table is not None:
+                scores = table[self.keep[i]] @ r.share_NQ.T
+            elif error is not None:
+                d, error = c.d[self.keep[i]], error[self.keep[i]]
+                kernel = np.exp(-np.abs(d[:, None] - d[None])) * np.outer(error, error)
+                noise = np.linalg.cholesky(kernel + 1e-12 * np.eye(len(d))) @ rng.normal(size=(len(d), r.draws))
+                scores = np.repeat(scores, len(r.share_NQ), axis=1)
+                scores[:, 1 : 1 + r.draws] += noise
+            y.append(scores)
+        return self.solve(r.weight_NC, y)
 
 
-def bootstrap(
-    groups: Sequence[Group], form: str, shared_alpha: bool, draws: int, min_d: float = 0.0, seed: int = 0
-) -> np.ndarray:
-    """(alpha, beta) f64[draws, G, 2] refitted on resampled prompts and, inside each group, resampled RM seeds.
+def bootstrap(groups: Sequence[Group], form: str, shared_alpha: bool, draws: int, min_d: float = 0.0, seed: int = 0):
+    """((alpha, beta) f64[N, G, 2] on every resample, the Resamples) of one family of groups."""
+    family = Family(groups, form, shared_alpha, min_d)
+    r = resample(family.curves, draws, seed)
+    return family.on(r, seed), r
 
-    Prompts are resampled once per draw for all curves, which share them. A curve without per-prompt scores (a foreign
-    CSV) gets Gaussian noise of its gold_se instead, correlated exp(-|d - d'|) along the curve; never over n.
-    """
-    rng = np.random.default_rng(seed)
-    prompts = {c.gold_KQ.shape[1] for g in groups for c in g.curves if c.gold_KQ is not None}
-    if len(prompts) > 1:
-        raise CurveError(f"curves rest on {sorted(prompts)} prompts: the bootstrap over prompts needs the same ones")
-    q = prompts.pop() if prompts else 1
-    roots = {}
-    for g, members in enumerate(groups):
-        for m, c in enumerate(members.curves):
-            if c.gold_KQ is None and c.gold_se is not None:
-                kernel = np.exp(-np.abs(c.d[:, None] - c.d[None])) * np.outer(c.gold_se, c.gold_se)
-                roots[g, m] = np.linalg.cholesky(kernel + 1e-12 * np.eye(len(c.d)))
-    out = np.empty((draws, len(groups), 2))
-    for draw in range(draws):
-        share = rng.multinomial(q, np.full(q, 1 / q)) / q
-        gold, weight = [], []
-        for g, members in enumerate(groups):
-            # S - 1 of S seeds: the variance of their mean is then the squared standard error, not (S-1)/S of it.
-            size = len(members.curves)
-            weight.append(rng.multinomial(max(size - 1, 1), np.full(size, 1 / size)).astype(float))
-            row = []
-            for m, c in enumerate(members.curves):
-                if c.gold_KQ is not None:
-                    row.append(c.gold_KQ @ share)
-                elif (g, m) in roots:
-                    row.append(c.gold + roots[g, m] @ rng.normal(size=len(c.d)))
-                else:
-                    row.append(c.gold)
-            gold.append(row)
-        out[draw] = fit_groups(groups, form, shared_alpha, min_d, gold, weight)
-    return out
+
+def fit_groups(groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0) -> np.ndarray:
+    """(alpha, beta) f64[G, 2] of every group."""
+    return Family(groups, form, shared_alpha, min_d).best()
 
 
 def interval_source(members: Group) -> str:
@@ -199,110 +253,3 @@ def interval_source(members: Group) -> str:
     out += ["gold_se"] if any(c.gold_KQ is None and c.gold_se is not None for c in members.curves) else []
     out += [f"{len(members.curves)} seeds"] if len(members.curves) > 1 else []
     return " and ".join(out) or "nothing: one seed and no gold_se"
-
-
-def interval(samples: np.ndarray, level: float = 0.95) -> list[float]:
-    """Percentile interval [low, high] over the first axis; infinite samples count, NaN ones do not occur."""
-    return [
-        float(np.quantile(samples, (1 - level) / 2, method="nearest")),
-        float(np.quantile(samples, (1 + level) / 2, method="nearest")),
-    ]
-
-
-def against_log_size(params: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(slope per decade, intercept at 1 parameter) of values f64[..., G] on log10(params) f64[G], least squares."""
-    x = np.log10(np.asarray(params, np.float64))
-    centred = x - x.mean()
-    slope = (values * centred).sum(-1) / (centred**2).sum()
-    return slope, values.mean(-1) - slope * x.mean()
-
-
-def extrapolate(groups: Sequence[Group], form: str, min_d: float = 0.0) -> dict[str, float]:
-    """Fit `form` per group on the lower half of its KL range, score it on the rest: pooled held-out RMSE.
-
-    Groups with fewer than 3 points to fit are not scored; `scored` says how many were. `held_out_spread` is the root
-    mean square of the held-out gold around its own mean: what a constant would leave.
-    """
-    errors, spread = [], []
-    for members in groups:
-        d = np.concatenate([c.d for c in members.curves])
-        gold = np.concatenate([c.gold for c in members.curves])
-        cut = (d**2).max() / 2
-        low, high = (d**2 <= cut) & (d >= max(min_d, 1e-9)), d**2 > cut
-        if low.sum() < 3:
-            continue
-        fitted = fit_curve(d[low], gold[low], form)
-        errors.append(gold[high] - fitted(d[high]))
-        spread.append(gold[high] - gold[high].mean())
-    rms = lambda parts: float(np.mean(np.concatenate(parts) ** 2) ** 0.5) if parts else np.nan  # noqa: E731
-    return {"held_out_rmse": rms(errors), "held_out_spread": rms(spread), "scored": len(errors)}
-
-
-def summarise(
-    curves: Sequence[Curve], draws: int = 1000, level: float = 0.95, min_d_ppo: float = 0.3
-) -> dict[str, Any]:
-    """Everything that `coefficients.json` holds: per method, coefficients and peaks per group with intervals,
-    fit quality, trends against RM size, and the rival forms' extrapolation errors."""
-    out: dict[str, Any] = {}
-    for method in METHODS:
-        groups = group(curves, method)
-        if not groups:
-            continue
-        form, shared = FORM_OF[method], method == "ppo"
-        min_d = min_d_ppo if method == "ppo" else 0.0
-        best = fit_groups(groups, form, shared, min_d)
-        samples = bootstrap(groups, form, shared, draws, min_d)
-        free = fit_groups(groups, form, False, min_d)
-        rows_out = []
-        for g, members in enumerate(groups):
-            d = np.concatenate([c.d for c in members.curves])
-            gold = np.concatenate([c.gold for c in members.curves])
-            keep = d >= max(min_d, 1e-9)
-            own = fit_curve(d[keep], gold[keep], form) if keep.sum() >= 3 else None
-            fitted = Fit(form, float(best[g, 0]), float(best[g, 1]), np.nan, np.nan)
-            residual = gold[keep] - fitted(d[keep])
-            d_star, r_star = peak(form, *best[g])
-            d_draws, r_draws = peak(form, samples[:, g, 0], samples[:, g, 1])
-            grid = np.linspace(min_d, d.max(), 50)
-            bundle = samples[:, g] @ FORMS[form][0](grid, 0.0).T
-            low, high = np.quantile(bundle, [(1 - level) / 2, (1 + level) / 2], axis=0)
-            band = {
-                "kl": grid**2,
-                "fit": fitted(grid),
-                "low": low,
-                "high": high,
-            }
-            rows_out.append({
-                "group": members.label, "interval_from": interval_source(members),
-                "rm_params": members.params, "rm_comparisons": members.comparisons,
-                "seeds": len(members.curves), "points": int(keep.sum()),
-                "alpha": best[g, 0], "alpha_interval": interval(samples[:, g, 0], level),
-                "beta": best[g, 1], "beta_interval": interval(samples[:, g, 1], level),
-                "alpha_alone": free[g, 0], "beta_alone": free[g, 1], "r2_alone": own.r2 if own else np.nan,
-                "r2": float(1 - np.sum(residual**2) / np.sum((gold[keep] - gold[keep].mean()) ** 2)),
-                "rmse": float(np.mean(residual**2) ** 0.5),
-                "peak_kl": float(d_star**2), "peak_kl_interval": interval(d_draws**2, level),
-                "peak_gold": float(r_star), "peak_gold_interval": interval(r_draws, level),
-                "turns": bool(best[g, 1] > 0), "band": {n: values.round(5).tolist() for n, values in band.items()},
-                "measured_peak_gold": float(np.mean([c.gold.max() for c in members.curves])),
-                "measured_peak_kl": float(np.mean([c.kl[c.gold.argmax()] for c in members.curves])),
-            })  # fmt: skip
-        trends = {}
-        params = np.array([members.params for members in groups])
-        if len(set(params.tolist())) >= 3 and (params > 0).all():
-            for i, name in enumerate(("alpha", "beta")):
-                if name == "alpha" and shared:
-                    continue  # one alpha for all sizes has no trend to measure
-                slope, intercept = against_log_size(params, best[:, i])
-                slopes, _ = against_log_size(params, samples[:, :, i])
-                trends[name] = {
-                    "per_decade": float(slope),
-                    "interval": interval(slopes, level),
-                    "at_1": float(intercept),
-                }
-        rivals = {name: extrapolate(groups, name, min_d) for name in FORMS}
-        out[method] = {
-            "form": form, "shared_alpha": shared, "min_d": min_d, "level": level, "bootstrap": draws,
-            "groups": rows_out, "trends": trends, "extrapolation": rivals,
-        }  # fmt: skip
-    return out

@@ -136,27 +136,27 @@ def list_stages(args: Sequence[str]) -> None:
 
 def fit_file(args: Sequence[str]) -> None:
     options = parse(FitOptions, args, "rmo fit")
-    from rmo import fit, plots
+    from rmo import plots, summary
     from rmo.files import read_csv, write_json, write_text
 
     curves = from_rows(read_csv(options.curves), str(options.curves))
     out = options.out or options.curves.with_suffix("").with_name(options.curves.stem + "_fit")
-    summary = fit.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)
+    fitted = summary.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)
 
     def between(row: dict[str, Any], name: str) -> str:
         return "{:.3f} [{:.3f}, {:.3f}]".format(row[name], *row[name + "_interval"])
 
-    for method, part in summary.items():
+    for method, part in fitted.items():
         print(f"{method}: R = {part['form']}" + (", one a for all" if part["shared_alpha"] else ""))
         for g in part["groups"]:
             top = "never turns (b <= 0)"
             if g["turns"]:
                 top = f"peak {between(g, 'peak_gold')} at KL {between(g, 'peak_kl')}"
-            fitted = f"a {between(g, 'alpha')}, b {between(g, 'beta')}, R² {g['r2']:.3f}, {top}"
-            print(f"  {g['group']}: {fitted}; intervals from {g['interval_from']}")
-    write_json(out / "coefficients.json", summary)
-    for method in summary:
-        write_text(out / f"{method}.svg", plots.svg(plots.curves(curves, summary, method)))
+            numbers = f"a {between(g, 'alpha')}, b {between(g, 'beta')}, R² {g['r2']:.3f}, {top}"
+            print(f"  {g['group']}: {numbers}; intervals from {g['interval_from']}")
+    write_json(out / "coefficients.json", fitted)
+    for method in fitted:
+        write_text(out / f"{method}.svg", plots.svg(plots.curves(curves, fitted, method)))
     print(out)
 
 

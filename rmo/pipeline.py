@@ -180,7 +180,8 @@ def publish(run: Run) -> None:
         return
     write_json(run.root / "experiment.json", config.to_json(run.experiment))
     write_json(run.root / "stages.json", status(run))
-    sources = [run.path("fits") / name for name in ("curves.csv", "coefficients.json", "gold.json")]
+    sources = [*run.path("fits").glob("*.csv"), *run.path("fits").glob("*.json")]
+    sources = [source for source in sources if source.name != "cost.json"]
     if run.done("report"):
         sources += [run.path("report") / "report.html", *(run.path("report") / "figures").glob("*.svg")]
     for source in sources:

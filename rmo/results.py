@@ -1,14 +1,16 @@
 """What a run's files say, as tables: curves, reward models, judgements along the path, PPO's health. Ends in `fits`."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rmo import audit, fit
+from rmo import audit, claims, judge, summary
 from rmo.curve import COLUMNS, Curve, from_prompts, to_rows
-from rmo.files import read_json, read_npz, write_csv, write_json
+from rmo.evidence import Evidence
+from rmo.files import Log, read_json, read_npz, write_csv, write_json
 from rmo.run import Run, stage_name
 
 KEYS = ["method", "rm_params", "rm_comparisons", "variant", "policy_params", "kl_coef", "seed"]
@@ -53,7 +55,8 @@ def load_curves(run: Run) -> list[Curve]:
         start = {n: base[n][place, :1] for n in ("proxy", "gold")}
         if name.startswith("bon/"):
             tables = [arrays[n][m] - start[n] for n in ("proxy", "gold")]
-            out.append(from_prompts("bon", arrays["n"], arrays["kl"], *tables, **meta))
+            curve = from_prompts("bon", arrays["n"], arrays["kl"], *tables, **meta)
+            out.append(dataclasses.replace(curve, kl_given=arrays["kl_given"][m].mean(-1)))
         else:
             keep = arrays["fresh"][:, m]
             tables = [arrays[n][keep, m].astype(np.float64) - start[n] for n in ("proxy", "gold")]
@@ -115,31 +118,57 @@ def ppo_health(run: Run) -> list[dict[str, Any]]:
 
 
 def policies(run: Run) -> list[dict[str, Any]]:
-    """Where each initial policy starts, in gold standard deviations of the main one, paired over prompts."""
-    e, calibration, out, first = run.experiment, run.gold_calibration(), [], None
+    """Each initial policy: its size, held-out loss, and mean gold per prompt in standard deviations of the main one."""
+    e, calibration, out = run.experiment, run.gold_calibration(), []
     for policy in range(len(e.policies)):
         draws = run.path(stage_name("samples", policy, e)) / "draws"
-        gold_Q = np.array([
-            calibration(read_npz(draws / f"{q:05d}.npz")["gold"].astype(np.float64)).mean() for q in range(e.bon.prompts)
-        ])  # fmt: skip
-        first = gold_Q if first is None else first
-        gap = gold_Q - first
+        pools = [read_npz(draws / f"{q:05d}.npz")["gold"].astype(np.float64) for q in range(e.bon.prompts)]
         info = read_json(run.path(stage_name("sft", policy, e)) / "info.json")
         out.append({
             "policy_params": info["params"]["non_embedding"], "held_out_loss": info["held_out_loss"],
-            "start": float(gap.mean()), "start_se": float(gap.std(ddof=1) / len(gap) ** 0.5),
+            "gold_per_prompt": [float(calibration(pool).mean()) for pool in pools],
         })  # fmt: skip
     return out
 
 
 def fits(run: Run, out: Path) -> None:
-    """curves.csv, coefficients.json, gold.json (gold against the annotator, along the paths too), and the tables."""
+    """Everything computed from the run as small files: curves.csv, coefficients.json, claims.json, and the tables."""
     f = run.experiment.fits
-    curves = load_curves(run)
+    curves, rms, starts = load_curves(run), reward_models(run), policies(run)
     write_csv(out / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
-    write_csv(out / "reward_models.csv", RM_COLUMNS, reward_models(run))
+    write_csv(out / "reward_models.csv", RM_COLUMNS, rms)
     write_csv(out / "paths.csv", PATH_COLUMNS, paths(run))
     write_csv(out / "ppo.csv", PPO_COLUMNS, ppo_health(run))
-    write_csv(out / "policies.csv", ["policy_params", "held_out_loss", "start", "start_se"], policies(run))
-    write_json(out / "coefficients.json", fit.summarise(curves, f.bootstrap, f.level, f.min_d_ppo))
+    write_json(out / "policies.json", starts)
+    write_json(out / "nested.json", nested(run))
+    write_json(out / "coefficients.json", summary.summarise(curves, f.bootstrap, f.level, f.min_d_ppo))
+    gold = {row["policy_params"]: np.array(row["gold_per_prompt"]) for row in starts}
+    evidence = Evidence(curves, rms, gold, f.bootstrap, min_d_ppo=f.min_d_ppo)
+    log = Log(out, "claims", len(claims.CLAIMS), "claim")
+    verdicts = []
+    for c in claims.CLAIMS:
+        verdicts.append(judge.judge_one(c, evidence, f.level))
+        log.bar.update(1)
+    log.close()
+    write_json(out / "claims.json", verdicts)
     write_json(out / "gold.json", audit.audit(run))
+
+
+def nested(run: Run, prompts: int = 6) -> list[dict[str, Any]]:
+    """Paper Table 2: for the first prompts, the best of the first n draws at growing n against each RM's first seed."""
+    out = []
+    for name in run.stages:
+        if not name.startswith("bon/"):
+            continue
+        info, arrays = read_json(run.path(name) / "info.json"), read_npz(run.path(name) / "curve.npz")
+        if run.experiment.proxies.sweeps[0].name not in name or info["members"][0]["variant"]:
+            continue
+        for q in range(min(prompts, run.experiment.bon.prompts)):
+            for j, n in enumerate(arrays["nested_n"]):
+                out.append({
+                    "rm": name.removeprefix("bon/"), "rm_params": info["params"]["non_embedding"],
+                    "policy_params": info["policy"]["non_embedding"], "prompt": q, "n": int(n),
+                    "draw": int(arrays["nested"][0, j, q]), "proxy": float(arrays["nested_proxy"][0, j, q]),
+                    "gold": float(arrays["nested_gold"][0, j, q]),
+                })  # fmt: skip
+    return out

@@ -21,7 +21,7 @@ class Stage:
     """One instance of a stage: what makes it, the config it depends on, what comes before it."""
 
     name: str
-    make: Callable[["Run", Path], None]
+    make: Callable[..., None]
     depends: tuple[Any, ...]
     upstream: tuple["Stage", ...] = ()
 

@@ -4,7 +4,6 @@ Read them top to bottom: this is the whole experiment. `pipeline.plan` says how 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,13 @@ import numpy as np
 
 from rmo import audit, bon, config, data, losses, metrics, models, ppo, reward
 from rmo.checks import STOPPING
-from rmo.files import SCRATCH, Checkpoints, Log, read_json, read_npz, save_params, write_json, write_npz
+from rmo.files import SCRATCH, Checkpoints, Log, parts, read_json, read_npz, save_params, write_json, write_npz
 from rmo.run import Run, stage_name
 from rmo.sample import join, response_logits, sample, sample_n
 from rmo.train import Member, train
 from rmo.world import EOS, Texts, concatenate
 
 PAIRS = 8  # pairs of winners per prompt and n on which an RM is judged along the path
-
-
-def parts(
-    directory: Path, count: int, make: Callable[[int], dict[str, np.ndarray]], log: Log
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was."""
-    log.resume(0)
-    for i in range(count):
-        file = directory / f"{i:05d}.npz"
-        if not file.exists():
-            write_npz(file, **make(i))
-        log.bar.update(i + 1 - log.bar.n)
-        yield read_npz(file)
-    log.close()
 
 
 # The stages.
@@ -210,7 +195,7 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
 
     def loss(params, batch, m: Member, step):
         dropout = (m.dropout, jax.random.fold_in(m.key, step)) if noisy else None
-        scores = scores_of(params, *batch, dropout)
+        scores = scores_of(params, batch[0], batch[1], dropout)
         return losses.preference(scores, m.smoothing), {"accuracy": jnp.mean(scores[:, 0] > scores[:, 1])}
 
     used, steps, orders, labels = [], [], [], []
@@ -238,7 +223,7 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
     validate = None
     if any(recipe.stop_early for recipe in sweep.recipes):
         watched = rows.tokens[-STOPPING:], rows.mask[-STOPPING:]  # recipes that stop early train on none of these
-        validate = lambda params: losses.preference(scores_of(params, *watched))  # noqa: E731
+        validate = lambda params: losses.preference(scores_of(params, watched[0], watched[1]))  # noqa: E731
     keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
     params = train(
         lambda: jax.vmap(partial(models.init, rm))(keys), loss, batch_at, max(steps),
@@ -313,7 +298,8 @@ def best_of_n(
         member = {
             "proxy": proxy_KQ, "gold": gold_KQ, "kl_given": bon.expectation(proxy_QN, tight_KQN, ns), **judged,
             "winner": pairs_KQD[..., 0], "nested": first,
-            "nested_proxy": np.take_along_axis(proxy_QN.T, first, 0), "nested_gold": np.take_along_axis(gold_QN.T, first, 0),
+            "nested_proxy": np.take_along_axis(proxy_QN.T, first, 0),
+            "nested_gold": np.take_along_axis(gold_QN.T, first, 0),
         }  # fmt: skip
         for key, value in member.items():
             out_members.setdefault(key, []).append(value)

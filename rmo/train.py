@@ -117,7 +117,7 @@ def train(
     best = None
     if validate is not None and members is not None:
         best = (jnp.full(members.steps.shape, jnp.inf), jax.tree.map(jnp.copy, state.params))
-        every_step = np.maximum(np.asarray(members.steps) // validations, 1)
+    due_at = due_steps(members, validations) if best is not None else lambda step: np.zeros(1, bool)
     pack = lambda: {"state": state} if best is None else {"state": state, "best": best}  # noqa: E731
     restored, start = checkpoints.restore(pack())
     state, best = restored["state"], restored.get("best")
@@ -127,11 +127,8 @@ def train(
     pending = None
     for step in range(start, steps):
         state, metrics = step_fn(state, sharding.put_batch(batch_at(step), mesh, axis=int(members is not None)))
-        if best is not None:
-            due = ((step + 1) % every_step == 0) | (step + 1 == np.asarray(members.steps))
-            due &= np.asarray(members.stop_early) & (step < np.asarray(members.steps))
-            if due.any():
-                best = keep_fn(best, state.params, due)
+        if best is not None and (due := due_at(step)).any():
+            best = keep_fn(best, state.params, due)
         if pending is not None:  # the previous step's numbers, now that this one is dispatched
             log.write(*pending)
         pending = (step, metrics)
@@ -142,7 +139,17 @@ def train(
     if pending is not None:
         log.write(*pending)
     log.close()
-    return state.params if best is None else where_member(members.stop_early, best[1], state.params)
+    if best is None or members is None:
+        return state.params
+    return where_member(members.stop_early, best[1], state.params)
+
+
+def due_steps(members: Member | None, validations: int) -> Callable[[int], np.ndarray]:
+    """step -> which members are to be validated after it, bool[M]."""
+    assert members is not None
+    steps, early = np.asarray(members.steps), np.asarray(members.stop_early)
+    every = np.maximum(steps // validations, 1)
+    return lambda step: early & (step < steps) & (((step + 1) % every == 0) | (step + 1 == steps))
 
 
 def where_member(choice_M: jax.Array, yes: Params, no: Params) -> Params:

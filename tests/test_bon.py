@@ -91,3 +91,23 @@ def test_winners_follow_the_law():
     drawn = bon.winners(proxy, 4, rng, 40_000)
     frequency = np.bincount(drawn, minlength=10)[np.argsort(proxy)] / 40_000
     np.testing.assert_allclose(frequency, bon.weights(4, 10), atol=0.012)
+
+
+def test_expectation_of_a_table_per_n():
+    """With the same table at every n it is the estimator itself."""
+    rng = np.random.default_rng(4)
+    proxy, gold = rng.normal(size=(2, 3, 40))
+    ns = np.array([1, 4, 16])
+    got = bon.expectation(proxy, [gold] * 3, ns)
+    np.testing.assert_allclose(got, bon.best_of_n(proxy, gold, ns)[1])
+    np.testing.assert_allclose(
+        bon.expectation(proxy, [np.full((3, 40), n) for n in ns], ns), np.repeat(ns[:, None], 3, 1)
+    )
+
+
+def test_nested_winners_only_change_for_the_better():
+    proxy = np.random.default_rng(5).normal(size=300)
+    chosen = bon.nested(proxy, np.array([1, 3, 10, 300]))
+    assert chosen[0] == 0
+    assert chosen[-1] == proxy.argmax()
+    assert (np.diff(proxy[chosen]) >= 0).all()

@@ -18,6 +18,10 @@ def change(**parts):
     )
 
 
+def sweep(comparisons, **recipe):
+    return config.Sweep(recipes=(config.Recipe(comparisons, **recipe),))
+
+
 def test_shipped_configs_are_sound():
     for path in (ROOT / "configs").glob("*.py"):
         experiment = checks.load(path)
@@ -33,11 +37,22 @@ def test_shipped_configs_are_sound():
         ({"policy": {"heads": 4, "kv_heads": 3}}, "kv_heads is 3"),
         ({"policy": {"width": 12, "heads": 4}}, "even head size"),
         ({"bon": {"max_n": 5000}}, "larger than the 4096 draws"),
-        ({"proxies": {"comparisons": ()}}, "a proxy needs comparisons"),
-        ({"proxies": {"comparisons": (10**6,)}}, "36000 training comparisons"),
+        ({"proxies": {"sweeps": (config.Sweep(recipes=()),)}}, "a proxy needs comparisons"),
+        ({"proxies": {"sweeps": (sweep(10**6),)}}, "36000 training comparisons"),
+        ({"proxies": {"sweeps": (sweep(2000, prompts=300),)}}, "recipes.0.prompts is 300"),
+        ({"proxies": {"sweeps": (sweep(9000, prompts=1000),)}}, "leave at most 4"),
+        ({"proxies": {"sweeps": (sweep(2000, flip=0.5),)}}, r"recipes.0.flip is 0.5: it must lie in \[0, 0.5\)"),
+        ({"proxies": {"sweeps": (sweep(36_000, stop_early=True),)}}, "stop_early needs 1000 training comparisons"),
+        ({"proxies": {"sweeps": (sweep(2000), sweep(1000))}}, "two entries of one name: main, main"),
+        ({"proxies": {"sweeps": (config.Sweep(sizes=(3,)),)}}, "proxies.sizes holds indices 0 to 0"),
+        ({"proxies": {"sweeps": (config.Sweep(best_of_n=False),)}}, "the first is best-of-n's main one"),
+        ({"ppo": {"against": (config.Against(sweep="data"),)}}, "against.0.sweep is 'data': proxies.sweeps has main"),
+        ({"ppo": {"against": (config.Against(recipes=(1,)),)}}, "recipes of sweep main holds indices 0 to 0"),
+        ({"ppo": {"against": (config.Against(kl_coefs=(-1.0,)),)}}, "kl_coefs must be at least 0"),
+        ({"other_policies": (config.OtherPolicy(),)}, "a shape twice, or the main policy's"),
         ({"proxies": {"sizes": ()}}, "at least one proxy"),
         ({"ppo": {"minibatches": 3}}, "divide ppo.batch 256"),
-        ({"ppo": {"sizes": (4,)}}, "indices 0 to 0"),
+        ({"ppo": {"against": (config.Against(sizes=(4,)),)}}, "sweep main has sizes"),
         ({"ppo": {"kl_max": float("nan")}}, "must be finite"),
         ({"sft": {"epochs": 0}}, "sft.epochs is 0: it must be positive"),
         ({"comparisons": {"held_out": 1.0}}, "leave prompts on both sides"),
@@ -100,21 +115,24 @@ def test_every_field_can_be_overridden():
         "--world.optimum",
         "0.5",
         "2",
-        "--proxies.comparisons",
-        "100",
+        "--proxies.sweeps.0.recipes.0.comparisons",
         "200",
+        "--ppo.against.0.kl-coefs",
+        "0",
+        "0.1",
     ]
     got = main.parse(main.RunOptions, args, "rmo run", main.RunOptions(BASE)).experiment
     assert got.ppo.batch == 128
     assert got.proxies.sizes[0].width == 32
     assert got.world.optimum == (0.5, 2.0)
-    assert got.proxies.comparisons == (100, 200)
+    assert got.proxies.sweeps[0].recipes[0].comparisons == 200
+    assert got.ppo.against[0].kl_coefs == (0.0, 0.1)
 
 
 def test_plan_is_stale_exactly_downstream():
     """A changed field renames its stage and everything after it, and nothing else."""
     base = {name: stage.path for name, stage in pipeline.plan(BASE).items()}
-    proxy = "w16x1-c36000"
+    proxy = "w16x1-main"
 
     def changed(**parts):
         other = {name: stage.path for name, stage in pipeline.plan(change(**parts)).items()}
@@ -124,7 +142,9 @@ def test_plan_is_stale_exactly_downstream():
     assert changed(fits={"bootstrap": 7}) == {"fits", "report"}
     assert changed(ppo={"clip": 0.3}) == {f"ppo/{proxy}", "fits", "report"}
     assert changed(bon={"points": 9}) == {f"bon/{proxy}", f"ppo/{proxy}", "fits", "report"}
-    assert changed(proxies={"epochs": 2}) == {f"proxies/{proxy}", f"bon/{proxy}", f"ppo/{proxy}", "fits", "report"}
+    more = (config.Sweep(), config.Sweep("data", (config.Recipe(500),)))
+    assert changed(proxies={"sweeps": more}) == {"fits", "report"}  # a new sweep leaves the others as they are
+    assert changed(proxies={"batch": 32}) == {f"proxies/{proxy}", f"bon/{proxy}", f"ppo/{proxy}", "fits", "report"}
     assert changed(sft={"batch": 64}) == set(base)
     assert changed(seed=1) == set(base)
 
@@ -180,4 +200,4 @@ def test_help_teaches():
 def test_list_shows_every_stage():
     text = run_cli("list", "configs/smoke.py").stdout
     assert "missing" in text or "done" in text
-    assert "ppo/w8x1-c1024" in text
+    assert "ppo/w8x1-main" in text

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rmo import data
+from rmo import config, data
 from rmo.files import RunError
 
 
@@ -57,3 +57,15 @@ def test_tokenizer_is_real_and_reloads(tmp_path):
     assert tokenizer("bi ba be")["input_ids"] == [5, 3, 4]
     mask = np.array([False, True, True, True])
     assert data.decode(tokenizer, np.array([0, 1, 4, 2]), mask) == "<bos> be <eos>"
+
+
+def test_rows_of_a_recipe():
+    prompts = np.random.default_rng(0).permutation(np.repeat(np.arange(50), 8))
+    plain = data.chosen_rows(prompts, config.Recipe(100))
+    np.testing.assert_array_equal(plain, np.arange(100))
+    for few, each in ((10, 8), (40, 2)):
+        rows = data.chosen_rows(prompts, config.Recipe(80, prompts=few))
+        names, counts = np.unique(prompts[rows], return_counts=True)
+        assert len(names) == few
+        assert (counts == each).all()
+        assert len(set(rows.tolist())) == 80

@@ -7,12 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["config", "checks", "metrics", "losses", "curve", "fit", "bon", "models", "sharding", "files", "sample", "train", "reward", "data",
-         "world", "run", "ppo", "audit", "results", "plots", "report", "stages", "pipeline", "main"]  # fmt: skip
-PURE = {"metrics", "losses", "curve", "fit", "bon"}  # arrays and numbers in, never a config
+ORDER = ["config", "checks", "metrics", "losses", "curve", "resample", "fit", "summary", "bon", "models", "sharding", "files", "sample", "train", "reward", "data",
+         "world", "run", "ppo", "audit", "evidence", "judge", "claims_rm", "claims_data",
+         "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
+         "beyond", "tables", "report", "stages", "pipeline", "main"]  # fmt: skip
+PURE = {"metrics", "losses", "curve", "resample", "fit", "summary", "bon"}  # arrays and numbers in, never a config
 OWNERS = {  # library -> modules that may import it
     "flax": {"models"}, "orbax": {"files"}, "wandb": {"files"}, "transformers": {"data", "hf"}, "tokenizers": {"data"},
-    "tensorflow_datasets": {"data"}, "tyro": {"main"}, "matplotlib": {"plots"}, "tqdm": {"files"},
+    "tensorflow_datasets": {"data"}, "tyro": {"main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"files"},
 }  # fmt: skip
 LAZY = {"orbax", "wandb", "transformers", "tokenizers", "tensorflow_datasets"}  # inside functions only
 FORBIDDEN_NAMES = {"pmap", "pjit", "PRNGKey", "xmap", "host_callback"}

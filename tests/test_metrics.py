@@ -90,3 +90,31 @@ def test_clipped_policy_by_hand():
 def test_clipped_value_uses_old_values():
     loss = losses.clipped_value(jnp.array([[2.0]]), jnp.array([[0.0]]), jnp.array([[2.0]]), jnp.ones((1, 1)), 0.2)
     assert float(loss) == pytest.approx(0.5 * 1.8**2)
+
+
+def test_kl_from_the_winners_probability():
+    """Beirami et al.: ten equally likely outputs, n = 64. The truth is the KL of a law in closed form, 2.294 nats; the
+    formula says 3.174, the estimate 2.295. With rare outputs it is the formula."""
+    outputs, n = 10, 64
+    law = np.diff((np.arange(outputs + 1) / outputs) ** n)
+    truth = np.sum(law * np.log(np.maximum(law, 1e-300) * outputs))
+    estimate = np.sum(law * metrics.kl_bon_given(np.full(outputs, np.log(1 / outputs)), n))
+    assert truth == pytest.approx(2.294, abs=1e-3)
+    assert estimate == pytest.approx(truth, abs=2e-3)
+    assert metrics.kl_bon(n) == pytest.approx(3.174, abs=1e-3)
+    for count in (1, 2, 1000):
+        np.testing.assert_allclose(
+            metrics.kl_bon_given(np.array([-40.0, -200.0]), count), metrics.kl_bon(count), atol=1e-9
+        )
+    assert metrics.kl_bon_given(np.array(0.0), 100) == pytest.approx(0, abs=1e-6)  # the only output: nothing is chosen
+
+
+def test_agreement_with_gold():
+    gap, gold = jnp.array([2.0, -1.0, 0.5, 0.0]), jnp.array([1.0, 3.0, 0.5, 1.0])
+    got = metrics.agreement(gap, gold)
+    np.testing.assert_allclose(got["accuracy"], [1, 0, 1, 0.5])
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    np.testing.assert_allclose(got["confidence"], sigmoid(np.array([2.0, 1.0, 0.5, 0.0])), rtol=1e-6)
+    np.testing.assert_allclose(got["support"][:3], sigmoid(np.array([1.0, -3.0, 0.5])), rtol=1e-6)
+    same = metrics.agreement(gold, gold)  # a perfect RM is accurate and calibrated
+    np.testing.assert_allclose(same["confidence"], same["support"])

@@ -54,7 +54,13 @@ def test_everything_is_there(smoke):
     assert {"policy samples", "best-of-n path", "PPO path"} < set(gold)
     assert gold["policy samples"]["gold_mean"] == pytest.approx(0, abs=0.1)  # centred on the initial policy
     page = (smoke / "report.html").read_text()
-    assert page.count("<svg") == len(list((smoke / "figures").glob("*.svg"))) == 6
+    drawn = {path.stem for path in (smoke / "figures").glob("*.svg")}
+    assert page.count("<svg") == len(drawn)
+    assert {"fig1a", "fig1b", "fig2", "fig3a", "fig8", "fig11", "fig16", "fig26b", "beirami", "rival_forms"} < drawn
+    assert "No analogue in this run: no KL penalties." in page  # figure 9: one line says why
+    claims = read_json(smoke / "claims.json")
+    assert {c["verdict"] for c in claims} == {"undecided"}  # two RM seeds decide nothing
+    assert all(c["why"] for c in claims)
     assert "http-equiv" not in page
     assert "src=" not in page.replace("&", "")  # self-contained
     assert "&lt;eos&gt;" in page  # decoded text is shown
@@ -155,11 +161,7 @@ def test_stale_is_detected(smoke):
     states = {row["stage"]: row["state"] for row in pipeline.status(pipeline.open_run(other, smoke))}
     assert states["sft"] == states["samples"] == states["comparisons"] == "done"
     assert (
-        states["proxies/w8x1-c1024"]
-        == states["bon/w8x1-c1024"]
-        == states["ppo/w8x1-c1024"]
-        == states["fits"]
-        == "stale"
+        states["proxies/w8x1-main"] == states["bon/w8x1-main"] == states["ppo/w8x1-main"] == states["fits"] == "stale"
     )
 
 
@@ -218,8 +220,8 @@ def test_random_teacher_and_sharded_run(tmp_path):
     e = dataclasses.replace(SMOKE, gold=dataclasses.replace(SMOKE.gold, kind="random"))
     run = pipeline.open_run(e, tmp_path / "smoke", sharding.make_mesh())
     assert jax.device_count() == 8
-    pipeline.execute(run, ("sft", "gold", "samples", "comparisons", "proxies/w8x1-c1024", "bon/w8x1-c1024"))
-    curve = read_npz(run.path("bon/w8x1-c1024") / "curve.npz")
+    pipeline.execute(run, ("sft", "gold", "samples", "comparisons", "proxies/w8x1-main", "bon/w8x1-main"))
+    curve = read_npz(run.path("bon/w8x1-main") / "curve.npz")
     assert (np.diff(curve["proxy"].mean(-1), axis=1) > 0).all()
     assert curve["gold"].mean(-1)[:, -1].min() > 0.3
 

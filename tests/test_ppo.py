@@ -16,7 +16,7 @@ CONSTANT = config.Optimizer(lr=3e-3, schedule="constant")
 
 def make(size=2, **changes):
     """(setup, frozen, members, critics) of a small problem with random networks."""
-    c = config.PPO(batch=32, minibatches=2, epochs=2, prompts=16, kl_max=1.0, max_steps=30, d_step=0.25, read_draws=4,
+    c = config.PPO(batch=32, minibatches=2, epochs=2, prompts=16, kl_max=1.0, max_steps=30, d_step=0.25, read_draws=4, patience=10,
                    policy_optimizer=CONSTANT, critic_optimizer=CONSTANT)  # fmt: skip
     c = c.__class__(**{**c.__dict__, **changes})
     lm, rm = models.LanguageModel(SHAPE, V, P + R), models.RewardModel(SHAPE, V, P + R)
@@ -29,7 +29,7 @@ def make(size=2, **changes):
     proxies = jax.vmap(partial(models.init, rm))(jax.random.split(jax.random.key(2), size))
     members = ppo.Member(
         proxies, reward.Calibration(jnp.zeros(size), jnp.ones(size)),
-        jax.random.split(jax.random.key(4), size), jnp.full(size, c.kl_coef),
+        jax.random.split(jax.random.key(4), size), jnp.zeros(size),
     )  # fmt: skip
     critics = jax.vmap(partial(models.init, rm))(jax.random.split(jax.random.key(5), size))
     return ppo.Setup(lm, rm, rm, rm, c, R, EOS), frozen, members, critics
@@ -42,7 +42,11 @@ def first(tree):
 def start(s, frozen, critic):
     policy_tx, critic_tx = s.optimizers
     return ppo.PPOState(
-        jnp.int32(0), jnp.float32(0), init_state(frozen.reference, policy_tx), init_state(critic, critic_tx)
+        jnp.int32(0),
+        jnp.float32(0),
+        jnp.float32(s.c.d_step),
+        init_state(frozen.reference, policy_tx),
+        init_state(critic, critic_tx),
     )
 
 
@@ -130,8 +134,9 @@ def test_learning_rate_zero_changes_nothing():
     s, frozen, members, critics = make(policy_optimizer=still, critic_optimizer=still)
     states = jax.vmap(partial(start, s, frozen))(critics)
     before = ppo.read(s, frozen, members, states)
-    after_states, _ = ppo.advance(s, frozen, members, states, jnp.float32(9.0))
-    assert (np.asarray(after_states.iteration) == s.c.max_steps).all()
+    after_states, _ = ppo.advance(s, frozen, members, states)
+    assert (np.asarray(after_states.iteration) == s.c.patience).all()  # KL stands still: only patience ends the wait
+    np.testing.assert_array_equal(after_states.target, states.target)
     after = ppo.read(s, frozen, members, after_states)
     for name in ("kl", "kl_k1", "kl_k3", "proxy", "gold", "length"):
         np.testing.assert_allclose(before[name], after[name], atol=1e-5)
@@ -141,15 +146,40 @@ def test_learning_rate_zero_changes_nothing():
 def test_vmapped_members_equal_single_runs():
     s, frozen, members, critics = make()
     states = jax.vmap(partial(start, s, frozen))(critics)
-    together, _ = ppo.advance(s, frozen, members, states, jnp.float32(0.3))
+    states = states._replace(target=jnp.full(2, 0.3))
+    together, _ = ppo.advance(s, frozen, members, states)
     for m in range(2):
         pick = partial(jax.tree.map, lambda x, m=m: x[m : m + 1])
-        alone, _ = ppo.advance(s, frozen, pick(members), pick(states), jnp.float32(0.3))
+        alone, _ = ppo.advance(s, frozen, pick(members), pick(states))
         assert int(alone.iteration[0]) == int(together.iteration[m])
         for a, b in zip(
             jax.tree.leaves(alone.policy.params), jax.tree.leaves(pick(together).policy.params), strict=True
         ):
             np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_reads_lie_on_a_grid_and_members_take_their_own(tmp_path, mesh):
+    """Penalties are members of one program: the unpenalised equals its run alone, the heavy one stays behind."""
+    s, frozen, members, critics = make(d_step=0.2, max_steps=40, policy_optimizer=config.Optimizer(lr=6e-3))
+    same = jax.tree.map(lambda x: x[jnp.array([0, 0])], members)
+    same = same._replace(kl_coef=jnp.array([0.0, 5.0]))
+    critics = jax.tree.map(lambda x: x[jnp.array([0, 0])], critics)
+    go = lambda where, m, c: ppo.train_ppo(
+        s, frozen, m, c, mesh, Checkpoints(tmp_path / where), Log(tmp_path / where, "ppo", s.reads, "read")
+    )
+    both, _ = go("both", same, critics)
+    cut = partial(jax.tree.map, lambda x: x[:1])
+    alone, _ = go("alone", cut(same), cut(critics))
+    fresh = np.concatenate([[True], np.diff(both["iteration"][:, 0]) > 0])
+    np.testing.assert_array_equal(both["iteration"][fresh, 0], alone["iteration"][:, 0])
+    np.testing.assert_allclose(both["read"]["kl"][fresh, 0], alone["read"]["kl"][:, 0], atol=5e-3)
+    kl = both["read"]["kl"].mean(-1)
+    assert kl[-1, 0] > 1.5 * kl[-1, 1]
+    assert both["iteration"][-1, 1] == 40
+    assert len(kl) <= s.reads
+    assert (np.diff(both["iteration"], axis=0) <= s.c.patience).all()
+    for name in ("accuracy", "confidence", "support"):
+        assert ((both["read"][name] >= 0) & (both["read"][name] <= 1)).all()
 
 
 class Kill(BaseException):
@@ -160,7 +190,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, mesh, monkeypatch):
     s, frozen, members, critics = make()
 
     def go(where):
-        log = Log(tmp_path / where, "ppo", len(s.targets), "read")
+        log = Log(tmp_path / where, "ppo", s.reads, "read")
         return ppo.train_ppo(s, frozen, members, critics, mesh, Checkpoints(tmp_path / where), log, every=2)
 
     whole, states = go("whole")
@@ -192,7 +222,7 @@ def test_bandit_converges_to_the_exponential_tilt():
     The proxy is a RewardModel, so its reward of every token can be tabulated; beta = 0.5.
     """
     lm, rm = models.LanguageModel(SHAPE, V, P + 1), models.RewardModel(SHAPE, V, P + 1)
-    c = config.PPO(batch=512, minibatches=1, epochs=1, prompts=1, kl_coef=0.5, max_steps=250, kl_max=100.0, lam=1.0,
+    c = config.PPO(batch=512, minibatches=1, epochs=1, prompts=1, max_steps=250, patience=250, kl_max=100.0, lam=1.0,
                    policy_optimizer=config.Optimizer(lr=1e-2, schedule="linear"), critic_optimizer=CONSTANT, read_draws=4)  # fmt: skip
     reference, proxy = models.init(lm, jax.random.key(0)), models.init(rm, jax.random.key(1))
     prompt, mask = jnp.full((1, P), 5), jnp.ones((1, P), bool)
@@ -203,7 +233,7 @@ def test_bandit_converges_to_the_exponential_tilt():
     s = ppo.Setup(lm, rm, rm, rm, c, 1, EOS)
     grow = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
     state = start(s, frozen, models.init(rm, jax.random.key(3)))
-    states, _ = ppo.advance(s, frozen, grow(member), grow(state), jnp.float32(99.0))
+    states, _ = ppo.advance(s, frozen, grow(member), grow(state._replace(target=jnp.float32(9))))
     logits, _ = lm.apply({"params": reference}, prompt, mask, (), slice(-1, None))
     learned, _ = lm.apply({"params": first(states).policy.params}, prompt, mask, (), slice(-1, None))
     optimum = jax.nn.softmax(jax.nn.log_softmax(logits[0, 0]) + rewards / 0.5)

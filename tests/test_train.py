@@ -10,7 +10,7 @@ import pytest
 from rmo import config, data, losses, models, reward, sharding
 from rmo.files import Checkpoints, Log, RunError, load_params, read_json, save_params, write_json
 from rmo.sample import sample
-from rmo.train import init_state, make_optimizer, train, update
+from rmo.train import Member, init_state, make_optimizer, train, update
 
 V, T, C = 24, 12, 256
 SHAPE = config.Model(width=32, layers=2, heads=4)
@@ -32,7 +32,24 @@ def rm_loss(params, pairs):
     return losses.preference(scores), {}
 
 
-PROBLEMS = {"sft": (LM, lm_loss, PAIRS[:, 0], False), "rm": (RM, rm_loss, PAIRS, True)}
+def members_of(steps, **settings):
+    """Plain members that make `steps` each; `settings` are lists of what is not plain."""
+    m = len(steps)
+    column = lambda name, value, dtype: jnp.asarray(settings.get(name, [value] * m), dtype)
+    return Member(
+        jnp.asarray(steps, jnp.int32), jax.random.split(jax.random.key(9), m), column("weight_decay", 0.0, jnp.float32),
+        column("dropout", 0.0, jnp.float32), column("smoothing", 0.0, jnp.float32), column("stop_early", False, bool),
+    )  # fmt: skip
+
+
+def member_loss(params, pairs, member, step):
+    mask = jnp.ones((pairs.shape[0] * 2, T), bool)
+    dropout = (member.dropout, jax.random.fold_in(member.key, step))
+    scores = reward.score(RM, params, pairs.reshape(-1, T), mask, dropout).reshape(-1, 2)
+    return losses.preference(scores, member.smoothing), {}
+
+
+PROBLEMS = {"sft": (LM, lm_loss, PAIRS[:, 0], False), "rm": (RM, member_loss, PAIRS, True)}
 
 
 class Kill(BaseException):
@@ -52,7 +69,7 @@ def go(kind, where, mesh, die_at=None, steps=25):
     if members:
         fresh = lambda: jax.vmap(partial(models.init, module))(jax.random.split(jax.random.key(0), 2))
     return train(fresh, loss, batch_at, steps, config.Optimizer(lr=3e-3, warmup=3), mesh, Checkpoints(where),
-                 Log(where, kind, steps), members=members, every=7)  # fmt: skip
+                 Log(where, kind, steps), members_of([steps, steps]) if members else None, every=7)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", PROBLEMS)
@@ -99,7 +116,7 @@ def test_sharded_sampling_equals_unsharded(mesh):
 
 
 def test_members_are_independent(tmp_path, mesh):
-    """A vmapped member equals the same training alone."""
+    """A vmapped member equals the same training alone, and so do 1, 2 or 4 beside one another."""
     both = go("rm", tmp_path / "both", mesh)
     order = data.epochs(C, 16, (1,))
     keys = jax.random.split(jax.random.key(0), 2)
@@ -107,6 +124,70 @@ def test_members_are_independent(tmp_path, mesh):
                   mesh, Checkpoints(tmp_path / "alone"), Log(tmp_path / "alone", "rm", 25))  # fmt: skip
     for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a[1], b, atol=3e-4)
+
+
+def fit_members(where, mesh, steps, batches=PAIRS, validate=None, lr=3e-3, **settings):
+    """Members from one initialisation on the same batches, with the settings given."""
+    keys = jnp.stack([jax.random.key(0)] * len(steps))
+    order = data.epochs(C, 16, (3,))
+    return train(
+        lambda: jax.vmap(partial(models.init, RM))(keys), member_loss,
+        lambda step: np.stack([batches[order(step)]] * len(steps)), max(steps), config.Optimizer(lr=lr, warmup=2), mesh,
+        Checkpoints(where), Log(where, "rm", max(steps)), members_of(steps, **settings), validate, every=7,
+    )  # fmt: skip
+
+
+def member_of(params, m):
+    return jax.tree.map(lambda x: np.asarray(x[m]), params)
+
+
+def same(a, b, **tolerance):
+    return all(np.allclose(x, y, **tolerance) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_a_member_that_has_made_its_steps_rests(tmp_path, mesh):
+    """Padded by step masks, a shorter training ends exactly as it does alone, its schedule its own."""
+    together = fit_members(tmp_path / "together", mesh, [8, 20])
+    alone = fit_members(tmp_path / "alone", mesh, [8])
+    assert same(member_of(together, 0), member_of(alone, 0), atol=3e-5)
+    assert not same(member_of(together, 1), member_of(alone, 0), atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "value"), [("weight_decay", 30.0), ("dropout", 0.3), ("smoothing", 0.3)])
+def test_settings_belong_to_their_member(name, value, tmp_path, mesh):
+    plain = fit_members(tmp_path / "plain", mesh, [12, 12])
+    mixed = fit_members(tmp_path / "mixed", mesh, [12, 12], **{name: [0.0, value]})
+    assert same(member_of(plain, 0), member_of(mixed, 0), atol=3e-5)
+    assert not same(member_of(plain, 1), member_of(mixed, 1), atol=1e-3)
+
+
+def test_dropout_is_off_at_rate_zero_and_keeps_the_mean():
+    params, tokens = models.init(RM, jax.random.key(0)), jnp.asarray(TOKENS[:4, 0])
+    mask = jnp.ones(tokens.shape, bool)
+    still = models.values(RM, params, tokens, mask)
+    key = jax.random.key(1)
+    np.testing.assert_array_equal(still, models.values(RM, params, tokens, mask, dropout=(jnp.float32(0), key)))
+    noisy = [models.values(RM, params, tokens, mask, dropout=(jnp.float32(0.1), k)) for k in jax.random.split(key, 64)]
+    assert np.std(noisy, axis=0).min() > 1e-3
+    assert abs(np.mean(noisy) - np.mean(still)) < 0.2 * np.std(still)
+
+
+def test_early_stopping_keeps_the_best_and_survives_a_kill(tmp_path, mesh):
+    """Trained on reversed labels, the right ones get worse at once: stopped early, the first validation wins."""
+
+    def validate(params):
+        return rm_loss(params, PAIRS[:64])[0]
+
+    wrong = PAIRS[:, ::-1]
+    losses_at = []
+    for where, early in (("late", [False, False]), ("early", [True, False])):
+        params = fit_members(tmp_path / where, mesh, [40, 40], wrong, validate, stop_early=early)
+        losses_at.append([float(validate(member_of(params, m))) for m in (0, 1)])
+    (late, other), (early, untouched) = losses_at
+    assert early < late - 0.1
+    assert other == untouched == pytest.approx(late)
+    again = fit_members(tmp_path / "again", mesh, [40, 40], wrong, validate, stop_early=[True, False])
+    assert float(validate(member_of(again, 0))) == early
 
 
 def test_untrained_reward_model_is_at_chance():

@@ -1,0 +1,307 @@
+"""Tables and sentences of the report, as HTML."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmo import data, fit
+from rmo.curve import METHODS, Curve
+from rmo.files import read_json, read_npz
+from rmo.plots import METHOD_NAMES, size
+
+
+def table(head: list[str], rows: list[list[Any]], text: tuple[int, ...] = ()) -> str:
+    """HTML table; columns in `text` are prose."""
+    cell = lambda i, x: f"<td{' class=text' if i in text else ''}>{html.escape(number(x))}</td>"  # noqa: E731
+    lines = ["<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + "</tr>"]
+    lines += ["<tr>" + "".join(cell(i, x) for i, x in enumerate(row)) + "</tr>" for row in rows]
+    return "<table>" + "".join(lines) + "</table>"
+
+
+def number(x: Any) -> str:
+    """Three decimals for floats, separators for integers, [low, high] for intervals."""
+    if x is None:
+        return "∞"  # JSON has no infinity: a peak that is never reached
+    if isinstance(x, float):
+        return "∞" if np.isposinf(x) else "–" if np.isnan(x) else f"{x:,.3f}" if abs(x) < 1000 else f"{x:,.0f}"
+    if isinstance(x, int) and not isinstance(x, bool):
+        return f"{x:,}"
+    if isinstance(x, list):
+        return "[" + ", ".join(number(v) for v in x) + "]"
+    return str(x)
+
+
+def summary_sentence(curves: list[Curve]) -> str:
+    """What happened to the smallest and the largest proxy, in words computed from the curves."""
+    parts = []
+    for method in METHODS:
+        everything = fit.group(curves, method)
+        groups = fit.families(everything)[0] if everything else []
+        for place, group in [("smallest", groups[0]), ("largest", groups[-1])] if groups else []:
+            peaks = [
+                (c.kl[i := int(np.argmax(c.gold))], c.gold[i], c.gold[-1], c.kl[-1], c.proxy[-1]) for c in group.curves
+            ]
+            kl, top, last, end, proxy = np.mean(peaks, axis=0)
+            # Seeds share their prompts, so their paired errors are not averaged down.
+            errors = [c.fall_se[-1] for c in group.curves if c.fall_se is not None]
+            error = float(np.mean(errors)) if errors else np.inf
+            verdict = "fell" if top - last > 2 * error else "did not measurably fall"
+            fate = f"and {verdict}, to {last:.2f} at KL {end:.1f} (a difference of {last - top:+.2f} ± {error:.2f})"
+            parts.append(f"{METHOD_NAMES[method]} against the {place} proxy ({size(group.params)} parameters): gold "
+                         f"peaked at {top:.2f} at KL {kl:.1f} {fate}, while the proxy said {proxy:.2f}")  # fmt: skip
+    return (
+        "<p>"
+        + ".<br>".join(p[0].upper() + p[1:] for p in parts)
+        + ". Scores are gold standard deviations above the initial policy; means over RM seeds.</p>"
+    )
+
+
+def coefficient_table(part: dict[str, Any]) -> str:
+    """Coefficients, fit quality and peaks per group."""
+    head = [
+        "RM",
+        "seeds",
+        "α",
+        "interval",
+        "β",
+        "interval",
+        "R²",
+        "R² (α free)",
+        "peak gold (fit)",
+        "interval",
+        "at KL",
+        "interval",
+        "peak measured",
+        "at KL",
+    ]
+    rows = [
+        [g["group"], g["seeds"], g["alpha"], g["alpha_interval"], g["beta"], g["beta_interval"], g["r2"], g["r2_alone"],
+         g["peak_gold"], g["peak_gold_interval"], g["peak_kl"], g["peak_kl_interval"], g["measured_peak_gold"],
+         g["measured_peak_kl"]]
+        for g in part["groups"]
+    ]  # fmt: skip
+    left_out = f" Points with √KL below {part['min_d']:g} are left out of the fit." if part["min_d"] else ""
+    over = "; ".join(dict.fromkeys(g["interval_from"] for g in part["groups"]))
+    note = f"<p class=note>{part['level']:.0%} intervals: {part['bootstrap']:,} bootstrap draws over {over}.{left_out} "
+    note += "“Peak measured” is the mean over seeds of the highest point, so noise lifts it a little.</p>"
+    return table(head, rows) + note
+
+
+def trend_text(summary: dict[str, Any]) -> str:
+    """Slopes per decade of RM parameters."""
+    rows = [
+        [f"{'αβ'[name == 'beta']}, {METHOD_NAMES[method]}", trend["per_decade"], trend["interval"]]
+        for method, part in summary.items() for name, trend in part["trends"].items()
+    ]  # fmt: skip
+    return table(["coefficient", "change per decade of parameters", "interval"], rows) if rows else ""
+
+
+def rivals_table(part: dict[str, Any]) -> str:
+    """Rival forms by held-out error: fitted on the lower half of the KL range, scored on the upper."""
+    ranked = sorted(part["extrapolation"].items(), key=lambda item: item[1]["held_out_rmse"] or np.inf)
+    rows = [
+        [name + (" (the paper's)" if name == part["form"] else ""), x["held_out_rmse"], x.get("interval"),
+         x.get("mean_rank"), x.get("best_share"), x["held_out_spread"], x["scored"]]
+        for name, x in ranked
+    ]  # fmt: skip
+    note = "<p class=note>Extrapolation: each form fitted per RM on the lower half of its KL range, scored on the rest."
+    note += " Mean rank and how often a form is best are over resamples of prompts and seeds.</p>"
+    head = ["form", "held-out RMSE", "interval", "mean rank", "best", "spread of the held-out gold", "RMs"]
+    return table(head, rows) + note
+
+
+def laws_table(summary: dict[str, Any]) -> str:
+    """Laws of the coefficients against RM size, by leave-one-size-out error."""
+    rows = [
+        [f"{'αβ'[name == 'beta']}, {METHOD_NAMES[method]}", law, x["leave_one_out_rmse"], x["best_share"]]
+        for method, part in summary.items() for name, laws in part.get("laws", {}).items() for law, x in laws.items()
+    ]  # fmt: skip
+    head = ["coefficient", "law", "leave-one-size-out error", "best over resamples"]
+    return table(head, rows) if rows else ""
+
+
+def lower_end_table(part: dict[str, Any]) -> str:
+    """What the lower end of the RL fit's range does."""
+    rows = [
+        [row["min_d"], row["alpha"], min(row["beta"]), max(row["beta"]), row["held_out_rmse"]]
+        for row in part.get("lower_end", [])
+    ]
+    note = "<p class=note>The RL form has infinite slope at d = 0, so points with d = √KL below a limit are left out; "
+    note += f"the fits above use {part['min_d']:g}. What other limits give:</p>"
+    return note + table(["fitted from d", "α", "lowest β", "highest β", "held-out RMSE"], rows) if rows else ""
+
+
+def side(v: dict[str, float]) -> str:
+    """Where a mean lies against 0, two standard errors being the measure."""
+    low, high = v["gold_mean"] - 2 * v["gold_se"], v["gold_mean"] + 2 * v["gold_se"]
+    return "below" if high < 0 else "above" if low > 0 else "not measurably off"
+
+
+def gold_section(e: dict[str, Any], gold: dict[str, Any], where: dict[str, Path]) -> str:
+    """Gold is the truth by definition; here is how it relates to the annotator it learned from, and to broken text."""
+    info = read_json(where["gold"] / "info.json")
+    broken = {k: v for k, v in gold.items() if k.startswith(("garbled", "collapsed"))}
+    verdict = " ".join(
+        f"{k.capitalize()} text scores {v['gold_mean']:+.2f} ± {v['gold_se']:.2f}, "
+        f"{side(v)} the initial policy's mean of 0." for k, v in broken.items()
+    )  # fmt: skip
+    kind = (
+        "a network regressed on the world's annotator"
+        if e["gold"]["kind"] == "annotator"
+        else "a random teacher that never saw the annotator"
+    )
+    held = info["held_out_broad_text"]
+    text = (
+        f"<p>Gold is {kind} ({info['params']['non_embedding']:,} parameters without embeddings). On held-out broad text"
+        f" its rank correlation with the annotator is {held['rank_correlation']:.3f}. It is the truth of this run by "
+        f"definition. {verdict}</p>"
+    )
+    rows = [
+        [k, v["texts"], v["gold_mean"], v["gold_se"], v["rank_correlation"], v["annotator_mean"], v["length"]]
+        for k, v in gold.items()
+    ]
+    return text + table(
+        ["texts", "how many", "gold mean", "s.e.", "rank correlation with annotator", "annotator mean", "tokens"], rows
+    )
+
+
+def sample_tables(where: dict[str, Path], e: dict[str, Any], main: str, prompts_shown: int = 3) -> str:
+    """Decoded text for the smallest and the largest proxy: at n=1, at the gold peak and past it; the same along PPO."""
+    tokenizer = data.load_tokenizer(where["sft"] / "tokenizer")
+    prompts = read_npz(where["samples"] / "prompts.npz")
+    out = []
+    names = [name.removeprefix("bon/") for name in where if name.startswith("bon/") and name.endswith(f"-{main}")]
+    names.sort(key=lambda name: read_json(where[f"bon/{name}"] / "info.json")["params"]["non_embedding"])
+    for name in dict.fromkeys([names[0], names[-1]]):
+        rows = []
+        curve = read_npz(where[f"bon/{name}"] / "curve.npz")
+        gold_K = curve["gold"][0].mean(-1)
+        picks = {"n=1": 0, "peak": int(gold_K.argmax()), "end": len(gold_K) - 1}
+        for q in range(min(prompts_shown, len(prompts["tokens"]))):
+            draws = read_npz(where["samples"] / "draws" / f"{q:05d}.npz")
+            prompt = data.decode(tokenizer, prompts["tokens"][q], prompts["mask"][q])
+            for label, k in picks.items():
+                i = curve["winner"][0, k, q]
+                text = data.decode(tokenizer, draws["tokens"][i], draws["mask"][i])
+                rows.append([prompt, f"best of {curve['n'][k]} ({label})", float(curve["kl"][k]), text])
+            if f"ppo/{name}" in where:
+                run = read_npz(where[f"ppo/{name}"] / "curve.npz")
+                keep = np.flatnonzero(run["fresh"][:, 0])
+                gold = run["gold"][keep, 0].mean(-1)
+                for label, k in {"peak": keep[gold.argmax()], "end": keep[-1]}.items():
+                    text = data.decode(tokenizer, run["tokens"][k, 0, q], run["mask"][k, 0, q])
+                    step = f"PPO iteration {run['step'][k, 0]} ({label})"
+                    rows.append([prompt, step, float(run["kl"][k, 0].mean()), text])
+        head = ["prompt", "policy", "KL", "response"]
+        out.append(f"<h3>Proxy {html.escape(name)}</h3>" + table(head, rows, text=(0, 3)))
+    note = (
+        "<p class=note>One sample each, drawn, not picked. A text's own score says little: only averages are clean.</p>"
+    )
+    return "".join(out) + note
+
+
+def table_2(nested: list[dict[str, Any]], where: dict[str, Path], prompt: int = 0) -> str:
+    """The paper's Table 2: one prompt, the best of the first n draws at growing n, with both scores."""
+    sizes = sorted({row["rm_params"] for row in nested})
+    second = sizes[min(1, len(sizes) - 1)]
+    policy = nested[0]["policy_params"]
+    chosen = [r for r in nested if (r["rm_params"], r["prompt"], r["policy_params"]) == (second, prompt, policy)]
+    tokenizer = data.load_tokenizer(where["sft"] / "tokenizer")
+    prompts = read_npz(where["samples"] / "prompts.npz")
+    draws = read_npz(where["samples"] / "draws" / f"{prompt:05d}.npz")
+    rows = [
+        [r["n"], r["proxy"], r["gold"], data.decode(tokenizer, draws["tokens"][r["draw"]], draws["mask"][r["draw"]])]
+        for r in chosen
+    ]
+    text = html.escape(data.decode(tokenizer, prompts["tokens"][prompt], prompts["mask"][prompt]))
+    note = f"<p class=note>Prompt: <code>{text}</code>. Proxy of {size(second)} parameters, its first seed. The "
+    note += (
+        "paper's own (1.2B policy, 12M proxy): proxy -0.19 at n = 1, 0.23 at 10, 0.90 at 1,000, 0.95 at 30,000; gold "
+    )
+    note += "-0.52, 0.48, -0.34, 0.55. One prompt's gold is not clean, only averages are.</p>"
+    return note + table(["n", "proxy", "gold", "response"], rows, text=(3,))
+
+
+# The paper's Table 1 and, read from its Figures 1 and 3 by a third party, its coefficients (policy 1.2B, 90k pairs):
+# RM parameters -> alpha and beta of best-of-n, beta of RL. The paper prints no numbers; errors are about 0.003.
+PAPER = {
+    3e6: (0.490, 0.120, 0.175), 12e6: (0.513, 0.120, 0.167), 25e6: (0.558, 0.115, 0.152), 42e6: (0.548, 0.111, 0.146),
+    85e6: (0.599, 0.106, 0.137), 300e6: (0.633, 0.0995, 0.124), 680e6: (0.649, 0.098, 0.119),
+    1.2e9: (0.653, 0.0965, 0.122), 3e9: (0.662, 0.090, 0.118),
+}  # fmt: skip
+
+
+def paper_table(summary: dict[str, Any]) -> str:
+    """The paper's coefficients beside ours: ends of the range of sizes, and change per decade."""
+    x = np.log10(list(PAPER))
+    names = {("bon", "alpha"): 0, ("bon", "beta"): 1, ("ppo", "beta"): 2}
+    rows = []
+    for (method, name), column in names.items():
+        theirs = np.array([values[column] for values in PAPER.values()])
+        slope = float(np.polyfit(x, theirs, 1)[0])
+        trend = summary.get(method, {}).get("trends", {}).get(name)
+        label = f"{'αβ'[name == 'beta']}, {METHOD_NAMES[method]}"
+        if not trend:
+            rows.append([label, float(theirs[0]), float(theirs[-1]), slope, None, None, None, None])
+            continue
+        main = summary[method]["groups"][: summary[method]["main"]]
+        rows.append([label, float(theirs[0]), float(theirs[-1]), slope, main[0][name], main[-1][name],
+                     trend["per_decade"], trend["interval"]])  # fmt: skip
+    head = ["coefficient", "paper, 3M", "paper, 3B", "paper, per decade", "here, smallest RM", "here, largest RM",
+            "here, per decade", "interval"]  # fmt: skip
+    note = "<p class=note>The paper's values are read off its figures by a third party (it prints none).</p>"
+    return note + table(head, rows)
+
+
+def table_1(e: dict[str, Any]) -> str:
+    """The paper's Table 1 beside this run's."""
+    rm, rl = e["proxies"], e["ppo"]
+    rows = [
+        ["RM Adam learning rate", "1.67e-2 × GPT-3's", f"{rm['optimizer']['lr']:g} at width 16, × 16/width"],
+        ["RM batch size", "64", str(rm["batch"])],
+        ["RL Adam learning rate", "4e-3 × GPT-3's", f"{rl['policy_optimizer']['lr']:g}"],
+        ["RL batch size (episodes)", "256", str(rl["batch"])],
+        ["RL PPO clipping parameter", "0.2", f"{rl['clip']:g}"],
+        ["RL timesteps per rollout", "256", "1 (a timestep is a whole episode)"],
+        ["RL minibatches per epoch", "128", str(rl["minibatches"])],
+        ["RL GAE bootstrapping parameter", "0.95", f"{rl['lam']:g}"],
+    ]
+    return table(["hyper-parameter", "paper", "here"], rows, text=(1, 2))
+
+
+def claims_table(claims: list[dict[str, Any]], drawn: set[str]) -> str:
+    """Every claim with its verdict; figures that exist are linked."""
+
+    def region(low: float | None, high: float | None) -> str:
+        if low is None or high is None:
+            return f"above {low:.3g}" if high is None else f"below {high:.3g}"
+        return f"{low:g} to {high:g}"
+
+    lines = []
+    for c in claims:
+        link = f"<a href='#{c['figure']}'>{c['figure']}</a>" if c["figure"] in drawn else c["figure"]
+        why = f"<br><span class=note>{html.escape(c['why'])}</span>" if c["why"] else ""
+        cells = [
+            f"<td>{c['claim']}</td><td class=prose>{html.escape(c['text'])}<br><span class=note>"
+            f"{html.escape(c['measured'])}</span></td>",
+            f"<td>{number(c['statistic'] if c['statistic'] is not None else float('nan'))}</td>",
+            f"<td>{number(c['interval']) if c['interval'] else '–'}</td><td>{region(*c['threshold'])}</td>",
+            f"<td class='verdict {c['verdict']}'>{c['verdict']}{why}</td><td>{c['n_runs']}</td><td>{link}</td>",
+        ]
+        lines.append("<tr>" + "".join(cells) + "</tr>")
+    head = ["", "claim, and what is measured", "statistic", "interval", "holds if", "verdict", "runs", "figure"]
+    return "<table><tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>" + "".join(lines) + "</table>"
+
+
+def cost_table(stages: list[dict[str, Any]], where: dict[str, Path]) -> str:
+    """Seconds per stage."""
+    total = sum(row["seconds"] or 0 for row in stages)
+    rows = [
+        [row["stage"], row["seconds"], f"{row['seconds'] / total:.0%}"] for row in stages if row["seconds"] is not None
+    ]
+    versions = read_json(where["sft"] / "cost.json")
+    text = f"<p class=note>Python {versions['python']}, jax {versions['jax']}, {versions['backend']}. "
+    text += "Seconds of the call that finished each stage.</p>"
+    return table(["stage", "seconds", "share"], [*rows, ["all", float(total), ""]]) + text
