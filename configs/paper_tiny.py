@@ -60,6 +60,8 @@ def experiment() -> Experiment:
         other_policies=(OtherPolicy(model(32, 2, 4), sizes=(1, 5)),),
         ppo=replace(
             tiny.ppo,
+            kl_max=24.0,
+            max_steps=200,
             against=(
                 Against("main"),
                 Against("data", sweep="data", recipes=(0, 2), sizes=(1,)),

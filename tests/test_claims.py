@@ -75,7 +75,7 @@ def make(t: Truth, seeds: int = 3) -> Evidence:
         }
         tilt = 1 + 0.002 * rng.normal()
         table = lambda f: (f(d) * tilt)[:, None] + 0.01 * d[:, None] * rng.normal(size=(1, Q))
-        step = np.arange(len(kl)) if step is None else step
+        step = np.arange(1, len(kl) + 1) if step is None else step
         curve = from_prompts(method, step, kl, table(proxy), table(gold), **meta)
         curves.append(replace(curve, kl_given=kl**t.tight) if method == "bon" else curve)
 
