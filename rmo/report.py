@@ -125,7 +125,7 @@ def exhibit(d: Drawing, drawn: dict[str, str], lacking: dict[str, str], claims: 
     if d.name in lacking:
         return head + f"<p class=note>No analogue in this run: {html.escape(lacking[d.name])}.</p>"
     readings = [
-        f"<p class=reading>{c['claim']}, {html.escape(c['text'][0].lower() + c['text'][1:])}: "
+        f"<p class=reading>{c['claim']}. {html.escape(c['text'])}: "
         f"<b class={c['verdict']}>{c['verdict']}</b> ({number(c['statistic'])} {number(c['interval'])})</p>"
         for c in claims if c["figure"] == d.name and c["statistic"] is not None
     ]  # fmt: skip

@@ -244,7 +244,7 @@ def paper_table(summary: dict[str, Any]) -> str:
         trend = summary.get(method, {}).get("trends", {}).get(name)
         label = f"{'αβ'[name == 'beta']}, {METHOD_NAMES[method]}"
         if not trend:
-            rows.append([label, float(theirs[0]), float(theirs[-1]), slope, None, None, None, None])
+            rows.append([label, float(theirs[0]), float(theirs[-1]), slope, *[float("nan")] * 4])
             continue
         main = summary[method]["groups"][: summary[method]["main"]]
         rows.append([label, float(theirs[0]), float(theirs[-1]), slope, main[0][name], main[-1][name],
