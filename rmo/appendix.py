@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rmo.evidence import Missing
 from rmo.exhibits import Files, drawing, simple
 from rmo.figures import FEW, at_n, chance, penalised, per_policy
-from rmo.fit import FORM_OF, Group, fit_curve, group
+from rmo.fit import FORM_OF, FORMS, Family, Group, group, low_part
 from rmo.plots import colours, label_by, log_axis, mean_curve, panels, row_of, size, sqrt_axis
 
 
@@ -289,18 +289,17 @@ def fig25(f: Files) -> Figure:
 
 
 def extrapolation(f: Files, method: str, share: float = 0.6) -> Figure:
+    """What claims C2c and C2d judge: the fit to all seeds below `share` of each RM's KL range (dotted), and beyond."""
     groups = f.sizes(method)
     figure, (axis,) = panels(1, 6.4, 4.2)
-    cut = share * min(max(c.kl.max() for c in g.curves) for g in groups)
-    low_d = f.summary[method]["min_d"]
-    for g, colour in zip(groups, colours(len(groups)), strict=True):
+    low_d, cuts = f.summary[method]["min_d"], low_part(groups, share)
+    fits = Family(groups, FORM_OF[method], False, low_d, cuts).best()
+    for g, cut, coefficients, colour in zip(groups, cuts, fits, colours(len(groups)), strict=True):
         kl, gold = mean_curve(g, "gold")
-        keep = (kl <= cut) & (np.sqrt(kl) >= max(low_d, 1e-9))
-        fitted = fit_curve(np.sqrt(kl[keep]), gold[keep], FORM_OF[method])
         d = np.linspace(low_d, np.sqrt(kl.max()), 80)
         axis.plot(kl, gold, color=colour, lw=1.6, label=size(g.params))
-        axis.plot(d**2, fitted(d), "-.", color=colour, lw=0.9)
-    axis.axvline(cut, color="0.4", ls=":", lw=1.2)
+        axis.plot(d**2, FORMS[FORM_OF[method]][0](d, 0.0) @ coefficients, "-.", color=colour, lw=0.9)
+        axis.axvline(cut, color=colour, ls=":", lw=0.9)
     sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
     axis.set_xlabel("KL, nats (square-root scale)")
     axis.set_ylabel("gold (thin: fitted left of the dotted line)")

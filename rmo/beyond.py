@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rmo.curve import forward
 from rmo.evidence import Missing
 from rmo.exhibits import Files, drawing
 from rmo.fit import Group, group
@@ -60,10 +61,10 @@ def along_the_path(f: Files) -> Figure:
             for i, get in enumerate((lambda r: r["accuracy"], lambda r: r["confidence"] - r["support"])):
                 axis = axes[2 * i + m]
                 seeds = sorted({r["seed"] for r in rows})
-                curves = [[(r["kl"] ** 0.5, get(r)) for r in rows if r["seed"] == s] for s in seeds]
-                end = min(max(x for x, _ in c) for c in curves)
-                d = np.linspace(0, end, 24)
-                mean = np.mean([np.interp(d, *np.array(c).T) for c in curves], axis=0)
+                curves = [np.array([(r["kl"] ** 0.5, get(r)) for r in rows if r["seed"] == s]) for s in seeds]
+                curves = [c[forward(c[:, 0])] for c in curves]
+                d = np.linspace(0, min(c[-1, 0] for c in curves), 24)
+                mean = np.mean([np.interp(d, *c.T) for c in curves], axis=0)
                 axis.plot(d**2, mean, color=colour, lw=1.2, label=size(g.params))
         for i, label in enumerate(("accuracy", "overconfidence")):
             axis = axes[2 * i + m]

@@ -72,8 +72,7 @@ def nested(proxy_N: np.ndarray, ns: np.ndarray) -> np.ndarray:
     return np.array([int(np.argmax(proxy_N[:n])) for n in ns])
 
 
-def winners(proxy_N: np.ndarray, n: int, rng: np.random.Generator, size: int) -> np.ndarray:
-    """Indices of draws distributed as the best of n of one prompt's N draws."""
-    order = np.argsort(proxy_N, kind="stable")
-    chance = weights(n, len(order))
-    return order[rng.choice(len(order), size=size, p=chance / chance.sum())]
+def winners(order_N: np.ndarray, n: int, rng: np.random.Generator, size: int) -> np.ndarray:
+    """Indices of draws distributed as the best of n of one prompt's N draws, whose `order_N` is ascending in proxy."""
+    chance = weights(n, len(order_N))
+    return order_N[rng.choice(len(order_N), size=size, p=chance / chance.sum())]

@@ -130,6 +130,10 @@ def check(experiment: config.Experiment) -> None:
                 value = getattr(recipe, name)
                 need(value < end, f"{where}.{name} is {value}: it must lie in [0, {end})")
             need(
+                not (recipe.stop_early and recipe.flip),
+                f"{where} has stop_early and flip: the comparisons that it would watch have clean labels; use one",
+            )
+            need(
                 not recipe.stop_early or recipe.comparisons + STOPPING <= available,
                 f"{where}.stop_early needs {STOPPING} training comparisons beside the {recipe.comparisons} it uses",
             )
@@ -137,8 +141,25 @@ def check(experiment: config.Experiment) -> None:
     for i, other in enumerate(e.other_policies):
         model(other.model, f"other_policies.{i}.model")
         indices(other.sizes, e.proxies.sizes, f"other_policies.{i}.sizes", "proxies.sizes")
-    shapes = [e.policy, *(other.model for other in e.other_policies)]
-    need(len(set(shapes)) == len(shapes), "other_policies holds a shape twice, or the main policy's")
+    shapes = [(s.width, s.layers, s.mlp, (s.kv_heads or s.heads) / s.heads) for s in e.policies]
+    need(
+        len(set(shapes)) == len(shapes),
+        "other_policies holds a shape with another policy's parameter count: curves are told apart by it",
+    )
+    every = range(len(e.proxies.sizes))
+    have = [(i, recipe) for w in e.proxies.sweeps for i in w.sizes or every for recipe in w.recipes]
+    need(len(set(have)) == len(have), "proxies.sweeps trains one size with one recipe twice: for repeats use seeds")
+    runs = [
+        (i, sweeps[a.sweep].recipes[r], coef, a.lr_scale)
+        for a in e.ppo.against if a.sweep in sweeps
+        for i in a.sizes or sweeps[a.sweep].sizes or every
+        for r in a.recipes or range(len(sweeps[a.sweep].recipes)) if r < len(sweeps[a.sweep].recipes)
+        for coef in a.kl_coefs
+    ]  # fmt: skip
+    need(
+        len(set(runs)) == len(runs),
+        "ppo.against optimises one proxy twice with equal settings: for repeats use seeds",
+    )
     for i, against in enumerate(e.ppo.against):
         where = f"ppo.against.{i}"
         need(against.sweep in sweeps, f"{where}.sweep is {against.sweep!r}: proxies.sweeps has {', '.join(sweeps)}")

@@ -2,7 +2,5 @@
 
 from rmo import claims_data, claims_policy, claims_rm, judge
 
-assert claims_data
-assert claims_policy
-assert claims_rm  # importing them is what registers their claims
+MODULES = (claims_rm, claims_data, claims_policy)  # importing them registers their claims
 CLAIMS = sorted(judge.CLAIMS, key=lambda c: (int("".join(x for x in c.name if x.isdigit())), c.name))

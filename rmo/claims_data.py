@@ -39,9 +39,9 @@ def c7a(view: View) -> float:
     """More comparisons give a higher gold score: best-of-n, a small RM.
 
     Slope of the peak per decade of comparisons."""
-    return peak_slope(
-        view, "bon", with_most_data_sizes(view, "ppo" if len(view.all("ppo")) > len(view.sizes("ppo", 1)) else "bon")
-    )
+    rl = view.evidence.groups["ppo"]
+    swept = bool(rl) and len(view.all("ppo")) > len(view.sizes("ppo", 1))
+    return peak_slope(view, "bon", with_most_data_sizes(view, "ppo" if swept else "bon"))
 
 
 @claim("C7b", (0, INF), "fig4b")
@@ -64,9 +64,11 @@ def c7c(view: View) -> float:
 def c7d(view: View) -> float:
     """More comparisons give less goodharting.
 
-    RL, a small RM: slope of the fall from the peak per decade of comparisons."""
+    RL, a small RM: slope per decade of comparisons of the fall from the peak to the largest d that all reach."""
     groups = view.data("ppo", with_most_data_sizes(view, "ppo"))
-    return per_decade([g.comparisons or 1 for g in groups], [view.line(g).fall() for g in groups])
+    lines = [view.line(g) for g in groups]
+    end = min(line.end for line in lines)
+    return per_decade([g.comparisons or 1 for g in groups], [line.fall(end) for line in lines])
 
 
 def swept_data(view: View) -> tuple[list[int], list[int]]:

@@ -85,22 +85,25 @@ def c11c(view: View) -> float:
 def c12(view: View) -> float:
     """Both policies peak at almost the same KL.
 
-    RL: log2 of the ratio of KL at the peak, larger / smaller policy, mean over RMs."""
-    peaks = [[max(view.line(g).peak()[0], 1e-3) for g in pair] for pair in both_sizes(view, "ppo")]
+    RL: log2 of the ratio of KL at the peak, larger / smaller policy, mean over RMs where both peak within the data."""
+    pairs = [pair for pair in both_sizes(view, "ppo") if all(view.turned(g) for g in pair)]
+    if not pairs:
+        raise Missing("no RM against which both policies peak within the measured range")
+    peaks = [[max(view.line(g).peak()[0], 1e-3) for g in pair] for pair in pairs]
     return float(np.mean([2 * np.log2(large / small) for small, large in peaks]))
 
 
-@claim("C13", (-0.2, 0.2), "fig24")
+@claim("C13", (-INF, 0.2), "fig24")
 def c13(view: View) -> float:
     """The gap between proxy and gold is almost the same for both policies.
 
-    RL at the end: difference of the gaps as a share of their mean, mean over RMs."""
+    RL: size of the difference of the gaps as a share of their mean, mean over the upper half of d and over RMs."""
     out = []
     for pair in both_sizes(view, "ppo"):
         lines = [view.line(g) for g in pair]
-        d = min(line.end for line in lines)
-        gaps = [float(line.at(d, "proxy") - line.at(d)) for line in lines]
-        out.append((gaps[1] - gaps[0]) / max(abs(sum(gaps)) / 2, 1e-6))
+        d = np.linspace(0.5, 1, 5) * min(line.end for line in lines)
+        small, large = (line.at(d, "proxy") - line.at(d) for line in lines)
+        out.append(float(np.mean(np.abs(large - small))) / max(abs(float(np.mean(small + large))) / 2, 1e-6))
     return float(np.mean(out))
 
 
@@ -142,6 +145,8 @@ def c15a(view: View) -> float:
 
     Smallest RM: log10 of the ratio of KL at the peak of gold (far more: at least twice)."""
     bon, rl = same_rm(view)[0]
+    if not (view.turned(bon) and view.turned(rl)):
+        raise Missing("no RM against which both methods peak within the measured range")
     return 2 * float(np.log10(max(view.line(rl).peak()[0], 1e-3) / max(view.line(bon).peak()[0], 1e-3)))
 
 
@@ -149,7 +154,7 @@ def c15a(view: View) -> float:
 def c15b(view: View) -> float:
     """RL needs far more KL than best-of-n to optimise.
 
-    Log10 of the ratio of KL at half of best-of-n's highest proxy score, mean over RM sizes."""
+    Log10 of the ratio of KL at half of the proxy score that both reach, mean over RM sizes."""
     out = []
     for pair in same_rm(view):
         lines = [view.line(g) for g in pair]
@@ -163,15 +168,13 @@ def c15b(view: View) -> float:
 def c16a(view: View) -> float:
     """Best-of-n's KL grows with log n.
 
-    Exponent of KL (from the winners' probabilities, Beirami et al.) in log n - (n-1)/n, n from 2 up."""
+    Exponent of KL (from the winners' probabilities, Beirami et al.) in log n - (n-1)/n above 0.1 nats, mean over RM
+    sizes."""
     out = []
     for g in view.sizes("bon", 1):
-        view.line(g)
-        for curve in g.curves:
-            if curve.kl_given is None:
-                raise Missing("no log-probabilities of the winners")
-            keep = curve.kl > 0.1
-            out.append(np.polyfit(np.log(curve.kl[keep]), np.log(np.maximum(curve.kl_given[keep], 1e-9)), 1)[0])
+        bound, given = view.given(g)
+        keep = bound > 0.1
+        out.append(np.polyfit(np.log(bound[keep]), np.log(np.maximum(given[keep], 1e-9)), 1)[0])
     return float(np.mean(out))
 
 
@@ -208,8 +211,11 @@ def c17a(view: View) -> float:
 def c17b(view: View) -> float:
     """RL peaks at a higher gold score than best-of-n.
 
-    Peak of RL - peak of best-of-n, mean over RM sizes."""
-    return float(np.mean([view.line(rl).peak()[1] - view.line(bon).peak()[1] for bon, rl in same_rm(view)]))
+    Peak of RL - peak of best-of-n, mean over RM sizes where best-of-n peaks within the data."""
+    pairs = [pair for pair in same_rm(view) if view.turned(pair[0])]
+    if not pairs:
+        raise Missing("no RM against which best-of-n peaks within the measured range")
+    return float(np.mean([view.line(rl).peak()[1] - view.line(bon).peak()[1] for bon, rl in pairs]))
 
 
 @claim("C18", (0.1, INF), "fig8")
@@ -229,12 +235,23 @@ def c18(view: View) -> float:
 # KL penalty.
 
 
-@claim("C19", (-0.1, 0.1), "fig9")
+def largest_gap(view: View, variant: str = "", coefs: set[float] | None = None) -> np.ndarray:
+    """Gold with - without a KL penalty, mean over penalties, in three bands of d that all reach, f64[3]."""
+    out = []
+    for free, penalised in penalties(view, variant):
+        if coefs is None or penalised.kl_coef in coefs:
+            a, b = view.line(free), view.line(penalised)
+            d = np.linspace(0.1, 1, 24) * min(a.end, b.end)
+            out.append((b.at(d) - a.at(d)).reshape(3, 8).mean(axis=1))
+    return np.mean(out, axis=0)
+
+
+@claim("C19", (-INF, 0.1), "fig9")
 def c19(view: View) -> float:
     """At a given KL gold does not depend on the KL penalty.
 
-    Gold with - without a penalty at equal KL, mean over KL and penalties."""
-    return at_equal_kl(view, penalties(view), lambda line, d: line.at(d))
+    Largest size, over thirds of the range of d, of gold with - without a penalty at equal KL, mean over penalties."""
+    return float(np.abs(largest_gap(view)).max())
 
 
 @claim("C20a", (0, INF), "fig9")
@@ -257,15 +274,15 @@ def c20b(view: View) -> float:
 def c21(view: View) -> float:
     """The effect of the penalty is sensitive to hyper-parameters.
 
-    Size of the change of C19's statistic under another learning rate, at the penalties that both have."""
+    Largest change, over thirds of the range of d, of what C19 measures under another learning rate."""
     variants = {g.variant for g in view.evidence.groups["ppo"] if g.variant.startswith("lr_scale=") and g.kl_coef}
     if not variants:
         raise Missing("no KL penalty at another learning rate")
-    there = penalties(view, min(variants))
-    coefs = {g.kl_coef for _, g in there}
-    here = [(free, g) for free, g in penalties(view) if g.kl_coef in coefs]
-    gold = lambda line, d: line.at(d)  # noqa: E731
-    return abs(at_equal_kl(view, there, gold) - at_equal_kl(view, here, gold))
+    variant = min(variants)
+    coefs = {g.kl_coef for _, g in penalties(view, variant)} & {g.kl_coef for _, g in penalties(view)}
+    if not coefs:
+        raise Missing("no KL penalty that was run at both learning rates")
+    return float(np.abs(largest_gap(view, variant, coefs) - largest_gap(view, "", coefs)).max())
 
 
 # Iterated RLHF and kinds of Goodhart.
@@ -275,7 +292,7 @@ def c21(view: View) -> float:
 def c22(view: View) -> float:
     """k rounds of RLHF add b d log k to gold.
 
-    Gold of k rounds - of one at equal d, as a share of b d log k, less 1."""
+    Gold of k rounds - of one at equal d, as a share of b d log k, less 1 (no stage makes such runs yet)."""
     rounds = [g for g in view.evidence.groups["ppo"] if g.variant.startswith("rounds=")]
     if not rounds:
         raise Missing("no PPO run of several rounds, with RMs trained anew in between")
@@ -301,19 +318,19 @@ def c23(view: View) -> float:
 
 @claim("C24", (0, INF), "fig8")
 def c24(view: View) -> float:
-    """Extremal Goodhart: gold ends up falling as the proxy rises, without bound.
+    """Extremal Goodhart: in the end gold falls while the proxy rises.
 
-    RL, smallest RM: gold lost per unit of proxy gained over the last quarter of d."""
+    RL, smallest RM, last quarter of d: the smaller of gold lost and proxy gained."""
     line = view.line(view.sizes("ppo", 1)[0])
-    gained = line.proxy[-1] - float(line.at(0.75 * line.end, "proxy"))
-    return (float(line.at(0.75 * line.end)) - line.gold[-1]) / max(abs(gained), 0.02)
+    lost = float(line.at(0.75 * line.end)) - line.gold[-1]
+    return min(lost, line.proxy[-1] - float(line.at(0.75 * line.end, "proxy")))
 
 
 @claim("C25", (-INF, 0.05), "fig8")
 def c25(view: View) -> float:
     """Causal Goodhart behaves like regressional: no fall.
 
-    Best-of-n, RMs marked causal: fall of gold from its peak to the end."""
+    Best-of-n, RMs marked causal: fall of gold from its peak to the end (no stage makes such RMs yet)."""
     marked = [g for g in view.evidence.groups["bon"] if g.variant == "causal"]
     if not marked:
         raise Missing("no RM that rests on a correlate which the response cannot change gold by")

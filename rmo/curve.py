@@ -35,10 +35,17 @@ class Curve:
     meta: dict[str, Any] = field(default_factory=dict)  # the columns from rm_params to variant
     fall_se: np.ndarray | None = None  # f64[K], paired over prompts: s.e. of gold minus the curve's highest gold
     kl_given: np.ndarray | None = None  # f64[K], best-of-n's KL from its winners' probabilities (metrics.kl_bon_given)
+    kl_given_KQ: np.ndarray | None = None
 
     @property
     def d(self) -> np.ndarray:
         return np.sqrt(np.maximum(self.kl, 0))
+
+
+def forward(kl_K: np.ndarray) -> np.ndarray:
+    """Which points reach a KL that no earlier one had, bool[K]: what a curve is interpolated over. A policy whose KL
+    hovers (under a penalty) is read many times at one KL; its first passage counts."""
+    return kl_K > np.maximum.accumulate(np.concatenate([[-np.inf], kl_K[:-1]]))
 
 
 def from_prompts(method: str, step_or_n, kl, proxy_KQ: np.ndarray, gold_KQ: np.ndarray, **meta: Any) -> Curve:
@@ -71,6 +78,7 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
     """
     if not table:
         raise CurveError(f"{source} has no rows: it needs a header and one line per point")
+    table = [{(name or "").strip(): cell for name, cell in row.items()} if None not in row else row for row in table]
     missing = [name for name in ("kl", "gold") if name not in table[0]]
     if missing:
         raise CurveError(f"{source} has no column {', '.join(missing)}: the format is {','.join(COLUMNS)}")
@@ -94,7 +102,12 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
         groups.setdefault((method, *(row.get(name, "") for name in ids[1:])), []).append(point)
     curves = []
     for key, points in groups.items():
-        points = sorted(points, key=lambda p: p["kl"])
+        steps = [p["step_or_n"] for p in points]
+        by_step = bool(np.isfinite(steps).all()) and len(set(steps)) == len(steps)
+        points = sorted(points, key=lambda p: p["step_or_n" if by_step else "kl"])
+        if not by_step and len({p["kl"] for p in points}) < len(points):
+            apart = ", ".join(ids[1:])
+            raise CurveError(f"{source}: a curve has two points at one KL: tell its runs apart by a column ({apart})")
         column = {name: np.array([p[name] for p in points]) for name in points[0]}
         meta = {}
         for name, cell in zip(ids[1:], key[1:], strict=True):

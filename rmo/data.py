@@ -121,20 +121,23 @@ def label(rng: np.random.Generator, gap_C: np.ndarray, c: config.Comparisons) ->
     return first ^ (rng.random(len(gap_C)) < c.flip) if c.labels == "flipped" else first
 
 
-def chosen_rows(prompt_C: np.ndarray, recipe: config.Recipe) -> np.ndarray:
-    """Which of the training comparisons a recipe trains on, as row numbers, from their prompts (in file order).
+def chosen_rows(prompt_C: np.ndarray, recipe: config.Recipe, rng: np.random.Generator) -> np.ndarray:
+    """Which of the training comparisons one proxy trains on, i64[recipe.comparisons] ascending, from their prompts.
 
-    The first `comparisons` of them; with `recipe.prompts`, the first prompts to appear and equally many of each.
+    A random choice, so that RM seeds differ in their data too; with `recipe.prompts`, that many random prompts and
+    equally many random comparisons of each.
     """
+    order = rng.permutation(len(prompt_C))
     if not recipe.prompts:
-        return np.arange(recipe.comparisons)
-    names, first, inverse = np.unique(prompt_C, return_index=True, return_inverse=True)
-    place = np.argsort(np.argsort(first))[inverse]  # 0 for the prompt that appears first, ...
-    order = np.argsort(inverse, kind="stable")
-    starts = np.searchsorted(inverse[order], np.arange(len(names)))
-    rank = np.empty(len(prompt_C), np.int64)  # how many comparisons of its prompt come before it
-    rank[order] = np.arange(len(prompt_C)) - starts[inverse[order]]
-    return np.flatnonzero((place < recipe.prompts) & (rank < recipe.comparisons // recipe.prompts))
+        return np.sort(order[: recipe.comparisons])
+    each, prompts = recipe.comparisons // recipe.prompts, prompt_C[order]
+    names, first, place = np.unique(prompts, return_index=True, return_inverse=True)
+    appears = np.argsort(np.argsort(first))[place]  # 0 for the prompt that comes first in the random order, ...
+    by_prompt = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[by_prompt], np.arange(len(names)))
+    before = np.empty(len(prompts), np.int64)  # how many comparisons of its prompt come before it
+    before[by_prompt] = np.arange(len(prompts)) - starts[place[by_prompt]]
+    return np.sort(order[(appears < recipe.prompts) & (before < each)])
 
 
 def epochs(size: int, batch: int, seeds: tuple[int, ...]) -> Callable[[int], np.ndarray]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmo.curve import Curve
-from rmo.fit import FORM_OF, Family, Group, families, group
+from rmo.curve import Curve, forward
+from rmo.fit import FORM_OF, Family, Group, families, group, low_part
 from rmo.resample import Resamples, resample
 
 GRID = 64  # points of the common grid of d on which seeds are averaged
@@ -38,10 +38,16 @@ class Line(NamedTuple):
         i, j = int(a.argmax()), int(b.argmax())
         return float(self.d[i] + self.d[j]) / 2, float(b[i] + a[j]) / 2
 
-    def fall(self) -> float:
-        """How far gold ends below its peak, with the peak looked for as in `peak`."""
-        a, b = self.halves
+    def fall(self, end: float | None = None) -> float:
+        """How far gold lies below its peak at d = `end` (by default the last); the peak is looked for as in `peak`."""
+        keep = self.d <= (self.end if end is None else end) + 1e-9
+        a, b = (half[keep] for half in self.halves)
         return float(b[a.argmax()] - b[-1] + a[b.argmax()] - a[-1]) / 2
+
+    @property
+    def turned(self) -> bool:
+        """Whether gold is highest before the end of the measured range."""
+        return int(self.gold.argmax()) < len(self.gold) - 1
 
 
 class Tables(NamedTuple):
@@ -51,6 +57,12 @@ class Tables(NamedTuple):
     gold: np.ndarray  # f64[S, G, Q]
     proxy: np.ndarray  # f64[S, G, Q]
     columns: np.ndarray  # i[S], which of the evidence's curves
+
+
+def regrid(d_G: np.ndarray, curve: Curve, table_KQ: np.ndarray) -> np.ndarray:
+    """A curve's scores per prompt at other d, f64[G, Q], between its points of first passage."""
+    keep = forward(curve.d)
+    return np.stack([np.interp(d_G, curve.d[keep], column) for column in table_KQ[keep].T], axis=1)
 
 
 @dataclass
@@ -89,10 +101,11 @@ class Evidence:
         for groups in self.groups.values():
             for g in groups:
                 d = g.curves[0].d
-                if any(not np.array_equal(c.d, d) for c in g.curves):
+                if any(not np.array_equal(c.d, d) for c in g.curves) or not forward(d).all():
                     d = np.linspace(0, min(c.d.max() for c in g.curves), GRID)
-                regrid = lambda c, table: np.stack([np.interp(d, c.d, column) for column in table.T], 1)  # noqa: B023, E731
-                gold, proxy = (np.stack([regrid(c, getattr(c, n)) for c in g.curves]) for n in ("gold_KQ", "proxy_KQ"))
+                gold, proxy = (
+                    np.stack([regrid(d, c, getattr(c, n)) for c in g.curves]) for n in ("gold_KQ", "proxy_KQ")
+                )
                 out[id(g)] = Tables(d, gold, proxy, np.array([place[id(c)] for c in g.curves]))
         return out
 
@@ -106,7 +119,8 @@ class Evidence:
         if key not in self._fits:
             method = groups[0].method
             min_d = self.min_d_ppo if method == "ppo" else 0.0
-            family = Family(groups, FORM_OF[method], shared, min_d, max_kl_share, score)
+            cut = low_part(groups, max_kl_share) if max_kl_share < 1 else None
+            family = Family(groups, FORM_OF[method], shared, min_d, cut, score)
             place = {id(c): i for i, c in enumerate(self.curves)}
             columns = [place[id(c)] for c in family.curves]
             r = replace(self.resamples, weight_NC=self.resamples.weight_NC[:, columns])
@@ -178,6 +192,21 @@ class View:
         for g in groups:
             self.used[id(g)] = g
         return self.evidence.fits(groups, score, shared, max_kl_share)[self.n]
+
+    def turned(self, g: Group) -> bool:
+        """Whether a group's gold peaks within the measured range, on the data as they are (the same on all resamples,
+        so that a statistic does not change its meaning between them)."""
+        return View(self.evidence, 0, *self.evidence.resamples.row(0)).line(g).turned
+
+    def given(self, g: Group) -> tuple[np.ndarray, np.ndarray]:
+        """(bound, estimate from the winners' probabilities) of best-of-n's KL, f64[K] each."""
+        self.used[id(g)] = g
+        if any(c.kl_given_KQ is None for c in g.curves):
+            raise Missing("no log-probabilities of the winners")
+        weight = self.weight_C[self.evidence.tables[id(g)].columns]
+        weight = weight if weight.sum() else np.ones_like(weight)
+        tables = [c.kl_given_KQ @ self.share_Q for c in g.curves if c.kl_given_KQ is not None]
+        return g.curves[0].kl, np.average(tables, axis=0, weights=weight)
 
     def steps(self, g: Group) -> list[tuple[np.ndarray, np.ndarray, float]]:
         """(step, KL, weight) of every seed."""

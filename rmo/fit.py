@@ -161,17 +161,18 @@ class Family:
 
     Points weigh 1 / (se^2 + tau^2): their own standard error over prompts, and the scatter about the form that errors
     do not explain (misfit, seeds), tau, one for the family and found by iteration. Where no errors are known all
-    points weigh the same. With `shared_alpha` all groups have one alpha (paper section 3.1 for RL).
+    points weigh the same. `max_kl` leaves out what lies beyond it, group by group. With `shared_alpha` all groups have
+    one alpha (paper section 3.1 for RL).
     """
 
     def __init__(self, groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0,
-                 max_kl_share: float = 1.0, score: str = "gold"):  # fmt: skip
+                 max_kl: Sequence[float] | None = None, score: str = "gold"):  # fmt: skip
         self.groups, self.form, self.shared, self.score = groups, form, shared_alpha, score
         self.curves = [c for g in groups for c in g.curves]
         self.of = np.array([i for i, g in enumerate(groups) for _ in g.curves])
         self.keep = []
-        for g in groups:
-            top = max(c.kl.max() for c in g.curves) * max_kl_share
+        for i, g in enumerate(groups):
+            top = np.inf if max_kl is None else max_kl[i]
             self.keep += [(c.d >= max(min_d, 1e-9)) & (c.kl <= top * (1 + 1e-9)) for c in g.curves]
         self.x = [FORMS[form][0](c.d[k], 0.0) for c, k in zip(self.curves, self.keep, strict=True)]
         errors = [getattr(c, f"{score}_se") for c in self.curves]
@@ -233,6 +234,11 @@ class Family:
                 scores[:, 1 : 1 + r.draws] += noise
             y.append(scores)
         return self.solve(r.weight_NC, y)
+
+
+def low_part(groups: Sequence[Group], share: float) -> list[float]:
+    """`share` of the KL that every seed of a group reaches, per group: where forecasts are cut."""
+    return [share * min(float(c.kl.max()) for c in g.curves) for g in groups]
 
 
 def bootstrap(groups: Sequence[Group], form: str, shared_alpha: bool, draws: int, min_d: float = 0.0, seed: int = 0):

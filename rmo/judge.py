@@ -63,7 +63,7 @@ def judge_one(c: Claim, evidence: Evidence, level: float = 0.95) -> dict[str, An
     except Missing as missing:
         return row | {"why": f"this run has {missing}"}
     groups = first.used.values()
-    seeds = min([len(g.curves) for g in groups] + first.seeds, default=0)
+    seeds = min([len({c.meta.get("seed") for c in g.curves}) for g in groups] + first.seeds, default=0)
     runs = len({id(curve) for g in groups for curve in g.curves}) or sum(first.seeds)
     if not np.isfinite(values).all():
         return row | {"why": "the statistic is not finite on every resample", "n_runs": runs, "seeds": seeds}

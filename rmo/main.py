@@ -139,6 +139,8 @@ def fit_file(args: Sequence[str]) -> None:
     from rmo import plots, summary
     from rmo.files import read_csv, write_json, write_text
 
+    if options.bootstrap < 1 or not 0 < options.level < 1:
+        raise config.ConfigError("--bootstrap must be at least 1 and --level between 0 and 1")
     curves = from_rows(read_csv(options.curves), str(options.curves))
     out = options.out or options.curves.with_suffix("").with_name(options.curves.stem + "_fit")
     fitted = summary.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)

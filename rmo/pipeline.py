@@ -37,6 +37,8 @@ def plan(e: config.Experiment) -> dict[str, Stage]:
     out: dict[str, Stage] = {}
 
     def add(name: str, make: Callable[[Run, Path], None], depends: tuple, *upstream: str) -> None:
+        if name in out:
+            raise config.ConfigError(f"two stages would be called {name}: give policies of other widths or depths")
         out[name] = Stage(name, make, depends, tuple(out[u] for u in upstream))
 
     base = (e.seed, e.world)

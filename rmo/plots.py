@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from rmo import fit
-from rmo.curve import Curve
+from rmo.curve import Curve, forward
 
 METHOD_NAMES = {"bon": "best-of-n", "ppo": "RL (PPO)"}
 KL_LABEL = {
@@ -85,11 +85,15 @@ def label_by(attribute: str) -> Callable[[fit.Group], str]:
 
 
 def mean_curve(group: fit.Group, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """KL and mean over seeds on the first seed's grid where all seeds share it, else on a common grid of d."""
-    if all(np.array_equal(c.kl, group.curves[0].kl) for c in group.curves):
-        return group.curves[0].kl, np.mean([getattr(c, name) for c in group.curves], axis=0)
+    """KL and mean over seeds on the first seed's grid where all seeds share it, else on a common grid of d, between
+    points of first passage."""
+    kl = group.curves[0].kl
+    if all(np.array_equal(c.kl, kl) for c in group.curves) and forward(kl).all():
+        return kl, np.mean([getattr(c, name) for c in group.curves], axis=0)
     d = np.linspace(0, min(c.d.max() for c in group.curves), 60)
-    return d**2, np.mean([np.interp(d, c.d, getattr(c, name)) for c in group.curves], axis=0)
+    keeps = [forward(c.kl) for c in group.curves]
+    values = [np.interp(d, c.d[k], getattr(c, name)[k]) for c, k in zip(group.curves, keeps, strict=True)]
+    return d**2, np.mean(values, axis=0)
 
 
 def row_of(summary: dict[str, Any], g: fit.Group) -> dict[str, Any] | None:
@@ -121,9 +125,10 @@ def overlay(
             x, proxy = mean_curve(group, "proxy")
             axis.plot(x, proxy + up, "--", color=colour, lw=1)
         row = row_of(summary, group)
-        if row and not up:
-            axis.plot(row["band"]["kl"], row["band"]["fit"], color=colour, lw=0.7, ls="-.")
-            axis.fill_between(row["band"]["kl"], row["band"]["low"], row["band"]["high"], color=colour, alpha=0.1, lw=0)
+        if row:
+            fitted, low, high = (np.array(row["band"][n], float) + up for n in ("fit", "low", "high"))
+            axis.plot(row["band"]["kl"], fitted, color=colour, lw=0.7, ls="-.")
+            axis.fill_between(row["band"]["kl"], low, high, color=colour, alpha=0.1, lw=0)
     axis.axhline(0, color="0.6", lw=0.8)
     low, high = score_range(groups)
     ups = [lift.get(g.policy, 0.0) for g in groups]

@@ -59,7 +59,7 @@ def write(root: Path, out: Path | None = None) -> Path:
     for name, text in drawn.items():
         write_text(out / "figures" / f"{name}.svg", text)
 
-    body = [f"<h1>Reward-model overoptimization: {html.escape(e['name'])}</h1>", summary_sentence(f.curves)]
+    body = [f"<h1>Reward-model overoptimization: {html.escape(e['name'])}</h1>", summary_sentence(f.curves, claims)]
     body += ["<h2>The paper's claims</h2>", claims_intro(claims, f), claims_table(claims, set(drawn))]
     body += ["<h2>The paper's figures and tables</h2>"]
     for d in in_order(figures.__name__, appendix.__name__):

@@ -5,9 +5,10 @@ seed (best-of-n, PPO, every penalty, every policy) goes in or out together, so t
 points along a curve rest on the same samples.
 
 S seeds are few, and a bootstrap of few is too narrow twice: S - 1 of S are drawn, which gives their mean its squared
-standard error (not (S-1)/S of it), and percentiles are spread about the estimate by t/z with Satterthwaite's degrees of
-freedom, taken from a delete-one jackknife over prompts and over each RM's seeds (Hesterberg 2015, section 5.5: the
-expanded percentile interval).
+standard error (not (S-1)/S of it), and the distances of the percentiles from the bootstrap's median are stretched by
+t/z with Satterthwaite's degrees of freedom, taken from a delete-one jackknife over prompts and over each RM's seeds
+(after Hesterberg 2015, section 5.5, who takes further percentiles instead; three seeds have none). Distances are laid
+off from the estimate, so a bootstrap that is biased against it is not stretched in its bias.
 """
 
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ def prompts_of(curves: Sequence[Curve]) -> int:
 
 
 def resample(curves: Sequence[Curve], draws: int, seed: int = 0) -> Resamples:
-    """The weightings for these curves; the same for the same curves, in whatever order they are used."""
+    """The weightings for these curves; the same for the same list."""
     rng, q = np.random.default_rng(seed), prompts_of(curves)
     units: dict[tuple, dict[object, list[int]]] = {}
     for c, curve in enumerate(curves):
@@ -93,15 +94,14 @@ def degrees_of_freedom(values_N: np.ndarray, r: Resamples) -> float:
 
 
 def interval(values_N: np.ndarray, r: Resamples, level: float = 0.95) -> list[float]:
-    """[low, high] of a statistic evaluated on every row: percentiles of the draws, spread about row 0 by t/z."""
+    """[low, high] of a statistic evaluated on every row; the estimate, row 0, lies inside."""
     values_N = np.asarray(values_N, np.float64)
     tail = (1 - level) / 2
     df = degrees_of_freedom(values_N, r)
     spread = float(stats.t.ppf(1 - tail, df) / stats.norm.ppf(1 - tail)) if np.isfinite(df) else 1.0
-    boot = values_N[1 : 1 + r.draws]
-    out = []
-    for q in (tail, 1 - tail):
-        edge = float(np.quantile(boot, q, method="nearest"))
-        far = np.isfinite(edge) and np.isfinite(values_N[0])
-        out.append(float(values_N[0] + spread * (edge - values_N[0])) if far else edge)
-    return out
+    low, middle, high = (
+        float(np.quantile(values_N[1 : 1 + r.draws], q, method="nearest")) for q in (tail, 0.5, 1 - tail)
+    )
+    if not np.isfinite([values_N[0], middle]).all():
+        return [low, high]
+    return [float(values_N[0] + spread * (edge - middle)) if np.isfinite(edge) else edge for edge in (low, high)]

@@ -56,7 +56,8 @@ def load_curves(run: Run) -> list[Curve]:
         if name.startswith("bon/"):
             tables = [arrays[n][m] - start[n] for n in ("proxy", "gold")]
             curve = from_prompts("bon", arrays["n"], arrays["kl"], *tables, **meta)
-            out.append(dataclasses.replace(curve, kl_given=arrays["kl_given"][m].mean(-1)))
+            given_KQ = arrays["kl_given"][m]
+            out.append(dataclasses.replace(curve, kl_given=given_KQ.mean(-1), kl_given_KQ=given_KQ))
         else:
             keep = arrays["fresh"][:, m]
             tables = [arrays[n][keep, m].astype(np.float64) - start[n] for n in ("proxy", "gold")]

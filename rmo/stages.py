@@ -181,7 +181,8 @@ def comparisons(run: Run, out: Path) -> None:
 def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: str) -> None:
     """Proxy RMs of one shape: every recipe of the sweep with every seed, member r * seeds + s, in one vmapped program.
 
-    A seed has the same first weights in every recipe. Recipes that need fewer steps than the longest rest at the end.
+    A seed has the same first weights in every recipe, and draws its own comparisons and label noise. Recipes that need
+    fewer steps than the longest rest at the end.
     """
     e, rm, p = run.experiment, run.rm(shape), run.experiment.proxies
     rows = data.read_comparisons(run.path("comparisons") / "dataset", "train")
@@ -200,11 +201,12 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
 
     used, steps, orders, labels = [], [], [], []
     for recipe, seed in members:
-        index = data.chosen_rows(rows.prompt, recipe)
+        end = len(rows.prompt) - (STOPPING if recipe.stop_early else 0)
+        index = data.chosen_rows(rows.prompt[:end], recipe, run.rng(f"comparisons of seed {seed}"))
         used.append(index)
         steps.append(recipe.epochs * (len(index) // p.batch))
         orders.append(data.epochs(len(index), p.batch, run.seeds(f"proxy order {seed}")))
-        flipped = run.rng("flipped labels").random(len(rows.prompt)) < recipe.flip
+        flipped = run.rng(f"flipped labels {seed}").random(len(rows.prompt)) < recipe.flip
         labels.append(np.where(flipped[:, None], [[1, 0]], [[0, 1]]))
 
     def batch_at(step: int):
@@ -289,8 +291,11 @@ def best_of_n(
         calibrations.append({**calibration._asdict(), "calibration_error": error})
         proxy_QN = calibration(raw_QN)
         proxy_KQ, gold_KQ = bon.best_of_n(proxy_QN, gold_QN, ns)
-        rng = run.rng(f"winners {m}")
-        pairs_KQD = np.stack([[bon.winners(p_N, int(n), rng, 2 * PAIRS) for p_N in proxy_QN] for n in ns])
+        # Pairs of winners come from disjoint halves of the pool: never one draw against itself.
+        rng, half = run.rng(f"winners {m}"), e.bon.draws // 2
+        orders = [np.argsort(proxy_QN[:, side::2][:, :half], axis=1) for side in (0, 1)]
+        draw = lambda side, n: [2 * bon.winners(o, min(int(n), half), rng, PAIRS) + side for o in orders[side]]  # noqa: B023, E731
+        pairs_KQD = np.stack([np.concatenate([draw(0, n), draw(1, n)], axis=1) for n in ns])
         take = lambda table: np.stack([np.take_along_axis(table, k, axis=1) for k in pairs_KQD])  # noqa: B023, E731
         gaps = [x[..., :PAIRS] - x[..., PAIRS:] for x in (take(proxy_QN), take(gold_QN))]
         judged = {n: np.asarray(x).mean(-1) for n, x in metrics.agreement(*map(jnp.asarray, gaps)).items()}

@@ -153,13 +153,12 @@ def summarise(
         form, shared = FORM_OF[method], method == "ppo"
         min_d = min_d_ppo if method == "ppo" else 0.0
         rows, part = [], {}
-        every = families(groups)
+        long = lambda g: sum(int((c.d >= max(min_d, 1e-9)).sum()) for c in g.curves) >= 3  # noqa: B023, E731
+        too_short, every = [g for g in groups if not long(g)], families([g for g in groups if long(g)])
+        if not every:
+            raise CurveError(f"{method}: no curve has 3 points with sqrt(KL) > {min_d:g}: a fit of two needs 3")
         for k, members in enumerate(every):
             family = Family(members, form, shared, min_d)
-            points = [int(kept.sum()) for kept in family.keep]
-            if min(sum(n for n, of in zip(points, family.of, strict=True) if of == i) for i in range(len(members))) < 3:
-                label = members[0].label(groups)
-                raise CurveError(f"{label}: fewer than 3 points with sqrt(KL) > {min_d:g}: a fit of two needs 3")
             r = resample(family.curves, draws)
             values = family.on(r)
             among = members if len(every) == 1 else groups
@@ -168,7 +167,7 @@ def summarise(
                 part = main_family(members, family, values, r, level, min_d, min(draws, rank_draws))
         out[method] = {
             "form": form, "shared_alpha": shared, "min_d": min_d, "level": level, "bootstrap": draws,
-            "main": len(every[0]), "groups": rows, **part,
+            "main": len(every[0]), "groups": rows, "too_short": [g.label(groups) for g in too_short], **part,
         }  # fmt: skip
     return out
 

@@ -9,7 +9,7 @@ import numpy as np
 from rmo import data, fit
 from rmo.curve import METHODS, Curve
 from rmo.files import read_json, read_npz
-from rmo.plots import METHOD_NAMES, size
+from rmo.plots import METHOD_NAMES, mean_curve, size
 
 
 def table(head: list[str], rows: list[list[Any]], text: tuple[int, ...] = ()) -> str:
@@ -23,7 +23,7 @@ def table(head: list[str], rows: list[list[Any]], text: tuple[int, ...] = ()) ->
 def number(x: Any) -> str:
     """Three decimals for floats, separators for integers, [low, high] for intervals."""
     if x is None:
-        return "∞"  # JSON has no infinity: a peak that is never reached
+        return "–"
     if isinstance(x, float):
         return "∞" if np.isposinf(x) else "–" if np.isnan(x) else f"{x:,.3f}" if abs(x) < 1000 else f"{x:,.0f}"
     if isinstance(x, int) and not isinstance(x, bool):
@@ -33,29 +33,31 @@ def number(x: Any) -> str:
     return str(x)
 
 
-def summary_sentence(curves: list[Curve]) -> str:
-    """What happened to the smallest and the largest proxy, in words computed from the curves."""
-    parts = []
+def summary_sentence(curves: list[Curve], claims: list[dict[str, Any]]) -> str:
+    """What happened to the smallest and the largest proxy, in words computed from the curves and claims C1a, C1b."""
+    parts, verdicts = [], {c["claim"]: c["verdict"] for c in claims}
     for method in METHODS:
         everything = fit.group(curves, method)
         groups = fit.families(everything)[0] if everything else []
         for place, group in [("smallest", groups[0]), ("largest", groups[-1])] if groups else []:
-            peaks = [
-                (c.kl[i := int(np.argmax(c.gold))], c.gold[i], c.gold[-1], c.kl[-1], c.proxy[-1]) for c in group.curves
-            ]
-            kl, top, last, end, proxy = np.mean(peaks, axis=0)
-            # Seeds share their prompts, so their paired errors are not averaged down.
-            errors = [c.fall_se[-1] for c in group.curves if c.fall_se is not None]
-            error = float(np.mean(errors)) if errors else np.inf
-            verdict = "fell" if top - last > 2 * error else "did not measurably fall"
-            fate = f"and {verdict}, to {last:.2f} at KL {end:.1f} (a difference of {last - top:+.2f} ± {error:.2f})"
-            parts.append(f"{METHOD_NAMES[method]} against the {place} proxy ({size(group.params)} parameters): gold "
-                         f"peaked at {top:.2f} at KL {kl:.1f} {fate}, while the proxy said {proxy:.2f}")  # fmt: skip
-    return (
-        "<p>"
-        + ".<br>".join(p[0].upper() + p[1:] for p in parts)
-        + ". Scores are gold standard deviations above the initial policy; means over RM seeds.</p>"
-    )
+            (kl, gold), (_, proxy) = mean_curve(group, "gold"), mean_curve(group, "proxy")
+            i = int(gold.argmax())
+            where = f"highest, {gold[i]:.2f}, at KL {kl[i]:.1f} and ended at {gold[-1]:.2f} at KL {kl[-1]:.1f}"
+            if i == len(gold) - 1:
+                where = f"still highest, {gold[-1]:.2f}, at the end, KL {kl[-1]:.1f}"
+            text = f"{METHOD_NAMES[method]} against the {place} proxy ({size(group.params)} parameters): gold was "
+            text += f"{where}, where the proxy said {proxy[-1]:.2f}"
+            if place == "smallest":
+                verdict = verdicts.get({"bon": "C1a", "ppo": "C1b"}[method], "undecided")
+                text += f" (that it rises and falls: {verdict})"
+            parts.append(text)
+    text = ".<br>".join(p[0].upper() + p[1:] for p in parts)
+    return f"<p>{text}. Scores are gold standard deviations above the initial policy; means over RM seeds.</p>"
+
+
+def endless(x: Any) -> Any:
+    """JSON has no infinity: a peak that is never reached is null there."""
+    return [endless(v) for v in x] if isinstance(x, list) else float("inf") if x is None else x
 
 
 def coefficient_table(part: dict[str, Any]) -> str:
@@ -78,14 +80,16 @@ def coefficient_table(part: dict[str, Any]) -> str:
     ]
     rows = [
         [g["group"], g["seeds"], g["alpha"], g["alpha_interval"], g["beta"], g["beta_interval"], g["r2"], g["r2_alone"],
-         g["peak_gold"], g["peak_gold_interval"], g["peak_kl"], g["peak_kl_interval"], g["measured_peak_gold"],
-         g["measured_peak_kl"]]
+         endless(g["peak_gold"]), endless(g["peak_gold_interval"]), endless(g["peak_kl"]),
+         endless(g["peak_kl_interval"]), g["measured_peak_gold"], g["measured_peak_kl"]]
         for g in part["groups"]
     ]  # fmt: skip
     left_out = f" Points with √KL below {part['min_d']:g} are left out of the fit." if part["min_d"] else ""
     over = "; ".join(dict.fromkeys(g["interval_from"] for g in part["groups"]))
     note = f"<p class=note>{part['level']:.0%} intervals: {part['bootstrap']:,} bootstrap draws over {over}.{left_out} "
     note += "“Peak measured” is the mean over seeds of the highest point, so noise lifts it a little.</p>"
+    if part["too_short"]:
+        note += f"<p class=note>Not fitted, for want of points: {html.escape('; '.join(part['too_short']))}.</p>"
     return table(head, rows) + note
 
 

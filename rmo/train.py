@@ -116,7 +116,9 @@ def train(
     state = jax.jit(make, out_shardings=shardings)()
     best = None
     if validate is not None and members is not None:
-        best = (jnp.full(members.steps.shape, jnp.inf), jax.tree.map(jnp.copy, state.params))
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        losses_M = jax.device_put(jnp.full(members.steps.shape, jnp.inf), everywhere)
+        best = (losses_M, jax.tree.map(jnp.copy, state.params))
     due_at = due_steps(members, validations) if best is not None else lambda step: np.zeros(1, bool)
     pack = lambda: {"state": state} if best is None else {"state": state, "best": best}  # noqa: E731
     restored, start = checkpoints.restore(pack())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmo.claims import CLAIMS
-from rmo.curve import from_prompts
+from rmo.curve import forward, from_prompts
 from rmo.evidence import Evidence
 from rmo.judge import judge_one
 
@@ -77,7 +77,8 @@ def make(t: Truth, seeds: int = 3) -> Evidence:
         table = lambda f: (f(d) * tilt)[:, None] + 0.01 * d[:, None] * rng.normal(size=(1, Q))
         step = np.arange(1, len(kl) + 1) if step is None else step
         curve = from_prompts(method, step, kl, table(proxy), table(gold), **meta)
-        curves.append(replace(curve, kl_given=kl**t.tight) if method == "bon" else curve)
+        given = np.repeat((kl**t.tight)[:, None], Q, 1) * (1 + 0.001 * rng.normal(size=(1, Q)))
+        curves.append(replace(curve, kl_given=given.mean(1), kl_given_KQ=given) if method == "bon" else curve)
 
     level = lambda p: np.log10(p / 1000)
     missing = lambda c: np.log10(DATA[-1] / c)
@@ -171,7 +172,7 @@ CASES: dict[str, tuple[dict, dict]] = {
     "C5a": ({}, {"proxy_bend": 0.3}),
     "C5b": ({}, {"proxy_late": -0.05}),
     "C5c": ({}, {"rl_proxy_late": -0.002}),
-    "C5d": ({}, {"proxy_late": 0.2, "rl_proxy_late": 0.2}),
+    "C5d": ({}, {"proxy_late": 0.3, "rl_proxy_late": 0.3}),
     "C6": ({}, {"tiny_accuracy": 0.7}),
     "C7a": ({}, {"data_gain": -0.3}),
     "C7b": ({}, {"data_gain": -0.3, "data_fall": 0.0}),
@@ -255,6 +256,68 @@ def test_a_run_without_the_data_says_what_it_lacks():
     ]:
         assert rows[name]["verdict"] == "undecided"
         assert lack in rows[name]["why"]
+
+
+def test_gold_that_only_falls_does_not_rise_and_fall():
+    row = judge_one(BY_NAME["C1b"], make(replace(Truth(), rl_a=(-0.3, 0.0), rl_b=(0.01, 0.0))))
+    assert row["verdict"] == "fails"
+
+
+def test_what_never_peaks_has_no_peak_to_compare():
+    rising = replace(Truth(), rl_b=(-0.1, 0.0), bon_b=(-0.1, 0.0))
+    evidence = make(rising)
+    for name in ("C4b", "C12", "C15a", "C17b"):
+        row = judge_one(BY_NAME[name], evidence)
+        assert row["verdict"] == "undecided"
+        assert "within the measured range" in row["why"]
+
+
+def test_differences_do_not_cancel():
+    """A penalised policy whose gold is above at first and below later depends on the penalty, though not on average."""
+    evidence = make(Truth())
+    curves = []
+    for c in evidence.curves:
+        if c.meta["kl_coef"] and not c.meta["variant"]:
+            tilt = 0.6 * np.sin(2 * np.pi * c.d / 6)[:, None]
+            c = replace(c, gold_KQ=c.gold_KQ + tilt, gold=c.gold + tilt[:, 0])
+        curves.append(c)
+    row = judge_one(BY_NAME["C19"], replace(evidence, curves=curves))
+    assert row["verdict"] == "fails"
+
+
+def test_a_policy_that_hovers_is_read_at_its_first_passage():
+    """KL that goes up and down under a penalty must not scramble gold against KL."""
+    rng = np.random.default_rng(1)
+    kl = np.concatenate([np.linspace(0, 5, 20), 5 + 0.3 * rng.normal(size=40)])
+    gold = np.concatenate([np.linspace(0, 1, 20), np.linspace(1, -3, 40)])  # drifts while KL stands still
+    table = np.repeat(gold[:, None], Q, 1)
+    curve = from_prompts("ppo", np.arange(60), kl, table, table, rm_params=1, seed=0)
+    assert forward(curve.kl)[:20].all()
+    line = (evidence := Evidence([curve], draws=2)).view(0).line(evidence.groups["ppo"][0])
+    below = line.d**2 < 4.9
+    np.testing.assert_allclose(line.gold[below], line.d[below] ** 2 / 5, atol=0.02)
+
+
+def test_one_seed_twice_is_one_seed():
+    evidence = make(Truth(), seeds=2)
+    row = judge_one(BY_NAME["C3a"], Evidence([*evidence.curves, *evidence.curves], draws=20))
+    assert row["seeds"] == 2
+    assert row["verdict"] == "undecided"
+
+
+def test_a_forecast_sees_nothing_beyond_its_cut():
+    """Seeds that end at different KL: what lies beyond 60% of the shortest changes no forecast."""
+    curves = []
+    for s, end in enumerate((20.0, 36.0, 60.0)):
+        for p in SIZES:
+            kl = np.linspace(0, end, 40)
+            d = np.sqrt(kl)
+            table = np.repeat((d * (0.9 - 0.4 * np.log(np.maximum(d, 1e-9))))[:, None], Q, 1)
+            curves.append(from_prompts("ppo", np.arange(40), kl, table, table, rm_params=p, seed=s))
+    spoilt = [replace(c, gold_KQ=c.gold_KQ - 5 * (c.kl[:, None] > 12.01)) for c in curves]
+    cuts = [Evidence(x, draws=2) for x in (curves, spoilt)]
+    a, b = (e.view(0).fits(e.groups["ppo"], max_kl_share=0.6) for e in cuts)
+    np.testing.assert_allclose(a, b)
 
 
 def test_a_peak_is_not_lifted_by_noise():

@@ -61,10 +61,13 @@ def test_tokenizer_is_real_and_reloads(tmp_path):
 
 def test_rows_of_a_recipe():
     prompts = np.random.default_rng(0).permutation(np.repeat(np.arange(50), 8))
-    plain = data.chosen_rows(prompts, config.Recipe(100))
-    np.testing.assert_array_equal(plain, np.arange(100))
+    one, other = (data.chosen_rows(prompts, config.Recipe(100), np.random.default_rng(s)) for s in (0, 1))
+    assert len(set(one.tolist())) == 100
+    assert len(set(one.tolist()) & set(other.tolist())) < 60  # seeds draw their own
+    whole = data.chosen_rows(prompts, config.Recipe(400), np.random.default_rng(0))
+    np.testing.assert_array_equal(whole, np.arange(400))
     for few, each in ((10, 8), (40, 2)):
-        rows = data.chosen_rows(prompts, config.Recipe(80, prompts=few))
+        rows = data.chosen_rows(prompts, config.Recipe(80, prompts=few), np.random.default_rng(2))
         names, counts = np.unique(prompts[rows], return_counts=True)
         assert len(names) == few
         assert (counts == each).all()

@@ -182,6 +182,23 @@ def test_csv_round_trip(tmp_path):
     assert summary.summarise(back, draws=50)["bon"]["groups"][0]["alpha_interval"][0] < 0.5
 
 
+def test_a_spreadsheets_csv_is_read(tmp_path):
+    from rmo.files import read_csv
+
+    (tmp_path / "c.csv").write_bytes(b"\xef\xbb\xbfkl, gold\n0,0\n1, 0.5\n4,0.7\n")
+    (curve,) = from_rows(read_csv(tmp_path / "c.csv"))
+    assert curve.gold.tolist() == [0, 0.5, 0.7]
+
+
+def test_a_curve_too_short_to_fit_is_named_not_fatal():
+    curves = [make("ppo", 0.35, 0.1, params=p, kl=np.linspace(0, k, 12)) for p, k in [(10, 9), (20, 9), (30, 0.05)]]
+    part = summary.summarise(curves, draws=20)["ppo"]
+    assert [g["rm_params"] for g in part["groups"]] == [10, 20]
+    assert part["too_short"] == ["30 parameters"]
+    with pytest.raises(CurveError, match="no curve has 3 points"):
+        summary.summarise(curves[2:], draws=20)
+
+
 def test_fall_se_is_paired():
     """A shift common to all points of a prompt says nothing about a fall within the curve."""
     rng = np.random.default_rng(0)
@@ -189,6 +206,17 @@ def test_fall_se_is_paired():
     curve = from_prompts("bon", [1, 2, 3], [0.0, 1.0, 2.0], table, table)
     np.testing.assert_allclose(curve.fall_se, 0, atol=1e-12)
     assert curve.gold_se.min() > 1
+
+
+def test_a_biased_bootstrap_is_not_stretched_in_its_bias():
+    """The estimate lies inside its interval even where resampling pushes a statistic one way (a minimum, an R2)."""
+    curves = [make("bon", 0.5, 0.1, seed=s, noise=1.0) for s in range(3)]
+    r = resample.resample(curves, 500)
+    noise = np.random.default_rng(0).normal(size=(len(r.share_NQ), 12))
+    noise[0] = 0
+    values = (1 - np.abs(noise)).min(axis=1)  # at most 1, and lower on every resample
+    low, high = resample.interval(values, r)
+    assert low <= values[0] <= high
 
 
 @pytest.mark.parametrize(
@@ -200,6 +228,7 @@ def test_fall_se_is_paired():
         ([{"kl": "1", "gold": ""}], "finite"),
         ([{"kl": "1", "gold": "1", "method": "sft"}], "method is 'sft'"),
         ([{"kl": "1", "gold": None}], "more or fewer cells"),
+        ([{"kl": "1", "gold": "1"}, {"kl": "1", "gold": "2"}], "two points at one KL"),
         ([{"kl": "1", "gold": "1", "gold_se": "1"}, {"kl": "2", "gold": "1", "gold_se": ""}], "gold_se is filled in"),
     ],
 )

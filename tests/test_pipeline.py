@@ -157,7 +157,7 @@ def test_purposes_do_not_share_prompts_on_disk(smoke):
 
 
 def test_stale_is_detected(smoke):
-    other = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, epochs=2))
+    other = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, batch=32))
     states = {row["stage"]: row["state"] for row in pipeline.status(pipeline.open_run(other, smoke))}
     assert states["sft"] == states["samples"] == states["comparisons"] == "done"
     assert (
@@ -201,7 +201,7 @@ def test_only_needs_upstream(tmp_path):
 
 
 def test_labels():
-    from rmo import stages
+    from rmo import data
 
     gap = np.random.default_rng(0).normal(size=200_000)
     for c, expected in [
@@ -209,9 +209,9 @@ def test_labels():
         (config.Comparisons(labels="flipped", flip=0.2), np.full_like(gap, 0.8)),
         (config.Comparisons(labels="sampled", temperature=0.5), 1 / (1 + np.exp(-np.abs(gap) / 0.5))),
     ]:
-        agrees = stages.label(np.random.default_rng(1), gap, c) == (gap > 0)
+        agrees = data.label(np.random.default_rng(1), gap, c) == (gap > 0)
         assert agrees.mean() == pytest.approx(expected.mean(), abs=0.005)
-    ties = stages.label(np.random.default_rng(1), np.zeros(10_000), config.Comparisons())
+    ties = data.label(np.random.default_rng(1), np.zeros(10_000), config.Comparisons())
     assert ties.mean() == pytest.approx(0.5, abs=0.02)
 
 

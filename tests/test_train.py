@@ -126,14 +126,19 @@ def test_members_are_independent(tmp_path, mesh):
         np.testing.assert_allclose(a[1], b, atol=3e-4)
 
 
-def fit_members(where, mesh, steps, batches=PAIRS, validate=None, lr=3e-3, **settings):
+def fit_members(where, mesh, steps, batches=PAIRS, validate=None, die_at=None, **settings):
     """Members from one initialisation on the same batches, with the settings given."""
     keys = jnp.stack([jax.random.key(0)] * len(steps))
     order = data.epochs(C, 16, (3,))
+
+    def batch_at(step):
+        if step == die_at:
+            raise Kill
+        return np.stack([batches[order(step)]] * len(steps))
+
     return train(
-        lambda: jax.vmap(partial(models.init, RM))(keys), member_loss,
-        lambda step: np.stack([batches[order(step)]] * len(steps)), max(steps), config.Optimizer(lr=lr, warmup=2), mesh,
-        Checkpoints(where), Log(where, "rm", max(steps)), members_of(steps, **settings), validate, every=7,
+        lambda: jax.vmap(partial(models.init, RM))(keys), member_loss, batch_at, max(steps),
+        config.Optimizer(lr=3e-3, warmup=2), mesh, Checkpoints(where), Log(where, "rm", max(steps)), members_of(steps, **settings), validate, every=7,
     )  # fmt: skip
 
 
@@ -186,7 +191,9 @@ def test_early_stopping_keeps_the_best_and_survives_a_kill(tmp_path, mesh):
     (late, other), (early, untouched) = losses_at
     assert early < late - 0.1
     assert other == untouched == pytest.approx(late)
-    again = fit_members(tmp_path / "again", mesh, [40, 40], wrong, validate, stop_early=[True, False])
+    with pytest.raises(Kill):  # what was best so far is kept across a kill, on all eight devices
+        fit_members(tmp_path / "killed", mesh, [40, 40], wrong, validate, die_at=17, stop_early=[True, False])
+    again = fit_members(tmp_path / "killed", mesh, [40, 40], wrong, validate, stop_early=[True, False])
     assert float(validate(member_of(again, 0))) == early
 
 
