@@ -178,6 +178,13 @@ def test_reads_lie_on_a_grid_and_members_take_their_own(tmp_path, mesh):
     assert both["iteration"][-1, 1] == 40
     assert len(kl) <= s.reads
     assert (np.diff(both["iteration"], axis=0) <= s.c.patience).all()
+    # A read that did not wait out its patience is made where the rollout first passed another multiple of d_step.
+    waits, rollout_kl = np.diff(alone["iteration"][:, 0]), alone["last"]["kl"][1:, 0]
+    steps = np.floor(np.sqrt(np.maximum(rollout_kl, 0)) / 0.2 + 1e-4)
+    for k in range(1, len(steps) - 1):
+        if waits[k] < s.c.patience:
+            assert steps[k] > steps[:k].max()
+    assert steps.max() >= 4
     for name in ("accuracy", "confidence", "support"):
         assert ((both["read"][name] >= 0) & (both["read"][name] <= 1)).all()
 
