@@ -7,8 +7,8 @@ embeddings, which reproduces the paper's 85M, 300M, 680M, 1.2B and 6B; 3M to 42M
 Table 1: RM batch 64, RL batch 256, clip 0.2, lambda 0.95; multipliers 1.67e-2 and 4e-3 apply to GPT-3's learning rates,
 which are nearly 0.41 / width (RM: 1.67e-2 * 0.41 / 16 at width 16; policy: 4e-3 * 0.41 / 2048). "256 timesteps per
 rollout, 128 minibatches" is read as WebGPT's 256 x 256 completions per iteration in 128 minibatches of 512, one epoch.
-Where the paper is silent: KL penalties, data sizes, seeds (3), lengths, draws per prompt (60,000 as its largest n
-demands, with the curve up to 12,500), the critic (from the initial policy). An iteration of 65,536 episodes holds logits
+Where the paper is silent: KL penalties, data sizes, seeds (3), lengths, draws per prompt (60,000, its largest n,
+with the curve up to 12,500), the critic (from the initial policy). An iteration of 65,536 episodes holds logits
 that no chip holds at once, so the rollout has to go in chunks before this can run. The world is the synthetic one with
 a large vocabulary; real text and human comparisons are a matter of data, not of this file.
 """
