@@ -49,7 +49,7 @@ def test_shipped_configs_are_sound():
         ({"ppo": {"against": (config.Against(sweep="data"),)}}, "against.0.sweep is 'data': proxies.sweeps has main"),
         ({"ppo": {"against": (config.Against(recipes=(1,)),)}}, "recipes of sweep main holds indices 0 to 0"),
         ({"ppo": {"against": (config.Against(kl_coefs=(-1.0,)),)}}, "kl_coefs must be at least 0"),
-        ({"other_policies": (config.OtherPolicy(),)}, "a shape twice, or the main policy's"),
+        ({"other_policies": (config.OtherPolicy(),)}, "another policy's parameter count"),
         ({"proxies": {"sizes": ()}}, "at least one proxy"),
         ({"ppo": {"minibatches": 3}}, "divide ppo.batch 256"),
         ({"ppo": {"against": (config.Against(sizes=(4,)),)}}, "sweep main has sizes"),
