@@ -33,6 +33,8 @@ def beirami(f: Files) -> Figure:
     axes[0].plot([0, top], [0, top], ":", color="0.5", lw=1)
     axes[0].set_ylabel("KL from the winners, nats")
     axes[1].set_ylabel("bound - estimate, nats")
+    low, high = axes[1].get_ylim()
+    axes[1].set_ylim(min(low, -0.01), max(high, 0.01))  # rounding errors are not a difference
     for axis in axes:
         axis.set_xlabel("bound log n - (n-1)/n, nats")
     axes[0].legend(title="RM parameters", fontsize=8)
