@@ -263,6 +263,9 @@ class PPO:
     critic_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-3, schedule="constant"))
     read_draws: int = 8
     """Samples per held-out prompt at every read."""
+    together: int = 0
+    """Runs of one program that advance side by side under vmap, each waiting for the slowest at every read; the others
+    take turns. 0: all, which fills an accelerator. 1 on a CPU, where there is nothing left to fill."""
 
 
 @dataclass(frozen=True)

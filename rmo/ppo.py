@@ -1,4 +1,4 @@
-"""PPO against a proxy (Schulman et al. 2017; paper section 3). One jitted iteration; seeds go through one vmap.
+"""PPO against a proxy (Schulman et al. 2017; paper section 3). One jitted iteration; runs share one program.
 
 An iteration samples, scores, estimates advantages and makes epochs x minibatches of clipped updates of two separate
 networks. Gold is never seen by the optimiser: it is read on fixed held-out prompts whenever sqrt(KL) has grown enough.
@@ -184,6 +184,13 @@ def finished(s: Setup, state: PPOState) -> jax.Array:
     return (state.kl >= s.c.kl_max) | (state.iteration >= s.c.max_steps)
 
 
+def over_members(s: Setup, fn: Any, *trees: Any) -> Any:
+    """fn of every member, all under one vmap or `together` at a time, in one program; trees have a leading axis M."""
+    if s.c.together == 0:
+        return jax.vmap(fn)(*trees)
+    return jax.lax.map(lambda args: fn(*args), trees, batch_size=s.c.together)
+
+
 @partial(jax.jit, static_argnames="s")
 def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState):
     """Iterate each of M members until a rollout shows sqrt(KL) at its target, `patience` steps have passed or it is
@@ -208,7 +215,7 @@ def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState):
         rise = jnp.maximum(above, state.target + 0.5 * s.c.d_step)
         return state._replace(target=jnp.where(state.kl >= state.target**2, rise, state.target)), last
 
-    return jax.vmap(one)(members, states)
+    return over_members(s, one, members, states)
 
 
 @partial(jax.jit, static_argnames="s")
@@ -247,7 +254,7 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
         shown = {"tokens": drawn.tokens[:: s.c.read_draws], "mask": drawn.mask[:: s.c.read_draws]}
         return {name: per_prompt(value) for name, value in out.items()} | shown
 
-    return jax.vmap(one)(members, states.policy.params)
+    return over_members(s, one, members, states.policy.params)
 
 
 def train_ppo(

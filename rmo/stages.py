@@ -329,8 +329,8 @@ def nested_ns(draws: int) -> np.ndarray:
 def optimise(
     run: Run, out: Path, shape: config.Model, name: str, against: config.Against, policy: int = 0, base: str = ""
 ) -> None:
-    """PPO from one policy against proxies of one `proxies` stage: recipes x KL penalties x seeds in one vmapped
-    program, member (r * penalties + k) * seeds + s. `base` is the best-of-n stage of the same policy and proxies."""
+    """PPO from one policy against proxies of one `proxies` stage: recipes x KL penalties x seeds in one program,
+    member (r * penalties + k) * seeds + s. `base` is the best-of-n stage of the same policy and proxies."""
     e, lm, seeds = run.experiment, run.lm(policy), run.experiment.proxies.seeds
     proxy_rm, critic_rm = run.rm(shape), run.rm(e.policies[policy])
     info = read_json(run.path(f"proxies/{name}") / "info.json")
