@@ -1,16 +1,18 @@
 """Figures 10 to 26, of the paper's appendix; see figures.py."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmo.evidence import Missing
+from rmo import selection
 from rmo.exhibits import Files, drawing, simple
 from rmo.figures import FEW, at_n, chance, penalised, per_policy
-from rmo.fit import FORM_OF, FORMS, Family, Group, group, low_part
+from rmo.fit import FORM_OF, FORMS, Family, Group, low_part
 from rmo.plots import colours, label_by, log_axis, mean_curve, panels, row_of, size, sqrt_axis
+from rmo.selection import Missing
+
+THRESHOLD = 0.01  # nats below chance from which a validation loss counts as better than random (claim C8b)
 
 
 def top(g: Group) -> float:
@@ -18,7 +20,11 @@ def top(g: Group) -> float:
     return float(mean_curve(g, "gold")[1].max())
 
 
-def by_size_and_data(f: Files, value: Callable[[Group], float], label: str) -> tuple[Figure, Axes]:
+@drawing
+def fig10(f: Files) -> Figure:
+    """Figure 10: highest gold by RM size and comparisons.
+
+    The maximum of best-of-n's mean gold curve for every combination."""
     groups = f.groups("bon")
     counts = sorted({g.comparisons for g in groups if g.comparisons})
     if len(counts) < 2:
@@ -26,21 +32,11 @@ def by_size_and_data(f: Files, value: Callable[[Group], float], label: str) -> t
     figure, (axis,) = panels(1, 6, 4)
     for count, colour in zip(counts, colours(len(counts)), strict=True):
         part = [g for g in groups if g.comparisons == count]
-        axis.plot(
-            [g.params for g in part], [value(g) for g in part], "o-", ms=4, lw=1, color=colour, label=f"{count:,}"
-        )
+        axis.plot([g.params for g in part], [top(g) for g in part], "o-", ms=4, lw=1, color=colour, label=f"{count:,}")
     log_axis(axis)
-    axis.set_ylabel(label)
+    axis.set_ylabel("highest gold, best-of-n")
     axis.legend(title="comparisons", fontsize=8)
-    return figure, axis
-
-
-@drawing
-def fig10(f: Files) -> Figure:
-    """Figure 10: highest gold by RM size and comparisons.
-
-    The maximum of best-of-n's mean gold curve for every combination."""
-    return by_size_and_data(f, top, "highest gold, best-of-n")[0]
+    return figure
 
 
 @drawing
@@ -94,15 +90,12 @@ def fig13(f: Files) -> Figure:
 
     Several epochs on few comparisons beside one epoch on them and one on as many unique ones: validation loss and
     highest gold (dots: RM sizes; bars: means). The paper's losses: 0.686, 0.684 and 0.655."""
-    repeated = [g for g in group(f.curves, "bon") if g.variant.startswith("epochs=") and " " not in g.variant]
     columns: dict[str, list[tuple[float, float]]] = {}
-    for g in repeated:
-        epochs = int(g.variant.removeprefix("epochs="))
-        plain = {x.comparisons: x for x in f.groups("bon", params=g.params)}
-        few, more = g.comparisons or 0, (g.comparisons or 0) * epochs
-        for count, times, which in ((few, 1, plain.get(few)), (few, epochs, g), (more, 1, plain.get(more))):
+    for epochs, several, once, unique in selection.repeated(f.all("bon"), "bon"):
+        few = several.comparisons or 0
+        for count, times, which in ((few, 1, once), (few, epochs, several), (few * epochs, 1, unique)):
             if which is not None:
-                loss = float(np.mean(f.loss(g.params, which.comparisons, variant=which.variant)))
+                loss = float(np.mean(f.loss(which.params, which.comparisons, variant=which.variant)))
                 columns.setdefault(f"{times} epoch{'s' if times > 1 else ''} on {count:,}", []).append(
                     (loss, top(which))
                 )
@@ -220,11 +213,35 @@ def fig20(f: Files) -> Figure:
 
 @drawing
 def fig21(f: Files) -> Figure:
-    """Figure 21: gold at one n by RM size and comparisons.
+    """Figure 21: gold at one n by comparisons and RM size.
 
-    Best-of-n's gold at n = 1,000 (the nearest measured)."""
-    figure, axis = by_size_and_data(f, at_n, f"gold at n = {FEW:,}")
+    Best-of-n's gold at n = 1,000 (the nearest measured). Dotted: the fewest comparisons at which validation loss, mean
+    over RM sizes, is 0.01 nats below chance."""
+    groups = f.groups("bon")
+    counts = sorted({g.comparisons for g in groups if g.comparisons})
+    if len(counts) < 2:
+        raise Missing("one number of comparisons only")
+    figure, (axis,) = panels(1, 6, 4)
+    sizes = sorted({g.params for g in groups})
+    for params, colour in zip(sizes, colours(len(sizes)), strict=True):
+        part = sorted((g for g in groups if g.params == params), key=lambda g: g.comparisons or 0)
+        axis.plot(
+            [g.comparisons or 0 for g in part],
+            [at_n(g) for g in part],
+            "o-",
+            ms=4,
+            lw=1,
+            color=colour,
+            label=size(params),
+        )
+    loss = {c: np.mean([np.mean(f.loss(g.params, c)) for g in groups if g.comparisons == c]) for c in counts}
+    better = [c for c in counts if loss[c] < np.log(2) - THRESHOLD]
+    if better:
+        axis.axvline(better[0], color="0.4", ls=":", lw=1)
     axis.axhline(0, color="0.6", lw=0.8)
+    log_axis(axis, "training comparisons")
+    axis.set_ylabel(f"gold at n = {FEW:,}")
+    axis.legend(title="RM parameters", fontsize=8)
     return figure
 
 

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmo.curve import forward
-from rmo.evidence import Missing
 from rmo.exhibits import Files, drawing
-from rmo.fit import Group, group
+from rmo.fit import Group
 from rmo.plots import METHOD_NAMES, colours, mean_curve, panels, size, sqrt_axis
+from rmo.selection import Missing
 
 
 @drawing
@@ -106,7 +106,7 @@ def spot(axis: Axes, x: float, seeds: Sequence[float], middle: float, colour: An
 
 
 def variants(f: Files, wanted: str) -> list[Group]:
-    found = [g for g in group(f.curves, "bon") if wanted in g.variant]
+    found = [g for g in f.all("bon") if wanted in g.variant]
     if not found:
         raise Missing(f"no RMs with {wanted.rstrip('=')}")
     return found

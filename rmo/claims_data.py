@@ -3,9 +3,11 @@
 import numpy as np
 from scipy import stats
 
+from rmo import selection
 from rmo.claims_rm import per_decade
-from rmo.evidence import Missing, View
+from rmo.evidence import View
 from rmo.judge import INF, claim
+from rmo.selection import Missing
 
 
 @claim("C6", (-INF, 0.55), "fig11")
@@ -21,12 +23,9 @@ def c6(view: View) -> float:
     return max(view.rm(p, c, "validation_accuracy") for p, c in left_out)
 
 
-def with_most_data_sizes(view: View, method: str) -> int:
-    """The smallest RM that has the most numbers of comparisons."""
-    counts: dict[int, int] = {}
-    for g in view.all(method):
-        counts[g.params] = counts.get(g.params, 0) + 1
-    return min(counts, key=lambda p: (-counts[p], p))
+def swept(view: View, method: str) -> int:
+    """The RM size that was trained on the most numbers of comparisons."""
+    return selection.most_swept(view.evidence.groups[method], method)
 
 
 def peak_slope(view: View, method: str, params: int) -> float:
@@ -40,8 +39,8 @@ def c7a(view: View) -> float:
 
     Slope of the peak per decade of comparisons."""
     rl = view.evidence.groups["ppo"]
-    swept = bool(rl) and len(view.all("ppo")) > len(view.sizes("ppo", 1))
-    return peak_slope(view, "bon", with_most_data_sizes(view, "ppo" if swept else "bon"))
+    rl_too = bool(rl) and len(view.all("ppo")) > len(view.sizes("ppo", 1))
+    return peak_slope(view, "bon", swept(view, "ppo" if rl_too else "bon"))
 
 
 @claim("C7b", (0, INF), "fig4b")
@@ -49,7 +48,7 @@ def c7b(view: View) -> float:
     """More comparisons give a higher gold score: RL, a small RM.
 
     Slope of the peak per decade of comparisons."""
-    return peak_slope(view, "ppo", with_most_data_sizes(view, "ppo"))
+    return peak_slope(view, "ppo", swept(view, "ppo"))
 
 
 @claim("C7c", (0, INF), "fig19")
@@ -65,7 +64,7 @@ def c7d(view: View) -> float:
     """More comparisons give less goodharting.
 
     RL, a small RM: slope per decade of comparisons of the fall from the peak to the largest d that all reach."""
-    groups = view.data("ppo", with_most_data_sizes(view, "ppo"))
+    groups = view.data("ppo", swept(view, "ppo"))
     lines = [view.line(g) for g in groups]
     end = min(line.end for line in lines)
     return per_decade([g.comparisons or 1 for g in groups], [line.fall(end) for line in lines])
@@ -117,14 +116,10 @@ def c8c(view: View) -> float:
 
 def epochs_peaks(view: View) -> tuple[float, float, float]:
     """Mean peak over RM sizes of (1 epoch on few, several epochs on few, 1 epoch on more)."""
-    repeated = [g for g in view.evidence.groups["bon"] if g.variant.startswith("epochs=") and " " not in g.variant]
-    rows = []
-    for g in repeated:
-        epochs = int(g.variant.removeprefix("epochs="))
-        plain = {x.comparisons: x for x in view.all("bon", params=g.params)}
-        few, more = plain.get(g.comparisons), plain.get((g.comparisons or 0) * epochs)
-        if few and more:
-            rows.append([view.line(x).peak()[1] for x in (few, g, more)])
+    rows = [
+        [view.line(g).peak()[1] for g in (few, several, more)]
+        for _, several, few, more in selection.repeated(view.evidence.groups["bon"], "bon") if few and more
+    ]  # fmt: skip
     if not rows:
         raise Missing(
             "no RM trained k epochs on some comparisons beside 1 epoch on them and 1 epoch on k times as many"

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rmo.evidence import Line, Missing, View
+from rmo.evidence import Line, View
 from rmo.fit import Group
 from rmo.judge import INF, claim
+from rmo.selection import Missing
 
 
 def both_sizes(view: View, method: str) -> list[tuple[Group, Group]]:
@@ -119,8 +120,7 @@ def c14(view: View) -> float:
         at = np.linspace(last / 8, last, 8)
         logs = []
         for run in runs:
-            weight = np.array([w for _, _, w in run])
-            weight = weight if weight.sum() else np.ones_like(weight)
+            weight = [w for _, _, w in run]
             kl = np.array([np.interp(at, step, kl) for step, kl, _ in run])
             logs.append(np.log(np.maximum(np.average(kl, axis=0, weights=weight), 1e-4)))
         out.append(float(np.mean(logs[1] - logs[0])))

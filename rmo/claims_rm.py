@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmo.evidence import Line, Missing, View
+from rmo.evidence import Line, View
 from rmo.fit import FORM_OF, FORMS, Group, peak
 from rmo.judge import INF, claim
+from rmo.selection import Missing
 from rmo.summary import against_log_size, leave_one_out
 
 

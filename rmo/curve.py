@@ -48,6 +48,25 @@ def forward(kl_K: np.ndarray) -> np.ndarray:
     return kl_K > np.maximum.accumulate(np.concatenate([[-np.inf], kl_K[:-1]]))
 
 
+def common_d(curves: Sequence[Curve], points: int = 64) -> np.ndarray:
+    """The d at which several curves can be averaged: their own where they share it, else an even grid over what all
+    of them reach."""
+    d = curves[0].d
+    if all(np.array_equal(c.d, d) for c in curves) and forward(d).all():
+        return d
+    return np.linspace(0, min(c.d.max() for c in curves), points)
+
+
+def regrid(d_G: np.ndarray, curve: Curve, values: np.ndarray) -> np.ndarray:
+    """A curve's values, f64[K] or per prompt f64[K, Q], at other d, f64[G] or [G, Q]: between its points of first
+    passage."""
+    keep = forward(curve.d)
+    columns = values[keep].reshape(keep.sum(), -1).T
+    return np.stack([np.interp(d_G, curve.d[keep], column) for column in columns], axis=1).reshape(
+        len(d_G), *values.shape[1:]
+    )
+
+
 def from_prompts(method: str, step_or_n, kl, proxy_KQ: np.ndarray, gold_KQ: np.ndarray, **meta: Any) -> Curve:
     """A curve with standard errors over Q prompts."""
     se = lambda x_KQ: x_KQ.std(axis=1, ddof=1) / x_KQ.shape[1] ** 0.5  # noqa: E731

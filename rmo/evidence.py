@@ -7,15 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmo.curve import Curve, forward
-from rmo.fit import FORM_OF, Family, Group, families, group, low_part
+from rmo import selection
+from rmo.curve import Curve, common_d, regrid
+from rmo.fit import FORM_OF, Family, Group, group, low_part
 from rmo.resample import Resamples, resample
-
-GRID = 64  # points of the common grid of d on which seeds are averaged
-
-
-class Missing(Exception):
-    """The run holds nothing that this can be computed from; says what it would need."""
+from rmo.selection import Missing
 
 
 class Line(NamedTuple):
@@ -59,12 +55,6 @@ class Tables(NamedTuple):
     columns: np.ndarray  # i[S], which of the evidence's curves
 
 
-def regrid(d_G: np.ndarray, curve: Curve, table_KQ: np.ndarray) -> np.ndarray:
-    """A curve's scores per prompt at other d, f64[G, Q], between its points of first passage."""
-    keep = forward(curve.d)
-    return np.stack([np.interp(d_G, curve.d[keep], column) for column in table_KQ[keep].T], axis=1)
-
-
 @dataclass
 class Evidence:
     """All that a run measured.
@@ -100,9 +90,7 @@ class Evidence:
         out = {}
         for groups in self.groups.values():
             for g in groups:
-                d = g.curves[0].d
-                if any(not np.array_equal(c.d, d) for c in g.curves) or not forward(d).all():
-                    d = np.linspace(0, min(c.d.max() for c in g.curves), GRID)
+                d = common_d(g.curves)
                 gold, proxy = (
                     np.stack([regrid(d, c, getattr(c, n)) for c in g.curves]) for n in ("gold_KQ", "proxy_KQ")
                 )
@@ -144,39 +132,29 @@ class View:
     seeds: list[int] = field(default_factory=list)  # of reward models looked at
 
     def all(self, method: str, **wanted: Any) -> list[Group]:
-        """Groups of a method whose fields are as wanted, by RM size; plain, unpenalised ones of the main policy unless
-        said otherwise."""
-        main = self._main(method)
-        wanted = {"policy": main.policy, "kl_coef": 0.0, "variant": ""} | wanted
-        found = [g for g in self.evidence.groups[method] if all(getattr(g, n) == v for n, v in wanted.items())]
-        return found
-
-    def _main(self, method: str) -> Group:
-        groups = self.evidence.groups[method]
-        if not groups:
-            raise Missing(f"no {method} curves")
-        return families(groups)[0][0]
+        """`selection.plain` of a method's groups."""
+        return selection.plain(self.evidence.groups[method], method, **wanted)
 
     def sizes(self, method: str, least: int = 3) -> list[Group]:
         """The main sweep over RM sizes, smallest first."""
-        found = self.all(method, comparisons=self._main(method).comparisons)
+        found = selection.main_family(self.evidence.groups[method], method)
         if len(found) < least:
             raise Missing(f"{method} against fewer than {least} RM sizes")
         return found
 
     def data(self, method: str, params: int) -> list[Group]:
-        """One RM size over the numbers of comparisons, fewest first."""
-        found = self.all(method, params=params)
-        if len(found) < 3:
-            raise Missing(f"{method} with fewer than 3 numbers of comparisons")
-        return sorted(found, key=lambda g: g.comparisons or 0)
+        """One RM size over at least 3 numbers of comparisons, fewest first."""
+        return selection.by_comparisons(self.evidence.groups[method], method, params, least=3)
+
+    def weights(self, g: Group) -> np.ndarray:
+        """How much each seed's curve counts here, f64[S], of sum 1; all alike where none was drawn."""
+        self.used[id(g)] = g
+        weight = self.weight_C[self.evidence.tables[id(g)].columns]
+        return weight / weight.sum() if weight.sum() else np.full(len(weight), 1 / len(weight))
 
     def line(self, g: Group) -> Line:
         """A group's mean curve here."""
-        self.used[id(g)] = g
-        t = self.evidence.tables[id(g)]
-        weight = self.weight_C[t.columns]
-        weight = weight / weight.sum() if weight.sum() else np.full(len(weight), 1 / len(weight))
+        t, weight = self.evidence.tables[id(g)], self.weights(g)
         gold, proxy = np.tensordot(weight, t.gold, 1), np.tensordot(weight, t.proxy, 1)
         halves = []
         for start in (0, 1):
@@ -200,19 +178,14 @@ class View:
 
     def given(self, g: Group) -> tuple[np.ndarray, np.ndarray]:
         """(bound, estimate from the winners' probabilities) of best-of-n's KL, f64[K] each."""
-        self.used[id(g)] = g
         if any(c.kl_given_KQ is None for c in g.curves):
             raise Missing("no log-probabilities of the winners")
-        weight = self.weight_C[self.evidence.tables[id(g)].columns]
-        weight = weight if weight.sum() else np.ones_like(weight)
         tables = [c.kl_given_KQ @ self.share_Q for c in g.curves if c.kl_given_KQ is not None]
-        return g.curves[0].kl, np.average(tables, axis=0, weights=weight)
+        return g.curves[0].kl, self.weights(g) @ np.stack(tables)
 
     def steps(self, g: Group) -> list[tuple[np.ndarray, np.ndarray, float]]:
         """(step, KL, weight) of every seed."""
-        self.used[id(g)] = g
-        weight = self.weight_C[self.evidence.tables[id(g)].columns]
-        return [(c.step_or_n, c.kl, w) for c, w in zip(g.curves, weight, strict=True)]
+        return [(c.step_or_n, c.kl, w) for c, w in zip(g.curves, self.weights(g), strict=True)]
 
     def rms(self, **wanted: Any) -> list[tuple[int, int]]:
         """(rm_params, rm_comparisons) of the reward models with these fields, each once; plain ones by default."""

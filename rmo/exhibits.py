@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from rmo import selection
 from rmo.curve import Curve, from_rows
-from rmo.evidence import Missing
 from rmo.files import read_csv, read_json
-from rmo.fit import Group, families, group
+from rmo.fit import Group, group
 from rmo.plots import Figure, label_by, overlay, panels
+from rmo.selection import Missing
 
 
 @dataclass(frozen=True)
@@ -26,27 +27,23 @@ class Files:
     starts: dict[int | None, float]  # each policy's own gold, the main one's being 0
     experiment: dict[str, Any]
 
+    def all(self, method: str) -> list[Group]:
+        """Every group of a method."""
+        return group(self.curves, method)
+
     def groups(self, method: str, **wanted: Any) -> list[Group]:
-        """Groups of a method, by RM size; plain, unpenalised and of the main policy unless said otherwise."""
-        everything = group(self.curves, method)
-        if not everything:
-            raise Missing(f"no {method} curves")
-        main = families(everything)[0][0]
-        wanted = {"policy": main.policy, "kl_coef": 0.0, "variant": ""} | wanted
-        return [g for g in everything if all(getattr(g, n) == v for n, v in wanted.items())]
+        """`selection.plain` of a method's groups."""
+        return selection.plain(self.all(method), method, **wanted)
 
     def sizes(self, method: str) -> list[Group]:
         """The main sweep over RM sizes."""
-        everything = group(self.curves, method)
-        if not everything:
-            raise Missing(f"no {method} curves")
-        return families(everything)[0]
+        return selection.main_family(self.all(method), method)
 
     def both_policies(self, method: str, params: int) -> list[Group]:
         """Every policy against one RM size with the main number of comparisons, smallest policy first."""
         main = self.sizes(method)[0]
         found = [
-            g for g in group(self.curves, method)
+            g for g in self.all(method)
             if (g.params, g.comparisons, g.kl_coef, g.variant) == (params, main.comparisons, main.kl_coef, "")
         ]  # fmt: skip
         if len(found) < 2:
@@ -56,24 +53,18 @@ class Files:
     def two_policy_rms(self, method: str) -> list[int]:
         """RM sizes that more than one policy was optimised against."""
         main = self.sizes(method)[0]
-        others = {g.params for g in group(self.curves, method) if g.policy != main.policy}
+        others = {g.params for g in self.all(method) if g.policy != main.policy}
         if not others:
             raise Missing("one initial policy only")
         return sorted(others)
 
     def data(self, method: str, params: int) -> list[Group]:
         """One RM size over numbers of comparisons."""
-        found = sorted(self.groups(method, params=params), key=lambda g: g.comparisons or 0)
-        if len(found) < 2:
-            raise Missing(f"{method} with one number of comparisons only")
-        return found
+        return selection.by_comparisons(self.all(method), method, params, least=2)
 
     def data_rm(self, method: str) -> int:
         """The smallest RM size with the most numbers of comparisons."""
-        counts: dict[int, int] = {}
-        for g in self.groups(method):
-            counts[g.params] = counts.get(g.params, 0) + 1
-        return min(counts, key=lambda p: (-counts[p], p))
+        return selection.most_swept(self.all(method), method)
 
     def loss(
         self, params: int, comparisons: int | None, column: str = "validation_loss", variant: str = ""

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmo.evidence import Missing
 from rmo.exhibits import Files, drawing, simple
-from rmo.fit import FORM_OF, Family, Group, group
+from rmo.fit import FORM_OF, Family, Group
 from rmo.plots import colours, log_axis, mean_curve, panels, row_of, size
+from rmo.selection import Missing
 
 FEW = 1000  # n at which the paper reads best-of-n in its Figures 5 and 21
 
@@ -232,7 +232,7 @@ def fig8(f: Files) -> Figure:
 
 
 def penalised(f: Files) -> list[Group]:
-    everything = [g for g in group(f.curves, "ppo") if g.variant == ""]
+    everything = [g for g in f.all("ppo") if g.variant == ""]
     marked = [g for g in everything if g.kl_coef]
     if not marked:
         raise Missing("no KL penalties")

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from rmo.evidence import Evidence, Missing, View
+from rmo.evidence import Evidence, View
 from rmo.resample import interval
+from rmo.selection import Missing
 
 MIN_SEEDS = 3
 INF = float("inf")

@@ -185,7 +185,8 @@ def publish(run: Run) -> None:
     sources = [*run.path("fits").glob("*.csv"), *run.path("fits").glob("*.json")]
     sources = [source for source in sources if source.name != "cost.json"]
     if run.done("report"):
-        sources += [run.path("report") / "report.html", *(run.path("report") / "figures").glob("*.svg")]
+        made = run.path("report")
+        sources += [made / "report.html", made / "results.md", *(made / "figures").glob("*.svg")]
     for source in sources:
         target = run.root / ("figures" if source.suffix == ".svg" else "") / source.name
         text = source.read_text()

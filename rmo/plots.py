@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from rmo import fit
-from rmo.curve import Curve, forward
+from rmo.curve import Curve, common_d, regrid
 
 METHOD_NAMES = {"bon": "best-of-n", "ppo": "RL (PPO)"}
 KL_LABEL = {
@@ -85,15 +85,9 @@ def label_by(attribute: str) -> Callable[[fit.Group], str]:
 
 
 def mean_curve(group: fit.Group, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """KL and mean over seeds on the first seed's grid where all seeds share it, else on a common grid of d, between
-    points of first passage."""
-    kl = group.curves[0].kl
-    if all(np.array_equal(c.kl, kl) for c in group.curves) and forward(kl).all():
-        return kl, np.mean([getattr(c, name) for c in group.curves], axis=0)
-    d = np.linspace(0, min(c.d.max() for c in group.curves), 60)
-    keeps = [forward(c.kl) for c in group.curves]
-    values = [np.interp(d, c.d[k], getattr(c, name)[k]) for c, k in zip(group.curves, keeps, strict=True)]
-    return d**2, np.mean(values, axis=0)
+    """KL and the mean over seeds of one column, where `curve.common_d` says."""
+    d = common_d(group.curves)
+    return d**2, np.mean([regrid(d, c, getattr(c, name)) for c in group.curves], axis=0)
 
 
 def row_of(summary: dict[str, Any], g: fit.Group) -> dict[str, Any] | None:

@@ -4,14 +4,15 @@ import html
 from pathlib import Path
 from typing import Any
 
-from rmo import appendix, beyond, figures, plots
-from rmo.evidence import Missing
+from rmo import appendix, beyond, figures, markdown, plots
 from rmo.exhibits import DRAWINGS, Drawing, Files, load
 from rmo.files import RunError, read_json, write_text
+from rmo.selection import Missing
 from rmo.tables import (
     claims_table,
     coefficient_table,
     cost_table,
+    count_verdicts,
     gold_section,
     laws_table,
     lower_end_table,
@@ -39,7 +40,7 @@ td.verdict .note{font-weight:400}.holds{color:#17663a}.fails{color:#a3201d}.unde
 
 
 def write(root: Path, out: Path | None = None) -> Path:
-    """Write figures/*.svg and report.html into `out` (default: `root`); returns the report's path.
+    """Write figures/*.svg, report.html and results.md into `out` (default: `root`); returns the report's path.
 
     Raises:
       RunError: the directory is not that of a run whose fits are done.
@@ -91,6 +92,7 @@ def write(root: Path, out: Path | None = None) -> Path:
     text = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
     text += f"<title>rmo: {html.escape(e['name'])}</title><style>{CSS}</style><body>{''.join(body)}</body></html>\n"
     write_text(out / "report.html", text)
+    write_text(out / "results.md", markdown.results(f, claims))
     return out / "report.html"
 
 
@@ -134,11 +136,9 @@ def exhibit(d: Drawing, drawn: dict[str, str], lacking: dict[str, str], claims: 
 
 def claims_intro(claims: list[dict[str, Any]], f: Files) -> str:
     """How many claims hold, and what a verdict means."""
-    count = {v: sum(c["verdict"] == v for c in claims) for v in ("holds", "fails", "undecided")}
     level = f.experiment["fits"]["level"]
     return (
-        f"<p>Of {len(claims)} statements, {count['holds']} hold here, {count['fails']} fail and {count['undecided']} are "
-        f"undecided. A statement holds where the whole {level:.0%} interval of its statistic (over prompts and RM seeds) lies "
+        f"<p>{count_verdicts(claims)} A statement holds where the whole {level:.0%} interval of its statistic (over prompts and RM seeds) lies "
         "where the paper's wording puts it, fails where none of it does. Thresholds are fixed in the code beside the wording. "
         "What holds or fails here says something of this small world, not of the paper's.</p>"
     )

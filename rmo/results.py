@@ -48,7 +48,7 @@ def load_curves(run: Run) -> list[Curve]:
 
     Averages over prompts are what they were (calibration centred them), but a prompt's own baseline is no longer
     counted as noise: at n = 1 nothing is uncertain, and every bootstrap draw passes through 0 there. Another policy
-    is centred on its own start (paper Fig. 23); where it starts is in policies.csv.
+    is centred on its own start (paper Fig. 23); where it starts is in policies.json.
     """
     out = []
     for name, m, meta, arrays, base, place in members(run):
@@ -156,13 +156,15 @@ def fits(run: Run, out: Path) -> None:
 
 
 def nested(run: Run, prompts: int = 6) -> list[dict[str, Any]]:
-    """Paper Table 2: for the first prompts, the best of the first n draws at growing n against each RM's first seed."""
-    out = []
+    """Paper Table 2: for the first prompts, the best of the first n draws at growing n against the first seed of every
+    RM of the main recipe."""
+    out, recipe = [], run.experiment.proxies.sweeps[0].recipes[0]
     for name in run.stages:
         if not name.startswith("bon/"):
             continue
         info, arrays = read_json(run.path(name) / "info.json"), read_npz(run.path(name) / "curve.npz")
-        if run.experiment.proxies.sweeps[0].name not in name or info["members"][0]["variant"]:
+        first = info["members"][0]
+        if (first["comparisons"], first["variant"]) != (recipe.comparisons, recipe.variant):
             continue
         for q in range(min(prompts, run.experiment.bon.prompts)):
             for j, n in enumerate(arrays["nested_n"]):

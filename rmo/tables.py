@@ -275,14 +275,23 @@ def table_1(e: dict[str, Any]) -> str:
     return table(["hyper-parameter", "paper", "here"], rows, text=(1, 2))
 
 
+def region(low: float | None, high: float | None) -> str:
+    """Where a statistic must lie for its claim to hold."""
+    if low is None or high is None:
+        return f"above {low:.3g}" if high is None else f"below {high:.3g}"
+    return f"{low:g} to {high:g}"
+
+
+def count_verdicts(claims: list[dict[str, Any]]) -> str:
+    """How many claims hold."""
+    of = {v: sum(c["verdict"] == v for c in claims) for v in ("holds", "fails", "undecided")}
+    return (
+        f"Of {len(claims)} statements {of['holds']} hold here, {of['fails']} fail and {of['undecided']} are undecided."
+    )
+
+
 def claims_table(claims: list[dict[str, Any]], drawn: set[str]) -> str:
     """Every claim with its verdict; figures that exist are linked."""
-
-    def region(low: float | None, high: float | None) -> str:
-        if low is None or high is None:
-            return f"above {low:.3g}" if high is None else f"below {high:.3g}"
-        return f"{low:g} to {high:g}"
-
     lines = []
     for c in claims:
         link = f"<a href='#{c['figure']}'>{c['figure']}</a>" if c["figure"] in drawn else c["figure"]

@@ -7,10 +7,10 @@ import pytest
 from test_claims import BIG, DATA, SIZES, SMALL, Q, Truth, make
 
 from rmo import appendix, beyond, figures, plots, summary, tables
-from rmo.evidence import Missing
 from rmo.exhibits import DRAWINGS, Files
 from rmo.fit import group
 from rmo.report import draw_all, in_order
+from rmo.selection import Missing
 
 
 @pytest.fixture(scope="module")
