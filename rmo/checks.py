@@ -52,7 +52,9 @@ def check(experiment: config.Experiment) -> None:
         "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
         "world.stop", "comparisons.flip", "ppo.entropy_coef", "ppo.together", "fits.min_d_ppo",
     }  # fmt: skip
-    may_be_zero_anywhere = {"kv_heads", "warmup", "weight_decay"}
+    may_be_zero_anywhere = {
+        "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",
+    }  # fmt: skip
 
     def positive(owner: Any, path: str) -> None:
         for item in dataclasses.fields(owner):
@@ -71,12 +73,21 @@ def check(experiment: config.Experiment) -> None:
                         positive(entry, f"{where}.{index}.")
 
     def model(shape: config.Model, where: str) -> None:
-        need(shape.width % shape.heads == 0, f"{where}.heads is {shape.heads}: it must divide width {shape.width}")
+        need(
+            bool(shape.head) or shape.width % shape.heads == 0,
+            f"{where}.heads is {shape.heads}: it must divide width {shape.width}, unless head is given",
+        )
         kv = shape.kv_heads or shape.heads
         need(shape.heads % kv == 0, f"{where}.kv_heads is {kv}: it must divide heads {shape.heads}")
+        need(shape.rotary_share <= 1, f"{where}.rotary_share is {shape.rotary_share}: it is a share, at most 1")
         need(
-            shape.positions == "learned" or (shape.width // shape.heads) % 2 == 0,
-            f"{where}: rotary positions need an even head size, not {shape.width}/{shape.heads}",
+            shape.positions == "learned" or shape.rotary_width % 2 == 0,
+            f"{where}: rotary positions need an even head size, not {shape.rotary_width}",
+        )
+        need(
+            len(shape.rotary_scaling) in (0, 4),
+            f"{where}.rotary_scaling has {len(shape.rotary_scaling)} numbers: it needs factor, low and high frequency "
+            "factor and original context, or none",
         )
 
     def indices(given: tuple[int, ...], owners: tuple, where: str, what: str) -> None:
@@ -91,7 +102,7 @@ def check(experiment: config.Experiment) -> None:
     for index, size in enumerate(e.proxies.sizes):
         model(size, f"proxies.sizes.{index}")
     need(bool(e.proxies.sizes), "proxies.sizes is empty: at least one proxy is needed")
-    counts = {(s.width, s.layers, s.mlp, (s.kv_heads or s.heads) / s.heads) for s in e.proxies.sizes}
+    counts = {s.weights for s in e.proxies.sizes}
     need(
         len(counts) == len(e.proxies.sizes),
         "proxies.sizes holds two shapes with one parameter count: curves are told apart by it; for repeats use seeds",
@@ -141,7 +152,7 @@ def check(experiment: config.Experiment) -> None:
     for i, other in enumerate(e.other_policies):
         model(other.model, f"other_policies.{i}.model")
         indices(other.sizes, e.proxies.sizes, f"other_policies.{i}.sizes", "proxies.sizes")
-    shapes = [(s.width, s.layers, s.mlp, (s.kv_heads or s.heads) / s.heads) for s in e.policies]
+    shapes = [s.weights for s in e.policies]
     need(
         len(set(shapes)) == len(shapes),
         "other_policies holds a shape with another policy's parameter count: curves are told apart by it",

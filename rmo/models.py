@@ -25,14 +25,62 @@ class KVCache(NamedTuple):
     mask: jax.Array  # bool[B, S]
 
 
-def rotate(x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves convention, base 10,000, in float32."""
-    half = x_BTHK.shape[-1] // 2
-    frequencies = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None, :]
+def frequencies(c: config.Model) -> np.ndarray:
+    """Radians per position of each rotated pair, f32[rotary_width / 2] (Su et al. 2021, arXiv 2104.09864).
+
+    With `rotary_scaling`, wavelengths beyond the original context over the low frequency factor are stretched by
+    `factor`, those below it over the high one are left, and between them it goes over smoothly (Llama 3.1).
+    """
+    half = c.rotary_width // 2
+    out = np.float32(c.rotary_base) ** (-np.arange(half, dtype=np.float32) / np.float32(half))
+    if not c.rotary_scaling:
+        return out
+    factor, low, high, context = c.rotary_scaling
+    turns = context * out / (2 * np.pi)  # in the original context
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    return (out * (smooth + (1 - smooth) / factor)).astype(np.float32)
+
+
+def rotate(x_BTHK: jax.Array, positions_BT: jax.Array, c: config.Model) -> jax.Array:
+    """Rotary position embedding, halves convention, in float32; what lies beyond `rotary_width` stays as it is."""
+    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies(c)[None, None, None, :]
     sin, cos = jnp.sin(angles), jnp.cos(angles)
-    left, right = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x_BTHK.dtype)
+    turned, rest = x_BTHK[..., : c.rotary_width].astype(jnp.float32), x_BTHK[..., c.rotary_width :]
+    left, right = jnp.split(turned, 2, axis=-1)
+    turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x_BTHK.dtype)
+    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
+
+
+class OffsetNorm(nn.Module):
+    """RMSNorm that multiplies by 1 + scale, so that scales near 0 keep their digits (Gemma)."""
+
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+        return (x * (1 + scale).reshape((1,) * (x.ndim - 1) + (-1,))).astype(self.dtype)
+
+
+def make_norm(c: config.Model, name: str | None = None) -> nn.Module:
+    """The normalisation that `c.norm` names."""
+    dtype = jnp.dtype(c.dtype)
+    if c.norm == "layer":
+        return nn.LayerNorm(epsilon=c.norm_eps, dtype=dtype, use_fast_variance=False, name=name)
+    if c.norm == "rms_offset":
+        return OffsetNorm(c.norm_eps, dtype, name=name)
+    return nn.RMSNorm(epsilon=c.norm_eps, dtype=dtype, name=name)
+
+
+def cap(x: jax.Array, limit: float) -> jax.Array:
+    """x held softly within +-limit; 0 means no limit."""
+    return limit * jnp.tanh(x / limit) if limit else x
+
+
+ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": lambda x: nn.gelu(x, approximate=False), "relu": nn.relu, "silu": nn.silu}
 
 
 def read_segment(equation: str, x: jax.Array, segment: jax.Array) -> jax.Array:
@@ -46,7 +94,8 @@ def read_segment(equation: str, x: jax.Array, segment: jax.Array) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP. `past` holds this layer's (k, v) of every segment, `allowed` the attention mask.
+    """Attention and MLP. `past` holds this layer's (k, v) of every segment, `allowed` the attention mask, `near` which
+    keys lie within the window and `windowed` whether this layer has one (both None where no layer has).
 
     `dropout` is the rate on the output of both; None leaves it, and its random numbers, out of the program.
     """
@@ -54,15 +103,16 @@ class Block(nn.Module):
     shape: config.Model
     gain: float = 1.0
 
-    @nn.compact
-    def __call__(self, x_BTD, past, allowed_BTS, positions_BT, dropout):
-        c, dtype = self.shape, jnp.dtype(self.shape.dtype)
-        heads, kv_heads, head = c.heads, c.kv_heads or c.heads, c.width // c.heads
-        kernel = nn.initializers.variance_scaling(self.gain**2, "fan_in", "truncated_normal")
-        out = nn.initializers.variance_scaling(self.gain**2 / (2 * c.layers), "fan_in", "truncated_normal")
+    def dense(self, features, name: str, bias: bool, out: bool = False, axis: int | tuple[int, ...] = -1):
+        """A projection; those back to the residual stream start smaller."""
+        gain2 = self.gain**2 / (2 * self.shape.layers) if out else self.gain**2
+        init = nn.initializers.variance_scaling(gain2, "fan_in", "truncated_normal")
+        dtype = jnp.dtype(self.shape.dtype)
+        return nn.DenseGeneral(features, axis=axis, use_bias=bias, dtype=dtype, kernel_init=init, name=name)
 
-        def dense(features, name, init=kernel, axis: int | tuple[int, ...] = -1):
-            return nn.DenseGeneral(features, axis=axis, use_bias=False, dtype=dtype, kernel_init=init, name=name)
+    @nn.compact
+    def __call__(self, x_BTD, past, allowed_BTS, positions_BT, dropout, near_BTS=None, windowed=None):
+        c = self.shape
 
         def drop(h_BTD):
             if dropout is None:
@@ -70,30 +120,48 @@ class Block(nn.Module):
             keep_BTD = jax.random.bernoulli(self.make_rng("dropout"), 1 - dropout, h_BTD.shape)
             return jnp.where(keep_BTD, h_BTD / (1 - dropout), 0).astype(h_BTD.dtype)
 
-        h_BTD = nn.RMSNorm(dtype=dtype, name="norm_attention")(x_BTD)
-        q_BTHK = dense((heads, head), "query")(h_BTD)
-        k_BTHK = dense((kv_heads, head), "key")(h_BTD)
-        v_BTHK = dense((kv_heads, head), "value")(h_BTD)
+        if near_BTS is not None and windowed is not None:
+            allowed_BTS = allowed_BTS & (near_BTS | ~windowed)
+        attended_BTD, kv = self.attend(make_norm(c, "norm_attention")(x_BTD), past, allowed_BTS, positions_BT)
+        if c.post_norm:
+            attended_BTD = make_norm(c, "norm_attention_out")(attended_BTD)
+        middle_BTD = x_BTD + drop(attended_BTD)
+
+        h_BTD = make_norm(c, "norm_mlp")(x_BTD if c.parallel else middle_BTD)
+        h_BTF = ACTIVATIONS[c.activation](
+            self.dense(c.hidden_width, "gate" if c.gated else "up", c.bias == "all")(h_BTD)
+        )
+        if c.gated:
+            h_BTF = h_BTF * self.dense(c.hidden_width, "up", c.bias == "all")(h_BTD)
+        h_BTD = self.dense(c.width, "down", c.bias == "all", out=True)(h_BTF)
+        if c.post_norm:
+            h_BTD = make_norm(c, "norm_mlp_out")(h_BTD)
+        return middle_BTD + drop(h_BTD), kv
+
+    def attend(self, h_BTD, past, allowed_BTS, positions_BT):
+        """Attention to every segment and to the tokens themselves: (output [B, T, D], their own keys and values)."""
+        c, dtype, bias = self.shape, jnp.dtype(self.shape.dtype), self.shape.bias != "none"
+        heads, kv_heads, head = c.heads, c.kv_heads or c.heads, c.head_width
+        q_BTHK = self.dense((heads, head), "query", bias)(h_BTD)
+        k_BTHK = self.dense((kv_heads, head), "key", bias)(h_BTD)
+        v_BTHK = self.dense((kv_heads, head), "value", bias)(h_BTD)
+        if c.qk_norm:
+            q_BTHK, k_BTHK = make_norm(c, "norm_query")(q_BTHK), make_norm(c, "norm_key")(k_BTHK)
         if c.positions == "rotary":
-            q_BTHK, k_BTHK = rotate(q_BTHK, positions_BT), rotate(k_BTHK, positions_BT)
+            q_BTHK, k_BTHK = rotate(q_BTHK, positions_BT, c), rotate(k_BTHK, positions_BT, c)
 
         segments = [*past, (k_BTHK, v_BTHK)]
-        q_BTGHK = q_BTHK.reshape(*q_BTHK.shape[:2], kv_heads, heads // kv_heads, head) / head**0.5
+        q_BTGHK = q_BTHK.reshape(*q_BTHK.shape[:2], kv_heads, heads // kv_heads, head) / (c.query_scale or head) ** 0.5
         scores = [read_segment("btghk,bsgk->bghts", q_BTGHK, k) for k, _ in segments]
-        scores_BGHTS = jnp.concatenate(scores, axis=-1)
+        scores_BGHTS = cap(jnp.concatenate(scores, axis=-1), c.attention_cap)
         scores_BGHTS = jnp.where(allowed_BTS[:, None, None], scores_BGHTS, -1e30)
         weights_BGHTS = jax.nn.softmax(scores_BGHTS, axis=-1).astype(dtype)
         ends = np.cumsum([k.shape[1] for k, _ in segments])[:-1]
         parts = jnp.split(weights_BGHTS, ends, axis=-1)
         mixed = [read_segment("bghts,bsgk->btghk", part, v) for part, (_, v) in zip(parts, segments, strict=True)]
         mixed_BTHK = sum(mixed[1:], mixed[0]).reshape(q_BTHK.shape).astype(dtype)
-        x_BTD = x_BTD + drop(dense(c.width, "out", out, axis=(-2, -1))(mixed_BTHK))
-
-        h_BTD = nn.RMSNorm(dtype=dtype, name="norm_mlp")(x_BTD)
-        activate = {"gelu": jax.nn.gelu, "relu": jax.nn.relu}[c.activation]
-        h_BTF = activate(dense(c.mlp * c.width, "up")(h_BTD))
-        x_BTD = x_BTD + drop(dense(c.width, "down", out)(h_BTF))
-        return x_BTD, (k_BTHK, v_BTHK)
+        bias_out = c.bias in ("attention", "all")
+        return self.dense(c.width, "out", bias_out, out=True, axis=(-2, -1))(mixed_BTHK), (k_BTHK, v_BTHK)
 
 
 class Transformer(nn.Module):
@@ -117,10 +185,10 @@ class Transformer(nn.Module):
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0),  # type: ignore[arg-type]
             length=c.layers,
         )(c, self.gain)
-        self.norm = nn.RMSNorm(dtype=jnp.dtype(c.dtype))
+        self.norm = make_norm(c)
 
     def __call__(
         self, tokens_BT: jax.Array, mask_BT: jax.Array, past: tuple[KVCache, ...] = (), read: slice = slice(None),
@@ -139,16 +207,28 @@ class Transformer(nn.Module):
         allowed_BTS = jnp.concatenate(
             [*(jnp.broadcast_to(p.mask[:, None], (*shape, p.mask.shape[1])) for p in past), own_BTT], axis=-1
         )
+        near_BTS = windowed_L = None
+        if self.shape.window:
+            near_BTS = positions_BT[:, :, None] - key_positions(past, positions_BT)[:, None] < self.shape.window
+            windowed_L = jnp.arange(self.shape.layers) % 2 == 0
         x_BTD = self.embed(tokens_BT)
+        if self.shape.embed_scale:
+            x_BTD = x_BTD * jnp.asarray(self.shape.width**0.5, x_BTD.dtype)
         if self.shape.positions == "learned":
             x_BTD = x_BTD + self.embed_position(positions_BT)
-        x_BTD, (k, v) = self.blocks(x_BTD, tuple((p.k, p.v) for p in past), allowed_BTS, positions_BT, dropout)
+        past_kv = tuple((p.k, p.v) for p in past)
+        x_BTD, (k, v) = self.blocks(x_BTD, past_kv, allowed_BTS, positions_BT, dropout, near_BTS, windowed_L)
         return self.norm(x_BTD[:, read]), KVCache(k, v, mask_BT)
 
-    def unembed(self, x_BTD: jax.Array) -> jax.Array:
-        """Logits f32[B, T, V] through the tied embedding."""
-        table_VD = self.embed.embedding.astype(x_BTD.dtype)
-        return jnp.einsum("btd,vd->btv", x_BTD, table_VD, preferred_element_type=jnp.float32)
+
+def key_positions(past: tuple[KVCache, ...], positions_BT: jax.Array) -> jax.Array:
+    """Positions i32[B, S] of the tokens of all segments and, last, of those at positions_BT."""
+    before, out = jnp.zeros((1, 1), jnp.int32), []
+    for p in past:
+        out.append(before + jnp.cumsum(p.mask, axis=1) - 1)
+        before = before + jnp.sum(p.mask, axis=1, keepdims=True)
+    rows = positions_BT.shape[0]
+    return jnp.concatenate([*(jnp.broadcast_to(x, (rows, x.shape[1])) for x in out), positions_BT], axis=1)
 
 
 class LanguageModel(nn.Module):
@@ -160,10 +240,15 @@ class LanguageModel(nn.Module):
 
     def setup(self):
         self.trunk = Transformer(self.shape, self.vocab, self.length)
+        if not self.shape.tied:
+            init = nn.initializers.normal(self.shape.width**-0.5)
+            self.unembedding = self.param("unembed", init, (self.vocab, self.shape.width), jnp.float32)
 
     def __call__(self, tokens_BT, mask_BT, past=(), read=slice(None)):
         hidden_BTD, cache = self.trunk(tokens_BT, mask_BT, past, read)
-        return self.trunk.unembed(hidden_BTD), cache
+        table_VD = (self.trunk.embed.embedding if self.shape.tied else self.unembedding).astype(hidden_BTD.dtype)
+        logits_BTV = jnp.einsum("btd,vd->btv", hidden_BTD, table_VD, preferred_element_type=jnp.float32)
+        return cap(logits_BTV, self.shape.logit_cap), cache
 
 
 class RewardModel(nn.Module):

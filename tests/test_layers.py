@@ -7,17 +7,25 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["config", "checks", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "models", "sharding", "files", "sample", "train", "reward", "data",
+ORDER = ["config", "checks", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "models", "sharding", "files", "families", "hf", "sample", "train", "reward", "data",
          "world", "run", "ppo", "audit", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
          "beyond", "tables", "markdown", "report", "stages", "pipeline", "main"]  # fmt: skip
 # Arrays and numbers in, never a config.
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon"}
 OWNERS = {  # library -> modules that may import it
-    "flax": {"models"}, "orbax": {"files"}, "wandb": {"files"}, "transformers": {"data", "hf"}, "tokenizers": {"data"},
+    "flax": {"models"}, "orbax": {"files"}, "wandb": {"files"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"hf"}, "huggingface_hub": {"hf"},
     "tensorflow_datasets": {"data"}, "tyro": {"main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"files"},
 }  # fmt: skip
-LAZY = {"orbax", "wandb", "transformers", "tokenizers", "tensorflow_datasets"}  # inside functions only
+LAZY = {
+    "safetensors",
+    "huggingface_hub",
+    "orbax",
+    "wandb",
+    "transformers",
+    "tokenizers",
+    "tensorflow_datasets",
+}  # inside functions only
 FORBIDDEN_NAMES = {"pmap", "pjit", "PRNGKey", "xmap", "host_callback"}
 FILES = sorted((ROOT / "rmo").glob("*.py"))
 
