@@ -1,4 +1,4 @@
-"""The command line: `rmo run | list | fit | report`."""
+"""The command line: `rmo run | list | fit | bon | report`."""
 
 import os
 import re
@@ -23,6 +23,7 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
   rmo run CONFIG [--only STAGE ...] [--ppo.kl-max 20]   run every stage that is not done; the same command continues
   rmo list CONFIG                                       every stage instance: done, started, stale or missing; its cost
   rmo fit CURVES.csv                                    fit anybody's (kl, gold) points: coefficients, peak, picture
+  rmo bon TABLE                                         best-of-n from your own scores (prompt, proxy, gold): no models
   rmo report RUN                                        draw figures and report.html again, from the files alone
 
 CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its meaning. Start with configs/tiny.py.
@@ -51,11 +52,28 @@ class FitOptions:
     curves: tyro.conf.Positional[Path]
     """CSV with columns kl, gold and, optionally, method (bon or ppo), gold_se, rm_params, seed, ..."""
     out: Path | None = None
-    """Where to write coefficients.json and fit.svg; default: a directory beside the file, named after it."""
+    """Where to write coefficients.json, pictures and report.html; default: beside the file, named after it."""
     bootstrap: int = 1000
     level: float = 0.95
     min_d_ppo: float = 0.3
     """RL points with sqrt(KL) below this are left out."""
+
+
+@dataclass(frozen=True)
+class BonOptions:
+    """Best-of-n from scores that exist already: curves.csv, fits, pictures and report.html, without any model."""
+
+    table: tyro.conf.Positional[Path]
+    """JSONL or Parquet with a row per draw (prompt, proxy, gold; rm_params, seed, ... if there are several RMs), or npz
+    with proxy [Q, N] or [M, Q, N] and gold [Q, N]."""
+    out: Path | None = None
+    """Where to write; default: a directory beside the file, named after it."""
+    max_n: int = 0
+    """Largest n of the curve; 0: a quarter of the draws, beyond which the estimator gets noisy."""
+    points: int = 32
+    """Points of the curve, on a log grid."""
+    bootstrap: int = 1000
+    level: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -136,14 +154,23 @@ def list_stages(args: Sequence[str]) -> None:
 
 def fit_file(args: Sequence[str]) -> None:
     options = parse(FitOptions, args, "rmo fit")
-    from rmo import plots, summary
-    from rmo.files import read_csv, write_json, write_text
+    from rmo import summary
+    from rmo.files import read_csv
 
-    if options.bootstrap < 1 or not 0 < options.level < 1:
-        raise config.ConfigError("--bootstrap must be at least 1 and --level between 0 and 1")
+    check_bootstrap(options.bootstrap, options.level)
     curves = from_rows(read_csv(options.curves), str(options.curves))
     out = options.out or options.curves.with_suffix("").with_name(options.curves.stem + "_fit")
-    fitted = summary.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)
+    show_fits(curves, summary.summarise(curves, options.bootstrap, options.level, options.min_d_ppo), out, out.name)
+
+
+def check_bootstrap(bootstrap: int, level: float) -> None:
+    if bootstrap < 1 or not 0 < level < 1:
+        raise config.ConfigError("--bootstrap must be at least 1 and --level between 0 and 1")
+
+
+def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, title: str) -> None:
+    """Print every fit on a line and write pictures, coefficients.json and report.html into `out`."""
+    from rmo import report
 
     def between(row: dict[str, Any], name: str) -> str:
         return "{:.3f} [{:.3f}, {:.3f}]".format(row[name], *row[name + "_interval"])
@@ -156,10 +183,24 @@ def fit_file(args: Sequence[str]) -> None:
                 top = f"peak {between(g, 'peak_gold')} at KL {between(g, 'peak_kl')}"
             numbers = f"a {between(g, 'alpha')}, b {between(g, 'beta')}, R² {g['r2']:.3f}, {top}"
             print(f"  {g['group']}: {numbers}; intervals from {g['interval_from']}")
-    write_json(out / "coefficients.json", fitted)
-    for method in fitted:
-        write_text(out / f"{method}.svg", plots.svg(plots.curves(curves, fitted, method)))
-    print(out)
+    print(report.write_curves(out, curves, fitted, title))
+
+
+def best_of_n(args: Sequence[str]) -> None:
+    options = parse(BonOptions, args, "rmo bon")
+    from rmo import scores, summary
+    from rmo.curve import COLUMNS, to_rows
+    from rmo.files import write_csv
+
+    check_bootstrap(options.bootstrap, options.level)
+    curves = []
+    for meta, proxy_QN, gold_QN in scores.read(options.table):
+        said = " ".join(f"{name}={value}" for name, value in meta.items())
+        print(f"{options.table}: {proxy_QN.shape[0]:,} prompts x {proxy_QN.shape[1]:,} draws {said}".rstrip())
+        curves.append(scores.curve(meta, proxy_QN, gold_QN, options.max_n or proxy_QN.shape[1] // 4, options.points))
+    out = options.out or options.table.with_suffix("").with_name(options.table.stem + "_bon")
+    write_csv(out / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
+    show_fits(curves, summary.summarise(curves, options.bootstrap, options.level, 0.0), out, out.name)
 
 
 def write_report(args: Sequence[str]) -> None:
@@ -169,7 +210,7 @@ def write_report(args: Sequence[str]) -> None:
     print(report.write(options.run))
 
 
-COMMANDS = {"run": run, "list": list_stages, "fit": fit_file, "report": write_report}
+COMMANDS = {"run": run, "list": list_stages, "fit": fit_file, "bon": best_of_n, "report": write_report}
 
 
 def main() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from rmo import appendix, beyond, figures, markdown, plots
+from rmo.curve import Curve
 from rmo.exhibits import DRAWINGS, Drawing, Files, load
-from rmo.files import RunError, read_json, write_text
+from rmo.files import RunError, read_json, write_json, write_text
 from rmo.selection import Missing
 from rmo.tables import (
     claims_table,
@@ -89,10 +90,28 @@ def write(root: Path, out: Path | None = None) -> Path:
         body += ["<h2>PPO diagnostics</h2>", show(drawn["ppo_diagnostics"], caption)]
     body += ["<h2>What the policies write</h2>", sample_tables(where, e, e["proxies"]["sweeps"][0]["name"])]
     body += ["<h2>What this run cost</h2>", cost_table(stages, where)]
-    text = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    text += f"<title>rmo: {html.escape(e['name'])}</title><style>{CSS}</style><body>{''.join(body)}</body></html>\n"
-    write_text(out / "report.html", text)
+    write_text(out / "report.html", page(e["name"], body))
     write_text(out / "results.md", markdown.results(f, claims))
+    return out / "report.html"
+
+
+def page(title: str, body: list[str]) -> str:
+    """One self-contained HTML page."""
+    text = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    return text + f"<title>rmo: {html.escape(title)}</title><style>{CSS}</style><body>{''.join(body)}</body></html>\n"
+
+
+def write_curves(out: Path, curves: list[Curve], fitted: dict[str, Any], title: str) -> Path:
+    """Pictures, coefficients.json and a short report.html of curves that came without a run; returns the report's path."""
+    body = [f"<h1>{html.escape(title)}</h1>", summary_sentence(curves, [])]
+    for method, part in fitted.items():
+        picture = plots.svg(plots.curves(curves, fitted, method))
+        write_text(out / f"{method}.svg", picture)
+        body += [show(picture, f"{plots.METHOD_NAMES[method]}: gold (solid), proxy (dashed) and {part['form']}.")]
+        body += [coefficient_table(part), lower_end_table(part), rivals_table(part)]
+    body += [trend_text(fitted), laws_table(fitted)]
+    write_json(out / "coefficients.json", fitted)
+    write_text(out / "report.html", page(title, body))
     return out / "report.html"
 
 

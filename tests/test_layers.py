@@ -10,13 +10,14 @@ ROOT = Path(__file__).parent.parent
 ORDER = ["config", "checks", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "models", "sharding", "files", "families", "hf", "sample", "train", "reward", "data",
          "world", "run", "ppo", "audit", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
-         "beyond", "tables", "markdown", "report", "stages", "pipeline", "main"]  # fmt: skip
+         "beyond", "tables", "markdown", "report", "scores", "stages", "pipeline", "main"]  # fmt: skip
 # Arrays and numbers in, never a config.
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon"}
 OWNERS = {  # library -> modules that may import it
-    "flax": {"models"}, "orbax": {"files"}, "wandb": {"files"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"hf"}, "huggingface_hub": {"hf"},
+    "flax": {"models"}, "orbax": {"files"}, "wandb": {"files"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"hf"}, "huggingface_hub": {"hf"}, "pyarrow": {"scores"},
     "tensorflow_datasets": {"data"}, "tyro": {"main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"files"},
 }  # fmt: skip
+# Imported inside functions only.
 LAZY = {
     "safetensors",
     "huggingface_hub",
@@ -25,7 +26,8 @@ LAZY = {
     "transformers",
     "tokenizers",
     "tensorflow_datasets",
-}  # inside functions only
+    "pyarrow",
+}
 FORBIDDEN_NAMES = {"pmap", "pjit", "PRNGKey", "xmap", "host_callback"}
 FILES = sorted((ROOT / "rmo").glob("*.py"))
 
