@@ -24,12 +24,11 @@ class Comparisons(NamedTuple):
 
 def make_tokenizer(vocabulary: list[str], directory: Path) -> Any:
     """A real, saved `PreTrainedTokenizerFast` whose tokens are whole words. Needs <pad>, <bos>, <eos> first."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=vocabulary[0]))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    core.decoder = decoders.Fuse()  # type: ignore[assignment]
     pad, bos, eos = vocabulary[:3]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=pad, bos_token=bos, eos_token=eos, padding_side="left"

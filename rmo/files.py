@@ -169,12 +169,17 @@ class Wandb:
             cls.run.log({f"{prefix}/{name}": value for name, value in values.items()} | {f"{prefix}/step": step})
 
 
+def progress(name: str, total: int, unit: str, done: int = 0) -> tqdm:
+    """A progress bar with ETA."""
+    return tqdm(total=total, desc=f"{name:<24.24}", unit=unit, initial=done, mininterval=0.5, dynamic_ncols=True)
+
+
 class Log:
     """metrics.jsonl of one stage, its progress bar, and the wandb mirror."""
 
     def __init__(self, directory: Path, name: str, total: int, unit: str = "step"):
         self.path, self.name = directory / "metrics.jsonl", name
-        self.bar = tqdm(total=total, desc=f"{name:<24.24}", unit=unit, mininterval=0.5, dynamic_ncols=True)
+        self.bar = progress(name, total, unit)
         self.started = time.monotonic()
 
     def resume(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `rmo run | list | fit | bon | report`."""
+"""The command line: `rmo run | list | fit | bon | score | sample | report`."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -24,6 +24,8 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
   rmo list CONFIG                                       every stage instance: done, started, stale or missing; its cost
   rmo fit CURVES.csv                                    fit anybody's (kl, gold) points: coefficients, peak, picture
   rmo bon TABLE                                         best-of-n from your own scores (prompt, proxy, gold): no models
+  rmo score MODEL TEXTS.jsonl                           score texts with any reward model, of a run or of the hub
+  rmo sample MODEL PROMPTS.jsonl --draws 4              draw responses from any policy
   rmo report RUN                                        draw figures and report.html again, from the files alone
 
 CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its meaning. Start with configs/tiny.py.
@@ -74,6 +76,53 @@ class BonOptions:
     """Points of the curve, on a log grid."""
     bootstrap: int = 1000
     level: float = 0.95
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Score every row of a JSONL file with a reward model. Killed at any moment, the same command continues."""
+
+    model: tyro.conf.Positional[str]
+    """Directory of a stage (gold, proxies/...), of a Hugging Face checkpoint, or a name of the hub."""
+    texts: tyro.conf.Positional[Path]
+    """JSONL; a row has text, prompt and response, or messages (role and content)."""
+    out: Path | None = None
+    """Where to write the rows with their `score`; default: beside the file."""
+    batch: int = 8
+    """Rows at once."""
+    chat: bool = False
+    """Put prompt and response through the tokenizer's chat template."""
+    member: int = 0
+    """Which of a stage's reward models, in the order of its info.json."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the activations."""
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Draw responses to every prompt of a JSONL file. Killed at any moment, the same command continues."""
+
+    model: tyro.conf.Positional[str]
+    """Directory of a stage (sft, ppo/...), of a Hugging Face checkpoint, or a name of the hub."""
+    prompts: tyro.conf.Positional[Path]
+    """JSONL; a row has prompt, text, or messages (role and content)."""
+    out: Path | None = None
+    """Where to write a row per draw: response, its token ids, its log-probability; default: beside the file."""
+    draws: int = 1
+    """Responses to each prompt."""
+    length: int = 64
+    """Longest response in tokens."""
+    temperature: float = 1.0
+    """Of sampling; always from the whole distribution."""
+    seed: int = 0
+    batch: int = 8
+    """Prompts at once."""
+    chat: bool = False
+    """Put the prompt through the tokenizer's chat template."""
+    member: int = 0
+    """Which of a PPO stage's policies, in the order of its info.json."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the activations."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +252,34 @@ def best_of_n(args: Sequence[str]) -> None:
     show_fits(curves, summary.summarise(curves, options.bootstrap, options.level, 0.0), out, out.name)
 
 
+def score(args: Sequence[str]) -> None:
+    options = parse(ScoreOptions, args, "rmo score")
+    from rmo import serve
+
+    need_positive(batch=options.batch)
+    out = options.out or options.texts.with_name(options.texts.stem + "_scores.jsonl")
+    rows = serve.score(options.model, options.texts, out, options.batch, options.chat, options.member, options.dtype)
+    print(f"{rows} rows scored: {out}")
+
+
+def sample(args: Sequence[str]) -> None:
+    o = parse(SampleOptions, args, "rmo sample")
+    from rmo import serve
+
+    need_positive(batch=o.batch, draws=o.draws, length=o.length, temperature=o.temperature)
+    out = o.out or o.prompts.with_name(o.prompts.stem + "_samples.jsonl")
+    rows = serve.draw(
+        o.model, o.prompts, out, o.batch, o.chat, o.draws, o.length, o.temperature, o.seed, o.member, o.dtype
+    )
+    print(f"{rows} prompts x {o.draws} draws: {out}")
+
+
+def need_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise config.ConfigError(f"--{name} is {value}: it must be positive")
+
+
 def write_report(args: Sequence[str]) -> None:
     options = parse(ReportOptions, args, "rmo report")
     from rmo import report
@@ -210,7 +287,8 @@ def write_report(args: Sequence[str]) -> None:
     print(report.write(options.run))
 
 
-COMMANDS = {"run": run, "list": list_stages, "fit": fit_file, "bon": best_of_n, "report": write_report}
+COMMANDS = {"run": run, "list": list_stages, "fit": fit_file, "bon": best_of_n, "score": score, "sample": sample,
+            "report": write_report}  # fmt: skip
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import audit, bon, config, data, losses, metrics, models, ppo, reward
+from rmo import audit, bon, config, data, losses, metrics, models, ppo, reward, store
 from rmo.checks import STOPPING
-from rmo.files import SCRATCH, Checkpoints, Log, parts, read_json, read_npz, save_params, write_json, write_npz
+from rmo.files import SCRATCH, Checkpoints, Log, parts, read_json, read_npz, write_json, write_npz
 from rmo.run import Run, stage_name
 from rmo.sample import join, response_logits, sample, sample_n
 from rmo.train import Member, train
@@ -42,7 +42,7 @@ def sft(run: Run, out: Path, policy: int = 0) -> None:
         lambda: models.init(lm, run.key("sft")), loss, lambda step: texts.rows(rows(step)), steps,
         e.sft.optimizer, run.mesh, Checkpoints(out), Log(out, stage_name("sft", policy, e), steps),
     )  # fmt: skip
-    save_params(out / "params", params)
+    store.save(out, lm, params, out / "tokenizer")
     info = {"params": models.count(params), "steps": steps, "held_out_loss": jax.jit(loss)(params, held_out)[0]}
     write_json(out / "info.json", info)
 
@@ -72,7 +72,7 @@ def gold(run: Run, out: Path) -> None:
         steps = e.gold.epochs * (train_size // e.gold.batch)
         log = Log(out, "gold", steps)
         params = train(fresh, loss, lambda s: pick(rows(s)), steps, e.gold.optimizer, run.mesh, Checkpoints(out), log)
-    save_params(out / "params", params)
+    store.save(out, rm, params, run.path("sft") / "tokenizer")
     held_out = texts.rows(slice(held))
     predicted = reward.score_all(rm, params, *held_out.sequences(), e.bon.chunk)
     info = {
@@ -232,7 +232,7 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
         dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width), run.mesh, Checkpoints(out),
         Log(out, f"proxy {name}", max(steps)), settings, validate,
     )  # fmt: skip
-    save_params(out / "params", params)
+    store.save(out, rm, params, run.path("sft") / "tokenizer", len(members))
     held = data.read_comparisons(run.path("comparisons") / "dataset", "validation")
     flat = (held.tokens.reshape(-1, held.tokens.shape[-1]), held.mask.reshape(-1, held.mask.shape[-1]))
     raw = [reward.score_all(rm, pick(params, m), *flat, e.bon.chunk).reshape(-1, 2) for m in range(len(members))]
@@ -373,7 +373,7 @@ def optimise(
         critics = jax.tree.map(lambda x: jnp.repeat(x[None], len(members), axis=0), critic)
     log = Log(out, f"ppo {out.name.rsplit('-', 1)[0]}", setup.reads, "read")
     history, states = ppo.train_ppo(setup, frozen, runs, critics, run.mesh, Checkpoints(out), log)
-    save_params(out / "params", states.policy.params)
+    store.save(out, lm, states.policy.params, run.path("sft") / "tokenizer", len(members))
     reads, last = history["read"], history["last"]
     fresh = np.concatenate([np.ones((1, len(members)), bool), np.diff(history["iteration"], axis=0) > 0])
     write_npz(

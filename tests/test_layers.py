@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["config", "checks", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "models", "sharding", "files", "families", "hf", "sample", "train", "reward", "data",
+ORDER = ["config", "checks", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "models", "sharding", "files", "families", "hf", "sample", "train", "reward", "data", "store", "text", "serve",
          "world", "run", "ppo", "audit", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
          "beyond", "tables", "markdown", "report", "scores", "stages", "pipeline", "main"]  # fmt: skip

@@ -1,0 +1,61 @@
+"""`rmo score` and `rmo sample`: a file of texts through one model, JSONL in and out."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmo import reward, store, text
+from rmo.sample import sample
+
+
+def score(model: str, path: Path, out: Path, batch: int, chat: bool, member: int = 0, dtype: str = "float32") -> int:
+    """Every row of `path` with its `score` by a reward model, raw as the model gives it; returns the number of rows."""
+    rm, params, tokenizer = store.load_reward_model(model, member, dtype)
+    run = jax.jit(partial(reward.score, rm))
+
+    def work(items: list[text.Item], length: int) -> list[list[dict[str, Any]]]:
+        scores_B = run(params, *text.pad([item.ids for item in items], length, left=False))
+        return [[{"score": float(x)}] for x in np.asarray(scores_B)]
+
+    encode = lambda where, row: text.encode(tokenizer, row, chat, where)  # noqa: E731
+    return text.stream(path, out, ("score", model, chat, member, dtype), encode, work, batch, rm.length)
+
+
+def draw(
+    model: str, path: Path, out: Path, batch: int, chat: bool, draws: int, length: int, temperature: float, seed: int,
+    member: int = 0, dtype: str = "float32",
+) -> int:  # fmt: skip
+    """`draws` continuations of every row's prompt, a row each; returns the number of prompts.
+
+    A draw depends on seed, row and number alone. `logp` is that of the whole response under the distribution sampled
+    from; `tokens` are its ids, EOS included, so that nobody needs to tokenise the text again.
+    """
+    lm, params, tokenizer = store.load_language_model(model, member, dtype)
+    if length >= lm.length:
+        raise text.TextError(f"--length {length}: the model takes {lm.length} tokens, prompt included")
+    eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else -1
+    run = jax.jit(partial(sample, lm, length=length, eos=eos))
+
+    def work(items: list[text.Item], width: int) -> list[list[dict[str, Any]]]:
+        prompts, mask = text.pad([item.ids for item in items], width, left=True)
+        rows = jnp.asarray([item.number for item in items])
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
+        made: list[list[dict[str, Any]]] = [[] for _ in items]
+        for j in range(draws):
+            each = jax.vmap(lambda key: jax.random.fold_in(key, j))(keys)  # noqa: B023
+            drawn = jax.device_get(run(params, prompts, mask, each, temperature=jnp.float32(temperature)))
+            for b, lines in enumerate(made):
+                ids = drawn.tokens[b][drawn.mask[b]].tolist()
+                ended = ids[-1] == eos
+                said = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+                logp = float(drawn.logps[b].sum())
+                lines.append({"draw": j, "response": said, "tokens": ids, "logp": logp, "ended": ended})
+        return made
+
+    encode = lambda where, row: text.encode(tokenizer, row, chat, where, answer=False)  # noqa: E731
+    key = ("sample", model, chat, draws, length, temperature, seed, member, dtype)
+    return text.stream(path, out, key, encode, work, batch, lm.length - length)

@@ -1,0 +1,71 @@
+"""A model in a directory or on the hub, ours or anybody's: module, parameters, tokenizer."""
+
+import dataclasses
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rmo import config, data, hf, models
+from rmo.files import load_params, read_json, save_params, write_json
+from rmo.models import LanguageModel, Params, RewardModel
+
+FILE = "model.json"  # beside `params` in the directory of a stage of ours
+
+
+def save(
+    directory: Path, module: LanguageModel | RewardModel, params: Params, tokenizer: Path, members: int = 0
+) -> None:
+    """Write parameters (with a leading axis of `members`, if any) and what it takes to load them without the run."""
+    save_params(directory / "params", params)
+    kind = "reward" if isinstance(module, RewardModel) else "language"
+    what = {"kind": kind, "shape": dataclasses.asdict(module.shape), "vocab": module.vocab, "length": module.length}
+    write_json(directory / FILE, {**what, "members": members, "tokenizer": os.path.relpath(tokenizer, directory)})
+
+
+def load_language_model(
+    name_or_path: str | Path, member: int = 0, dtype="float32"
+) -> tuple[LanguageModel, Params, Any]:
+    """(module, parameters, tokenizer) of a stage's directory, of a Hugging Face checkpoint's, or of a name of the hub.
+
+    Raises:
+      CheckpointError: it cannot be had, or is of the other kind, or has no such member.
+    """
+    return _load(name_or_path, False, member, dtype)  # type: ignore[return-value]
+
+
+def load_reward_model(name_or_path: str | Path, member: int = 0, dtype="float32") -> tuple[RewardModel, Params, Any]:
+    """As `load_language_model`."""
+    return _load(name_or_path, True, member, dtype)  # type: ignore[return-value]
+
+
+def _load(name_or_path, reward: bool, member: int, dtype) -> tuple[LanguageModel | RewardModel, Params, Any]:
+    directory = Path(name_or_path)
+    if not (directory / FILE).exists():
+        directory = hf.resolve(name_or_path)
+        module, params = (hf.load_reward_model if reward else hf.load_language_model)(directory, dtype=dtype)
+        return module, params, data.load_tokenizer(directory)
+    what = read_json(directory / FILE)
+    if (what["kind"] == "reward") != reward:
+        raise hf.CheckpointError(
+            f"{directory} holds a {what['kind']} model, not a {'reward' if reward else 'language'} model"
+        )
+    if not 0 <= member < max(what["members"], 1):
+        raise hf.CheckpointError(f"{directory} has members 0 to {max(what['members'], 1) - 1}, not {member}")
+    fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in what["shape"].items()}
+    shape = config.Model(**fields)
+    kind = RewardModel if reward else LanguageModel
+    module = kind(shape, what["vocab"], what["length"])
+    make = partial(models.init, module)
+    if what["members"]:
+        make = lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, what["members"]))  # noqa: E731
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    params = load_params(directory / "params", like)
+    if what["members"]:
+        params = jax.tree.map(lambda x: x[member], params)
+    module = kind(dataclasses.replace(shape, dtype=dtype), what["vocab"], what["length"])
+    return module, params, data.load_tokenizer(directory / what["tokenizer"])
