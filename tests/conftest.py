@@ -20,3 +20,11 @@ def mesh():
     from rmo import sharding
 
     return sharding.make_mesh()
+
+
+@pytest.fixture
+def one_device():
+    """A mesh of one: for what does not depend on the mesh, since eight fake devices do everything eight times."""
+    from rmo import sharding
+
+    return sharding.make_mesh(1)

@@ -159,14 +159,14 @@ def test_members_of_one_program_equal_single_runs(side_by_side):
             np.testing.assert_allclose(a, b, atol=2e-4)
 
 
-def test_reads_lie_on_a_grid_and_members_take_their_own(tmp_path, mesh):
+def test_reads_lie_on_a_grid_and_members_take_their_own(tmp_path, one_device):
     """Penalties are members of one program: the unpenalised equals its run alone, the heavy one stays behind."""
     s, frozen, members, critics = make(d_step=0.2, max_steps=40, policy_optimizer=config.Optimizer(lr=6e-3))
     same = jax.tree.map(lambda x: x[jnp.array([0, 0])], members)
     same = same._replace(kl_coef=jnp.array([0.0, 5.0]))
     critics = jax.tree.map(lambda x: x[jnp.array([0, 0])], critics)
     go = lambda where, m, c: ppo.train_ppo(
-        s, frozen, m, c, mesh, Checkpoints(tmp_path / where), Log(tmp_path / where, "ppo", s.reads, "read")
+        s, frozen, m, c, one_device, Checkpoints(tmp_path / where), Log(tmp_path / where, "ppo", s.reads, "read")
     )
     both, _ = go("both", same, critics)
     cut = partial(jax.tree.map, lambda x: x[:1])
@@ -194,12 +194,12 @@ class Kill(BaseException):
     """Stands for SIGKILL: nothing below catches it."""
 
 
-def test_killed_and_resumed_equals_undisturbed(tmp_path, mesh, monkeypatch):
+def test_killed_and_resumed_equals_undisturbed(tmp_path, one_device, monkeypatch):
     s, frozen, members, critics = make()
 
     def go(where):
         log = Log(tmp_path / where, "ppo", s.reads, "read")
-        return ppo.train_ppo(s, frozen, members, critics, mesh, Checkpoints(tmp_path / where), log, every=2)
+        return ppo.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log, every=2)
 
     whole, states = go("whole")
     assert whole["read"]["kl"].mean(-1)[-1].max() > 0.5  # it went somewhere
