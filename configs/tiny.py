@@ -36,7 +36,6 @@ def experiment() -> Experiment:
             against=(Against(sizes=(0, 2, 3, 4, 5)),),
             kl_max=32.0,
             max_steps=300,
-            together=1,
             policy_optimizer=Optimizer(lr=5e-5, schedule="constant"),
         ),
     )

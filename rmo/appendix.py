@@ -6,13 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rmo import selection
+from rmo.claims_data import BETTER
 from rmo.exhibits import Files, drawing, simple
 from rmo.figures import FEW, at_n, chance, penalised, per_policy
 from rmo.fit import FORM_OF, FORMS, Family, Group, low_part
 from rmo.plots import colours, label_by, log_axis, mean_curve, panels, row_of, size, sqrt_axis
 from rmo.selection import Missing
-
-THRESHOLD = 0.01  # nats below chance from which a validation loss counts as better than random (claim C8b)
 
 
 def top(g: Group) -> float:
@@ -235,7 +234,7 @@ def fig21(f: Files) -> Figure:
             label=size(params),
         )
     loss = {c: np.mean([np.mean(f.loss(g.params, c)) for g in groups if g.comparisons == c]) for c in counts}
-    better = [c for c in counts if loss[c] < np.log(2) - THRESHOLD]
+    better = [c for c in counts if loss[c] < np.log(2) - BETTER]
     if better:
         axis.axvline(better[0], color="0.4", ls=":", lw=1)
     axis.axhline(0, color="0.6", lw=0.8)

@@ -50,7 +50,7 @@ def check(experiment: config.Experiment) -> None:
 
     may_be_zero = {
         "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
-        "world.stop", "comparisons.flip", "ppo.entropy_coef", "ppo.together", "fits.min_d_ppo",
+        "world.stop", "comparisons.flip", "ppo.entropy_coef", "fits.min_d_ppo",
     }  # fmt: skip
     may_be_zero_anywhere = {
         "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",

@@ -23,6 +23,9 @@ def c6(view: View) -> float:
     return max(view.rm(p, c, "validation_accuracy") for p, c in left_out)
 
 
+BETTER = 0.01  # nats below chance from which a validation loss counts as better than random
+
+
 def swept(view: View, method: str) -> int:
     """The RM size that was trained on the most numbers of comparisons."""
     return selection.most_swept(view.evidence.groups[method], method)
@@ -100,7 +103,7 @@ def c8b(view: View) -> float:
     x, where = np.log10(counts), []
     for p in sizes:
         gain = np.maximum.accumulate([np.log(2) - view.rm(p, c) for c in counts])
-        where.append(float(np.interp(0.01, gain, x)))
+        where.append(float(np.interp(BETTER, gain, x)))
     return per_decade(sizes, where)
 
 

@@ -20,7 +20,7 @@ class Model:
     layers: int = 2
     """L, the number of blocks."""
     heads: int = 4
-    """H, the number of query heads; must divide width."""
+    """H, the number of query heads; must divide width unless head is given."""
     kv_heads: int = 0
     """Hkv, the number of key/value heads (grouped queries); 0 means as many as heads."""
     head: int = 0
@@ -65,7 +65,7 @@ class Model:
     window: int = 0
     """Tokens that every second layer, from the first, sees (Gemma); 0: all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the activations; parameters and reductions stay float32."""
+    """Type of the activations; reductions stay float32, and so do parameters that are trained."""
 
     @property
     def head_width(self) -> int:
@@ -84,7 +84,7 @@ class Model:
 
     @property
     def weights(self) -> int:
-        """Parameters of the projections inside the blocks: what tells sizes apart."""
+        """Parameters of the projections inside the blocks: two sizes must differ here, norms and biases aside."""
         attention = 2 * self.head_width * (self.heads + (self.kv_heads or self.heads))
         return self.layers * self.width * (attention + (3 if self.gated else 2) * self.hidden_width)
 
@@ -319,9 +319,6 @@ class PPO:
     critic_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-3, schedule="constant"))
     read_draws: int = 8
     """Samples per held-out prompt at every read."""
-    together: int = 0
-    """Runs of one program that advance side by side under vmap, each waiting for the slowest at every read; the others
-    take turns. 0: all, which fills an accelerator. 1 on a CPU, where there is nothing left to fill."""
 
 
 @dataclass(frozen=True)

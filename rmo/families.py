@@ -174,8 +174,8 @@ def their_activation(c: Model) -> str:
     ]
 
 
-def rotary(t: dict[str, Any]) -> dict[str, Any]:
-    """Our rotary fields."""
+def rotary(t: dict[str, Any], partly: bool = False) -> dict[str, Any]:
+    """Our rotary fields; only GPT-NeoX rotates heads `partly` (the others' code does not look at the factor)."""
     rope = t.get("rope_parameters") or {}
     kind = rope.get("rope_type", "default")
     need(kind in ("default", "llama3"), f"rotary positions of type {kind}: known are default and llama3")
@@ -183,7 +183,9 @@ def rotary(t: dict[str, Any]) -> dict[str, Any]:
     if kind == "llama3":
         names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
         out["rotary_scaling"] = tuple(float(rope[name]) for name in names)
-    return out | {"rotary_share": float(rope.get("partial_rotary_factor", 1.0))}
+    share = float(rope.get("partial_rotary_factor", 1.0))
+    need(partly or share == 1, f"partial_rotary_factor {share:g}: only GPT-NeoX rotates a part of each head")
+    return out | {"rotary_share": share}
 
 
 def their_rotary(c: Model) -> dict[str, Any]:
@@ -192,7 +194,7 @@ def their_rotary(c: Model) -> dict[str, Any]:
         factor, low, high, context = c.rotary_scaling
         rope |= {"rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
                  "original_max_position_embeddings": int(context)}  # fmt: skip
-    return {"rope_parameters": rope | ({"partial_rotary_factor": c.rotary_share} if c.rotary_share != 1 else {})}
+    return {"rope_parameters": rope}
 
 
 def canonical(c: Model) -> Model:
@@ -257,15 +259,17 @@ def read_neox(t: dict[str, Any]) -> Model:
         width=t["hidden_size"], layers=t["num_hidden_layers"], heads=t["num_attention_heads"],
         hidden=t["intermediate_size"], activation=activation(t["hidden_act"]), norm="layer",
         norm_eps=t["layer_norm_eps"], parallel=t["use_parallel_residual"], bias="all", tied=t["tie_word_embeddings"],
-        **rotary(t),
+        **rotary(t, partly=True),
     )  # fmt: skip
 
 
 def write_neox(c: Model) -> dict[str, Any]:
+    rope = their_rotary(c)["rope_parameters"] | {"partial_rotary_factor": c.rotary_share}  # left out, it would be 0.25
     return {
         "hidden_size": c.width, "num_hidden_layers": c.layers, "num_attention_heads": c.heads,
         "intermediate_size": c.hidden_width, "hidden_act": their_activation(c), "layer_norm_eps": c.norm_eps,
-        "use_parallel_residual": c.parallel, "tie_word_embeddings": c.tied, "attention_bias": True, **their_rotary(c),
+        "use_parallel_residual": c.parallel, "tie_word_embeddings": c.tied, "attention_bias": True,
+        "rope_parameters": rope,
     }  # fmt: skip
 
 
@@ -298,7 +302,13 @@ class Family:
     read: Callable[[dict[str, Any]], Model]
     write: Callable[[Model], dict[str, Any]]
     trunk: Callable[[Model, int, int], list[Tensor]]
+    trunk_embedding: str
     causal: str = "ForCausalLM"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the trunk's tensors start with."""
+        return self.trunk_embedding.split(".")[0] + "."
 
     def tensors(self, c: Model, vocab: int, length: int, reward: bool) -> list[Tensor]:
         """Every tensor of a language model, or of a one-label sequence classifier."""
@@ -308,15 +318,17 @@ class Family:
         return out if c.tied else [*out, vector(self.unembedding, "unembed", (vocab, c.width), (vocab, c.width))]
 
 
-LONGEST, LM_HEAD = "max_position_embeddings", "lm_head.weight"
+LONGEST, HEAD, EMBED = "max_position_embeddings", "lm_head.weight", "model.embed_tokens.weight"
 FAMILIES = {
     family.model_type: family for family in (
-        Family("gpt2", "GPT2", "n_positions", LM_HEAD, read_gpt2, write_gpt2, gpt2_tensors, "LMHeadModel"),
-        Family("gpt_neox", "GPTNeoX", LONGEST, "embed_out.weight", read_neox, write_neox, neox_tensors),
-        Family("llama", "Llama", LONGEST, LM_HEAD, read_llama, write_llama, llama_tensors),
-        Family("qwen2", "Qwen2", LONGEST, LM_HEAD, read_llama, write_llama, llama_tensors),
-        Family("qwen3", "Qwen3", LONGEST, LM_HEAD, read_llama, write_llama, llama_tensors),
-        Family("gemma2", "Gemma2", LONGEST, LM_HEAD, read_gemma2, write_gemma2, llama_tensors),
+        Family("gpt2", "GPT2", "n_positions", HEAD, read_gpt2, write_gpt2, gpt2_tensors, "transformer.wte.weight",
+               "LMHeadModel"),
+        Family("gpt_neox", "GPTNeoX", LONGEST, "embed_out.weight", read_neox, write_neox, neox_tensors,
+               "gpt_neox.embed_in.weight"),
+        Family("llama", "Llama", LONGEST, HEAD, read_llama, write_llama, llama_tensors, EMBED),
+        Family("qwen2", "Qwen2", LONGEST, HEAD, read_llama, write_llama, llama_tensors, EMBED),
+        Family("qwen3", "Qwen3", LONGEST, HEAD, read_llama, write_llama, llama_tensors, EMBED),
+        Family("gemma2", "Gemma2", LONGEST, HEAD, read_gemma2, write_gemma2, llama_tensors, EMBED),
     )
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo import config, models, sharding
-from rmo.families import FAMILIES, Family, Tensor, Unsupported, family_of
+from rmo.families import FAMILIES, Family, Tensor, Unsupported, canonical, family_of
 from rmo.files import RunError, write_json
 from rmo.models import LanguageModel, Params, RewardModel
 
@@ -50,13 +50,18 @@ def load_language_model(
 def load_reward_model(
     name_or_path: str | Path, mesh: jax.sharding.Mesh | None = None, dtype: str = "float32", stored: str = "float32"
 ) -> tuple[RewardModel, Params]:
-    """A one-label sequence classifier, read per token; as `load_language_model`."""
+    """A one-label sequence classifier, read per token; as `load_language_model`.
+
+    `reward.score` reads it at the last token there is. transformers reads the last one whose id is not pad's: where a
+    classifier's pad is its eos and texts end in eos, published scores are those of one token earlier.
+    """
     return _load(name_or_path, True, mesh, dtype, stored)  # type: ignore[return-value]
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """The local directory of a checkpoint; a name of the hub is fetched: weights in safetensors, JSON and tokenizer."""
-    path = Path(name_or_path)
+    """The local directory of a checkpoint. A name of the hub, `owner/name` or `owner/name@revision`, is fetched:
+    safetensors, JSON and tokenizer; the directory's name is then the commit."""
+    path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
     text = str(name_or_path)
@@ -65,8 +70,10 @@ def resolve(name_or_path: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-        return Path(snapshot_download(text, allow_patterns=patterns))
+        wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+        name, _, revision = text.partition("@")
+        other = ["*/*", "consolidated*"]  # the same weights in other formats
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted, ignore_patterns=other))
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{text} is no directory and could not be fetched from the hub: {line}") from error
@@ -102,8 +109,8 @@ class Weights:
     A file is opened for each tensor: what was mapped before is let go, so that pages read do not pile up.
     """
 
-    def __init__(self, directory: Path, prefix: str):
-        self.prefix, self.files = prefix, {}
+    def __init__(self, directory: Path, prefix: str, unembedding: str):
+        self.prefix, self.unembedding, self.files = prefix, unembedding, {}
         index = directory / "model.safetensors.index.json"
         if index.exists():
             try:
@@ -133,8 +140,9 @@ class Weights:
 
     def _ours(self, name: str) -> str:
         """Checkpoints of bare trunks (GPT-2's own among them) leave the prefix out."""
-        heads = ("lm_head.", "embed_out.", "score.")
-        return name if name.startswith((self.prefix, *heads)) else self.prefix + name
+        if name in ("lm_head.weight", "embed_out.weight"):  # transformers has called GPT-NeoX's by both names
+            return self.unembedding
+        return name if name.startswith((self.prefix, "score.")) else self.prefix + name
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         if name not in self.files:
@@ -155,12 +163,18 @@ def _load(name_or_path, reward: bool, mesh, dtype: str, stored: str) -> tuple[La
     architecture = (values.get("architectures") or [""])[0]
     if not reward and "Classification" in architecture:
         raise CheckpointError(f"{directory} is a {architecture}: no language model; use it as a reward model")
+    if reward and "Classification" in architecture and len(values.get("id2label") or [0]) != 1:
+        labels = len(values["id2label"])
+        raise CheckpointError(f"{directory} has {labels} labels: a reward model has one")
     shape = dataclasses.replace(shape, dtype=dtype)  # type: ignore[arg-type]
     vocab, length = values["vocab_size"], values[family.length]
     module = (RewardModel if reward else LanguageModel)(shape, vocab, length)
+    weights = Weights(directory, family.prefix, family.unembedding)
+    if not reward and shape.tied and untied_after_all(family, weights):
+        shape = dataclasses.replace(shape, tied=False)
+        module = LanguageModel(shape, vocab, length)
     tensors = family.tensors(shape, vocab, length, reward)
-    weights = Weights(directory, tensors[0].name.split(".")[0] + ".")
-    check_tensors(directory, weights, tensors, shape.layers, reward)
+    check_tensors(directory, weights, tensors, shape.layers)
 
     holder = {leaf: (tensor, k) for tensor in tensors for k, leaf in enumerate(tensor.leaves)}
     shapes = jax.eval_shape(partial(models.init, module), jax.random.key(0))
@@ -176,12 +190,13 @@ def _load(name_or_path, reward: bool, mesh, dtype: str, stored: str) -> tuple[La
             out[leaf] = jax.device_put(fill, places[leaf])
             continue
         tensor, k = holder[leaf]
-        read = reader(weights, tensor, k, flat[leaf].shape, np.dtype(jnp.dtype(stored)))
-        out[leaf] = jax.make_array_from_callback(flat[leaf].shape, places[leaf], read)  # type: ignore[arg-type]
+        shards = read_shards(weights, tensor, k, flat[leaf].shape, places[leaf], np.dtype(jnp.dtype(stored)))
+        pick = lambda index: shards[spans(index, flat[leaf].shape)]  # noqa: B023, E731
+        out[leaf] = jax.make_array_from_callback(flat[leaf].shape, places[leaf], pick)  # type: ignore[arg-type]
     return module, jax.tree.unflatten(jax.tree.structure(shapes), [out[name] for name in flat])
 
 
-def check_tensors(directory: Path, weights: Weights, tensors: list[Tensor], layers: int, reward: bool) -> None:
+def check_tensors(directory: Path, weights: Weights, tensors: list[Tensor], layers: int) -> None:
     """Refuse a checkpoint in which a tensor is missing, misshapen, or not understood."""
     known = set()
     for tensor in tensors:
@@ -193,44 +208,68 @@ def check_tensors(directory: Path, weights: Weights, tensors: list[Tensor], laye
                 raise CheckpointError(f"{directory} has no tensor {name}{hint}")
             if found != tensor.shape:
                 raise CheckpointError(f"{directory}: {name} is {found}, the config says {tensor.shape}")
-    heads = {"lm_head.weight", "embed_out.weight"}  # a tied copy, or one that a reward model does not use
-    left = [n for n in weights.files if n not in known | heads and not n.endswith(IGNORED)]
+    head = {weights.unembedding}  # a tied copy, or one that a reward model does not use
+    left = [n for n in weights.files if n not in known | head and not n.endswith(IGNORED)]
     if left:
         raise CheckpointError(f"{directory} has {len(left)} tensors that its config does not explain, e.g. {left[0]}")
 
 
-def reader(
-    weights: Weights, tensor: Tensor, k: int, shape: tuple[int, ...], dtype: np.dtype
-) -> Callable[[tuple[slice, ...]], np.ndarray]:
-    """index of a shard -> the shard, for leaf k of `tensor`; devices that hold the same shard share it."""
-    made: dict[tuple, np.ndarray] = {}
+def untied_after_all(family: Family, weights: Weights) -> bool:
+    """Whether a checkpoint whose config ties the unembedding has one of its own all the same; as transformers does,
+    what is stored counts."""
+    if family.unembedding not in weights.files:
+        return False
+    embedding = family.trunk_embedding
+    return weights.shape(embedding) == weights.shape(family.unembedding) and not np.array_equal(
+        weights[embedding], weights[family.unembedding]
+    )
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        spans = [s.indices(size) for s, size in zip(index, shape, strict=True)]
-        if (key := tuple(spans)) not in made:
-            out = np.empty([len(range(*span)) for span in spans], dtype)
-            if tensor.layered:
-                for row, layer in enumerate(range(*spans[0])):
-                    out[row] = tensor.split(weights[tensor.name.format(i=layer)])[k][index[1:]]
-            else:
-                out[...] = tensor.split(weights[tensor.name])[k][index]
-            made[key] = out
-        return made[key]
 
-    return read
+def spans(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+    """A shard's place, as something that can be looked up."""
+    return tuple(s.indices(size) for s, size in zip(index, shape, strict=True))
+
+
+def read_shards(
+    weights: Weights, tensor: Tensor, k: int, shape: tuple[int, ...], place: jax.sharding.Sharding, dtype: np.dtype
+) -> dict[tuple, np.ndarray]:
+    """Every distinct shard of leaf k of `tensor` that this process holds; each layer is read once."""
+    indices = {spans(index, shape): index for index in place.addressable_devices_indices_map(shape).values() if index}
+    indices = indices or {spans((), ()): ()}
+    out = {key: np.empty([len(range(*span)) for span in key], dtype) for key in indices}
+    if not tensor.layered:
+        value = tensor.split(weights[tensor.name])[k]
+        for key, index in indices.items():
+            out[key][...] = value[index]
+        return out
+    for layer in sorted({layer for key in indices for layer in range(*key[0])}):
+        value = tensor.split(weights[tensor.name.format(i=layer)])[k]
+        for key, index in indices.items():
+            if layer in (rows := range(*key[0])):
+                out[key][rows.index(layer)] = value[index[1:]]
+    return out
 
 
 def export(module: LanguageModel | RewardModel, params: Params, directory: str | Path, tokenizer: Any = None) -> None:
-    """Write a checkpoint that `transformers` loads; numbers keep their type. `tokenizer` is saved beside it.
+    """Write a checkpoint that `transformers` loads; numbers keep their type. A `tokenizer` is saved beside it and its
+    special tokens are the config's; without one the config names none.
 
     A head's bias, which transformers' classifiers do not have, is kept in config.json: their scores lack it.
 
     Raises:
-      CheckpointError: the directory has something in it, or no family of transformers has the module's shape.
+      CheckpointError: the directory has something in it, no family of transformers has the module's shape, several
+        processes hold the parameters, or a reward model's tokenizer pads with its eos.
     """
-    directory, reward = Path(directory), isinstance(module, RewardModel)
+    directory, reward = Path(directory).expanduser(), isinstance(module, RewardModel)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(f"{directory} exists and is not empty: give a new directory")
+    if jax.process_count() > 1:
+        raise CheckpointError("cannot export from several processes: load the parameters in one and export there")
+    ids = {name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if reward and tokenizer is not None and ids["pad_token_id"] in (None, ids["eos_token_id"]):
+        raise CheckpointError(
+            "cannot export: the tokenizer has no pad token besides eos, so transformers would read scores a token early"
+        )
     try:
         family = family_of(module.shape)
     except Unsupported as error:
@@ -241,12 +280,21 @@ def export(module: LanguageModel | RewardModel, params: Params, directory: str |
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     write_shards(part, theirs(tensors, flat, module.shape.layers))
-    values: dict[str, Any] = {"vocab_size": module.vocab, family.length: module.length, **family.write(module.shape)}
+    values: dict[str, Any] = {
+        "vocab_size": module.vocab,
+        family.length: module.length,
+        **family.write(module.shape),
+        **ids,
+    }
     if reward:
         values |= {"num_labels": 1, HEAD_BIAS: float(flat["head/bias"][0])}
     _write_config(part, family, reward, values, str(flat["trunk/embed/embedding"].dtype))
     if tokenizer is not None:
         tokenizer.save_pretrained(part)
+    _, back, _ = read_config(part)  # transformers fills in what a config leaves out: it must come to the same
+    if canonical(back) != canonical(module.shape):
+        shutil.rmtree(part)
+        raise CheckpointError(f"cannot export: transformers' {family.model_type} reads another shape back")
     if directory.exists():
         directory.rmdir()
     os.replace(part, directory)
@@ -259,8 +307,6 @@ def _write_config(directory: Path, family: Family, reward: bool, values: dict[st
     classes = family.classes + ("ForSequenceClassification" if reward else family.causal)
     made = AutoConfig.for_model(family.model_type, **values)
     made.architectures, made.dtype = [classes], dtype
-    if reward and made.pad_token_id is None:
-        made.pad_token_id = made.eos_token_id if made.eos_token_id is not None else 0
     made.save_pretrained(directory)
 
 

@@ -209,7 +209,7 @@ def fit_file(args: Sequence[str]) -> None:
     check_bootstrap(options.bootstrap, options.level)
     curves = from_rows(read_csv(options.curves), str(options.curves))
     out = options.out or options.curves.with_suffix("").with_name(options.curves.stem + "_fit")
-    show_fits(curves, summary.summarise(curves, options.bootstrap, options.level, options.min_d_ppo), out, out.name)
+    show_fits(curves, summary.summarise(curves, options.bootstrap, options.level, options.min_d_ppo), out)
 
 
 def check_bootstrap(bootstrap: int, level: float) -> None:
@@ -217,7 +217,7 @@ def check_bootstrap(bootstrap: int, level: float) -> None:
         raise config.ConfigError("--bootstrap must be at least 1 and --level between 0 and 1")
 
 
-def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, title: str) -> None:
+def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, unit: str = "") -> None:
     """Print every fit on a line and write pictures, coefficients.json and report.html into `out`."""
     from rmo import report
 
@@ -232,12 +232,12 @@ def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, title: str) 
                 top = f"peak {between(g, 'peak_gold')} at KL {between(g, 'peak_kl')}"
             numbers = f"a {between(g, 'alpha')}, b {between(g, 'beta')}, R² {g['r2']:.3f}, {top}"
             print(f"  {g['group']}: {numbers}; intervals from {g['interval_from']}")
-    print(report.write_curves(out, curves, fitted, title))
+    print(report.write_curves(out, curves, fitted, out.name, unit))
 
 
 def best_of_n(args: Sequence[str]) -> None:
     options = parse(BonOptions, args, "rmo bon")
-    from rmo import scores, summary
+    from rmo import report, scores, summary
     from rmo.curve import COLUMNS, to_rows
     from rmo.files import write_csv
 
@@ -248,8 +248,9 @@ def best_of_n(args: Sequence[str]) -> None:
         print(f"{options.table}: {proxy_QN.shape[0]:,} prompts x {proxy_QN.shape[1]:,} draws {said}".rstrip())
         curves.append(scores.curve(meta, proxy_QN, gold_QN, options.max_n or proxy_QN.shape[1] // 4, options.points))
     out = options.out or options.table.with_suffix("").with_name(options.table.stem + "_bon")
+    fitted = summary.summarise(curves, options.bootstrap, options.level, 0.0)
     write_csv(out / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
-    show_fits(curves, summary.summarise(curves, options.bootstrap, options.level, 0.0), out, out.name)
+    show_fits(curves, fitted, out, report.UNIT)
 
 
 def score(args: Sequence[str]) -> None:

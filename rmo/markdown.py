@@ -24,12 +24,13 @@ def row(cells: list[str]) -> str:
 def sizes_table(f: Files) -> str:
     """For every RM size of the main sweep, by method: highest gold of the mean curve over seeds and its KL, gold and
     proxy at the last point, R² of all seeds' points about the fit."""
-    head, cells = ["RM parameters"], {}
+    head, cells, methods = ["RM parameters"], {}, []
     for method, name, last in (("bon", "best-of-n", "at the largest n"), ("ppo", "PPO", "at the end (KL)")):
         try:
             groups = f.sizes(method)
         except Missing:
             continue
+        methods.append(method)
         head += [f"{name}: highest gold (KL)", f"gold {last}", "its proxy", "R²"]
         for g in groups:
             (kl, gold), (_, proxy) = mean_curve(g, "gold"), mean_curve(g, "proxy")
@@ -39,10 +40,9 @@ def sizes_table(f: Files) -> str:
             cells.setdefault(g.params, {})[method] = [
                 f"{number(gold[i])} ({kl[i]:.1f})", number(gold[-1]) + end, number(proxy[-1]), number(r2)
             ]  # fmt: skip
-    width = {method: 4 for rows in cells.values() for method in rows}
     lines = [row(head), row(["---"] * len(head))]
     for params, rows in sorted(cells.items()):
-        lines.append(row([f"{params:,}", *(c for m in width for c in rows.get(m, ["not run"] + [""] * 3))]))
+        lines.append(row([f"{params:,}", *(c for m in methods for c in rows.get(m, ["not run", "", "", ""]))]))
     return "\n".join(lines)
 
 

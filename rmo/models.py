@@ -198,6 +198,8 @@ class Transformer(nn.Module):
 
         `mask_BT` says which tokens exist; `past` are segments that all come before tokens_BT.
         """
+        if self.shape.positions == "learned" and not past and tokens_BT.shape[1] > self.length:
+            raise ValueError(f"{tokens_BT.shape[1]} tokens: this model has learned positions for {self.length}")
         mask_BT = mask_BT.astype(bool)
         before_B = sum((jnp.sum(p.mask, axis=1) for p in past), jnp.zeros((1,), jnp.int32))
         positions_BT = jnp.maximum(before_B[:, None] + jnp.cumsum(mask_BT, axis=1) - 1, 0)

@@ -32,6 +32,9 @@ class Setup:
     c: config.PPO
     length: int  # R
     eos: int
+    side_by_side: bool = (
+        True  # members under one vmap, each waiting for the slowest at every read; else they take turns
+    )
 
     @property
     def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -185,10 +188,8 @@ def finished(s: Setup, state: PPOState) -> jax.Array:
 
 
 def over_members(s: Setup, fn: Any, *trees: Any) -> Any:
-    """fn of every member, all under one vmap or `together` at a time, in one program; trees have a leading axis M."""
-    if s.c.together == 0:
-        return jax.vmap(fn)(*trees)
-    return jax.lax.map(lambda args: fn(*args), trees, batch_size=s.c.together)
+    """fn of every member, in one program; trees have a leading axis M."""
+    return jax.vmap(fn)(*trees) if s.side_by_side else jax.lax.map(lambda args: fn(*args), trees)
 
 
 @partial(jax.jit, static_argnames="s")

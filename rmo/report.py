@@ -40,6 +40,9 @@ td.verdict .note{font-weight:400}.holds{color:#17663a}.fails{color:#a3201d}.unde
 """
 
 
+UNIT = " Scores are gold standard deviations above the initial policy."
+
+
 def write(root: Path, out: Path | None = None) -> Path:
     """Write figures/*.svg, report.html and results.md into `out` (default: `root`); returns the report's path.
 
@@ -61,7 +64,10 @@ def write(root: Path, out: Path | None = None) -> Path:
     for name, text in drawn.items():
         write_text(out / "figures" / f"{name}.svg", text)
 
-    body = [f"<h1>Reward-model overoptimization: {html.escape(e['name'])}</h1>", summary_sentence(f.curves, claims)]
+    body = [
+        f"<h1>Reward-model overoptimization: {html.escape(e['name'])}</h1>",
+        summary_sentence(f.curves, claims, UNIT),
+    ]
     body += ["<h2>The paper's claims</h2>", claims_intro(claims, f), claims_table(claims, set(drawn))]
     body += ["<h2>The paper's figures and tables</h2>"]
     for d in in_order(figures.__name__, appendix.__name__):
@@ -101,9 +107,9 @@ def page(title: str, body: list[str]) -> str:
     return text + f"<title>rmo: {html.escape(title)}</title><style>{CSS}</style><body>{''.join(body)}</body></html>\n"
 
 
-def write_curves(out: Path, curves: list[Curve], fitted: dict[str, Any], title: str) -> Path:
+def write_curves(out: Path, curves: list[Curve], fitted: dict[str, Any], title: str, unit: str) -> Path:
     """Pictures, coefficients.json and a short report.html of curves that came without a run; returns the report's path."""
-    body = [f"<h1>{html.escape(title)}</h1>", summary_sentence(curves, [])]
+    body = [f"<h1>{html.escape(title)}</h1>", summary_sentence(curves, [], unit)]
     for method, part in fitted.items():
         picture = plots.svg(plots.curves(curves, fitted, method))
         write_text(out / f"{method}.svg", picture)

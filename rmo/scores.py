@@ -4,6 +4,7 @@ For people who sampled and scored elsewhere: JSONL, Parquet or npz (see `read`).
 """
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,33 @@ def read(path: Path) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
                 f"{path} has no column {name}: a row is prompt, proxy, gold; optionally draw, {', '.join(KEYS)}"
             )
     size = len(columns["prompt"])
-    for name in ("proxy", "gold"):
-        values = columns[name] = numbers(path, name, columns[name])
-        if not np.isfinite(values).all():
-            line = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
-            raise TableError(f"{path} row {line}: {name} is {values[line - 1]}, not a finite number")
+    if not size:
+        raise TableError(f"{path} has no rows")
     keys = [name for name in KEYS if name in columns]
-    given = [numbers(path, name, columns[name]) for name in keys]
-    which = np.zeros(size, np.int64)
-    combinations = np.zeros((1, 0))
+    for name in ("proxy", "gold", *keys, *(["draw"] if "draw" in columns else [])):
+        values = columns[name] = numbers(path, name, columns[name])
+        bad = ~np.isfinite(values) | ((values != np.round(values)) & (name not in ("proxy", "gold")))
+        if bad.any():
+            kind = "a finite number" if name in ("proxy", "gold") else "a whole number"
+            raise TableError(f"{path} row {int(bad.argmax()) + 1}: {name} is {values[bad.argmax()]:g}, not {kind}")
+    if columns["prompt"].dtype.kind in "Of":  # no whole numbers: texts, or something is missing
+        missing = np.array([x is None or x != x for x in columns["prompt"]])
+        if missing.any():
+            raise TableError(f"{path} row {int(missing.argmax()) + 1} has no prompt")
+    which, combinations = np.zeros(size, np.int64), np.zeros((1, 0))
     if keys:
-        combinations, which = np.unique(np.stack(given, axis=1), axis=0, return_inverse=True)
-    out = []
+        given = np.stack([columns[name] for name in keys], axis=1)
+        combinations, which = np.unique(given, axis=0, return_inverse=True)
+    out, first = [], None
     for m, values in enumerate(combinations):
         rows = np.flatnonzero(which.ravel() == m) if len(combinations) > 1 else np.arange(size)
         part = {name: columns[name][rows] for name in (*NEEDED, *(["draw"] if "draw" in columns else []))}
         meta = {name: int(value) for name, value in zip(keys, values, strict=True)}
-        out.append((meta, *by_prompt(path, part)))
+        prompts, proxy_QN, gold_QN = by_prompt(path, part)
+        first = first or (meta, prompts, gold_QN)
+        if not np.array_equal(prompts, first[1]) or not np.array_equal(gold_QN, first[2]):
+            raise TableError(f"{path}: {first[0]} and {meta} do not share prompts and gold: give each its own table")
+        out.append((meta, proxy_QN, gold_QN))
     return out
 
 
@@ -104,8 +115,8 @@ def numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
         raise TableError(f"{path}: {first_bad_line(path) or f'column {name} is not all numbers'}") from error
 
 
-def by_prompt(path: Path, columns: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(proxy, gold) f64[Q, N], prompts in order of their ids, draws in order of `draw` or of the file."""
+def by_prompt(path: Path, columns: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(prompt ids [Q], proxy, gold f64[Q, N]): prompts by id, draws by `draw` or as in the file."""
     names, prompt, counts = np.unique(columns["prompt"], return_inverse=True, return_counts=True)
     if counts.min() != counts.max():
         low, high = names[counts.argmin()], names[counts.argmax()]
@@ -119,15 +130,17 @@ def by_prompt(path: Path, columns: dict[str, np.ndarray]) -> tuple[np.ndarray, n
         if (draw_QN[:, 1:] == draw_QN[:, :-1]).any():
             q = int(np.flatnonzero((draw_QN[:, 1:] == draw_QN[:, :-1]).any(axis=1))[0])
             raise TableError(f"{path}: prompt {names[q]} has one draw twice; tell RMs apart by {', '.join(KEYS)}")
-    return tuple(columns[name][order].reshape(len(names), -1) for name in ("proxy", "gold"))  # type: ignore[return-value]
+    proxy, gold = (columns[name][order].reshape(len(names), -1) for name in ("proxy", "gold"))
+    return names, proxy, gold
 
 
 def read_npz(path: Path) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             table = {name: np.asarray(arrays[name], np.float64) for name in arrays.files}
-    except (OSError, ValueError) as error:
-        raise TableError(f"{path}: {error}") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        why = "pickles and arrays of objects are never opened" if "allow_pickle" in str(error) else str(error)
+        raise TableError(f"{path} is no npz of numbers: {why}") from error
     if "proxy" not in table or "gold" not in table:
         raise TableError(
             f"{path}: has {', '.join(table) or 'nothing'}: it needs proxy [Q, N] or [M, Q, N], gold [Q, N]"
@@ -160,6 +173,8 @@ def curve(meta: dict[str, Any], proxy_QN: np.ndarray, gold_QN: np.ndarray, max_n
       TableError: gold does not vary, there are too few prompts, or max_n is more than the draws.
     """
     prompts, draws = gold_QN.shape
+    if points < 4:
+        raise TableError(f"{points} points: a curve needs at least 4")
     if prompts < 2 or not 4 <= max_n <= draws:
         raise TableError(f"{prompts} prompts with {draws} draws, n up to {max_n}: needs 2 prompts, 4 <= max n <= draws")
     if gold_QN.std() == 0 or proxy_QN.std() == 0:

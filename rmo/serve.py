@@ -15,13 +15,13 @@ from rmo.sample import sample
 def score(model: str, path: Path, out: Path, batch: int, chat: bool, member: int = 0, dtype: str = "float32") -> int:
     """Every row of `path` with its `score` by a reward model, raw as the model gives it; returns the number of rows."""
     rm, params, tokenizer = store.load_reward_model(model, member, dtype)
-    run = jax.jit(partial(reward.score, rm))
+    run, vocabulary = jax.jit(partial(reward.score, rm)), text.fingerprint(tokenizer)
 
     def work(items: list[text.Item], length: int) -> list[list[dict[str, Any]]]:
         scores_B = run(params, *text.pad([item.ids for item in items], length, left=False))
         return [[{"score": float(x)}] for x in np.asarray(scores_B)]
 
-    encode = lambda where, row: text.encode(tokenizer, row, chat, where)  # noqa: E731
+    encode = lambda where, row: text.encode(tokenizer, row, where, rm.vocab, vocabulary, chat)  # noqa: E731
     return text.stream(path, out, ("score", model, chat, member, dtype), encode, work, batch, rm.length)
 
 
@@ -32,13 +32,14 @@ def draw(
     """`draws` continuations of every row's prompt, a row each; returns the number of prompts.
 
     A draw depends on seed, row and number alone. `logp` is that of the whole response under the distribution sampled
-    from; `tokens` are its ids, EOS included, so that nobody needs to tokenise the text again.
+    from; `tokens` are its ids, EOS included, so that nobody needs to tokenise the text again: `rmo score` takes them
+    where `vocabulary` is its own.
     """
     lm, params, tokenizer = store.load_language_model(model, member, dtype)
     if length >= lm.length:
         raise text.TextError(f"--length {length}: the model takes {lm.length} tokens, prompt included")
     eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else -1
-    run = jax.jit(partial(sample, lm, length=length, eos=eos))
+    run, vocabulary = jax.jit(partial(sample, lm, length=length, eos=eos)), text.fingerprint(tokenizer)
 
     def work(items: list[text.Item], width: int) -> list[list[dict[str, Any]]]:
         prompts, mask = text.pad([item.ids for item in items], width, left=True)
@@ -53,9 +54,10 @@ def draw(
                 ended = ids[-1] == eos
                 said = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
                 logp = float(drawn.logps[b].sum())
-                lines.append({"draw": j, "response": said, "tokens": ids, "logp": logp, "ended": ended})
+                line = {"draw": j, "response": said, "tokens": ids, "logp": logp, "ended": ended}
+                lines.append({**line, "vocabulary": vocabulary})
         return made
 
-    encode = lambda where, row: text.encode(tokenizer, row, chat, where, answer=False)  # noqa: E731
+    encode = lambda where, row: text.encode(tokenizer, row, where, lm.vocab, vocabulary, chat, answer=False)  # noqa: E731
     key = ("sample", model, chat, draws, length, temperature, seed, member, dtype)
     return text.stream(path, out, key, encode, work, batch, lm.length - length)

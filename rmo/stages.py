@@ -345,7 +345,9 @@ def optimise(
     c = dataclasses.replace(
         e.ppo, policy_optimizer=scaled(e.ppo.policy_optimizer), critic_optimizer=scaled(e.ppo.critic_optimizer)
     )
-    setup = ppo.Setup(lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, EOS)
+    # Side by side members fill an accelerator; on a CPU, which one fills, they would only wait for the slowest.
+    side_by_side = jax.default_backend() != "cpu"
+    setup = ppo.Setup(lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, EOS, side_by_side)
     train_prompts = run.world.prompts(run.rng("ppo prompts"), e.ppo.prompts, "ppo")
     read_prompts = read_npz(run.path("samples") / "prompts.npz")
     put = partial(jax.tree.map, jnp.asarray)

@@ -33,26 +33,33 @@ def number(x: Any) -> str:
     return str(x)
 
 
-def summary_sentence(curves: list[Curve], claims: list[dict[str, Any]]) -> str:
-    """What happened to the smallest and the largest proxy, in words computed from the curves and claims C1a, C1b."""
+def summary_sentence(curves: list[Curve], claims: list[dict[str, Any]], unit: str = "") -> str:
+    """What happened to the smallest and the largest proxy, in words computed from the curves and, where they were
+    judged, claims C1a and C1b."""
     parts, verdicts = [], {c["claim"]: c["verdict"] for c in claims}
     for method in METHODS:
         everything = fit.group(curves, method)
         groups = fit.families(everything)[0] if everything else []
-        for place, group in [("smallest", groups[0]), ("largest", groups[-1])] if groups else []:
-            (kl, gold), (_, proxy) = mean_curve(group, "gold"), mean_curve(group, "proxy")
+        ends = [("smallest ", groups[0]), ("largest ", groups[-1])] if len(groups) > 1 else [("", g) for g in groups]
+        for place, group in ends:
+            kl, gold = mean_curve(group, "gold")
             i = int(gold.argmax())
             where = f"highest, {gold[i]:.2f}, at KL {kl[i]:.1f} and ended at {gold[-1]:.2f} at KL {kl[-1]:.1f}"
             if i == len(gold) - 1:
                 where = f"still highest, {gold[-1]:.2f}, at the end, KL {kl[-1]:.1f}"
-            text = f"{METHOD_NAMES[method]} against the {place} proxy ({size(group.params)} parameters): gold was "
-            text += f"{where}, where the proxy said {proxy[-1]:.2f}"
-            if place == "smallest":
-                verdict = verdicts.get({"bon": "C1a", "ppo": "C1b"}[method], "undecided")
-                text += f" (that it rises and falls: {verdict})"
+            text = METHOD_NAMES[method]
+            if place or group.params:
+                text += f" against the {place}proxy" + (f" ({size(group.params)} parameters)" if group.params else "")
+            text += f": gold was {where}"
+            if all(np.isfinite(c.proxy).all() for c in group.curves):
+                text += f", where the proxy said {mean_curve(group, 'proxy')[1][-1]:.2f}"
+            claim = {"bon": "C1a", "ppo": "C1b"}[method]
+            if place == "smallest " and claim in verdicts:
+                text += f" (that it rises and falls: {verdicts[claim]})"
             parts.append(text)
     text = ".<br>".join(p[0].upper() + p[1:] for p in parts)
-    return f"<p>{text}. Scores are gold standard deviations above the initial policy; means over RM seeds.</p>"
+    several = any(len(g.curves) > 1 for method in METHODS for g in fit.group(curves, method))
+    return f"<p>{text}.{unit}{' Means over RM seeds.' if several else ''}</p>"
 
 
 def endless(x: Any) -> Any:

@@ -37,15 +37,39 @@ def pad(ids: list[list[int]], length: int, left: bool) -> tuple[np.ndarray, np.n
     return tokens, mask
 
 
-def encode(tokenizer: Any, row: dict[str, Any], chat: bool, line: str, answer: bool = True) -> list[int]:
+def fingerprint(tokenizer: Any) -> str:
+    """Tells vocabularies apart: ids of one must never be read with another."""
+    return config.digest(sorted(tokenizer.get_vocab().items()))
+
+
+def encode(
+    tokenizer: Any, row: dict[str, Any], line: str, vocab: int, vocabulary: str, chat: bool = False, answer: bool = True
+) -> list[int]:
     """Token ids of one row: `messages`, `prompt` and `response`, or `text`.
 
     With `chat` the tokenizer's template makes the dialogue of a prompt (or of messages), with a turn left open where no
-    `answer` is wanted; without it texts are joined as they are.
+    `answer` is wanted. Without it prompt and response are tokenised apart, as a policy met them, and eos ends the
+    response unless the row's `ended` is false. A row that `rmo sample` wrote with the same vocabulary holds the
+    response's ids (`tokens`): they are taken as they are.
+
+    Args:
+      line: where the row is, for messages.
+      vocab: how many tokens the model has.
+      vocabulary: the tokenizer's `fingerprint`.
 
     Raises:
-      TextError: the row has none of these, or the tokenizer has no template.
+      TextError: the row has none of these, the tokenizer has no template, or the model has no such token.
     """
+    ids = _encode(tokenizer, row, line, vocabulary, chat, answer)
+    if ids and max(ids) >= vocab:
+        raise TextError(f"{line}: token {max(ids)}, but the model has {vocab}: is the tokenizer another model's?")
+    return ids
+
+
+def _encode(tokenizer: Any, row: dict[str, Any], line: str, vocabulary: str, chat: bool, answer: bool) -> list[int]:
+    for name in ("text", "prompt", "response"):
+        if not isinstance(row.get(name, ""), str):
+            raise TextError(f"{line}: {name} is {row[name]!r}, not a string")
     messages = row.get("messages")
     if messages is None and chat and "prompt" in row:
         messages = [{"role": "user", "content": row["prompt"]}]
@@ -53,17 +77,24 @@ def encode(tokenizer: Any, row: dict[str, Any], chat: bool, line: str, answer: b
     if messages is not None:
         if not getattr(tokenizer, "chat_template", None):
             raise TextError(f"{line}: a dialogue, but the tokenizer has no chat template: give prompt and response")
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer)
+        try:
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer)
+        except Exception as error:
+            raise TextError(f"{line}: the chat template refuses the messages: {error}") from error
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])  # the template has written them
     if "prompt" in row:
-        text = row["prompt"] + (row.get("response", "") if answer else "")
-    elif "text" in row:
-        text = row["text"]
-    else:
-        raise TextError(f"{line} has {', '.join(row) or 'nothing'}: it needs text, prompt and response, or messages")
-    if not isinstance(text, str):
-        raise TextError(f"{line}: the text is {text!r}, not a string")
-    return list(tokenizer(text)["input_ids"])
+        ids = list(tokenizer(row["prompt"])["input_ids"])
+        if not answer or "response" not in row:
+            return ids
+        if "tokens" in row and row.get("vocabulary") == vocabulary:
+            return ids + [int(i) for i in row["tokens"]]
+        said = list(tokenizer(row["response"], add_special_tokens=False)["input_ids"])
+        eos = tokenizer.eos_token_id
+        ends = eos is not None and row.get("ended", True) and said[-1:] != [eos]
+        return ids + said + ([eos] if ends else [])
+    if "text" in row:
+        return list(tokenizer(row["text"])["input_ids"])
+    raise TextError(f"{line} has {', '.join(row) or 'nothing'}: it needs text, prompt and response, or messages")
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -134,7 +165,7 @@ def stream(
                 bar.update(len(group))
             for item in items:
                 for line in results[item.number]:
-                    file.write(json.dumps({"row": item.number, **item.row, **line}, ensure_ascii=False) + "\n")
+                    file.write(json.dumps({**item.row, **line, "row": item.number}, ensure_ascii=False) + "\n")
             file.flush()
     bar.close()
     os.replace(part, out)

@@ -20,6 +20,8 @@ CONFIGS = {
                  "max_position_embeddings": LENGTH, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
     "gpt_neox serial": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
                         "max_position_embeddings": LENGTH, "use_parallel_residual": False, "tie_word_embeddings": True},
+    "gpt_neox full": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64, "hidden_act": "relu",
+                      "max_position_embeddings": LENGTH, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 1.0}},
     "llama": LLAMA | {"rope_parameters": STRETCH},
     "llama biased": LLAMA | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
     "qwen2": LLAMA | {"tie_word_embeddings": True},

@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import jax
@@ -143,9 +144,10 @@ def test_learning_rate_zero_changes_nothing():
     np.testing.assert_allclose(before["kl"], 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("side_by_side", [0, 1])
+@pytest.mark.parametrize("side_by_side", [True, False])
 def test_members_of_one_program_equal_single_runs(side_by_side):
-    s, frozen, members, critics = make(together=side_by_side)
+    s, frozen, members, critics = make()
+    s = dataclasses.replace(s, side_by_side=side_by_side)
     states = jax.vmap(partial(start, s, frozen))(critics)
     states = states._replace(target=jnp.full(2, 0.3))
     together, _ = ppo.advance(s, frozen, members, states)

@@ -68,11 +68,13 @@ def test_the_curve_is_the_estimator_by_enumeration():
     assert curve.gold[0] == pytest.approx(0, abs=1e-12)
 
 
-def test_scores_are_calibrated_whatever_their_units():
+@pytest.mark.parametrize("unit", [1e-6, 9, 1e6])
+def test_scores_are_calibrated_whatever_their_units(unit):
     proxy, gold = table()
-    one, two = scores.curve({}, proxy, gold, 4), scores.curve({}, 9 * proxy - 4, 0.01 * gold + 7, 4)
+    one, two = scores.curve({}, proxy, gold, 4), scores.curve({}, unit * (proxy - 4), 0.01 * gold + 7, 4)
     np.testing.assert_allclose(one.gold, two.gold, atol=1e-9)
     np.testing.assert_allclose(one.proxy, two.proxy, rtol=1e-3, atol=1e-6)
+    assert one.proxy[-1] > 0.3
 
 
 def test_command(tmp_path, monkeypatch, capsys):
@@ -94,6 +96,16 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert "<svg" in page
     assert "held-out RMSE" in page
     assert (out / "bon.svg").exists()
+    sentence = page[page.index("<p>") : page.index("</p>")]
+    assert sentence.startswith("<p>Best-of-n: gold was ")
+    assert "smallest" not in sentence  # one RM, of unknown size, and no claim was judged
+    assert "rises and falls" not in sentence
+    monkeypatch.setattr(
+        "sys.argv", ["rmo", "bon", str(tmp_path / "mine.npz"), "--points", "2", "--out", str(tmp_path / "no")]
+    )
+    with pytest.raises(SystemExit):
+        main.main()
+    assert not (tmp_path / "no").exists()
 
 
 GOOD = rows(*table())
@@ -107,10 +119,25 @@ GOOD = rows(*table())
         ("a.jsonl", [*GOOD[:3], "{'oops'", *GOOD[3:]], "line 4 is no JSON"),
         ("a.jsonl", [*GOOD[:3], {**GOOD[3], "proxy": "high"}, *GOOD[4:]], "line 4: proxy is 'high'"),
         ("a.jsonl", [*GOOD[:7], {**GOOD[7], "gold": None}, *GOOD[8:]], "row 8: gold is nan"),
+        ("a.jsonl", [*GOOD[:7], {**GOOD[7], "prompt": None}, *GOOD[8:]], "row 8 has no prompt"),
+        ("a.jsonl", [*GOOD[:7], {**GOOD[7], "draw": None}, *GOOD[8:]], "row 8: draw is nan, not a whole number"),
+        ("a.jsonl", [{**row, "seed": 1.5} for row in GOOD], "row 1: seed is 1.5, not a whole number"),
+        ("a.jsonl", [*GOOD, *({**row, "seed": 1} for row in GOOD)], "row 1: seed is nan, not a whole number"),
+        (
+            "a.jsonl",
+            [{**row, "seed": s, "prompt": f"{s}{row['prompt']}"} for s in (0, 1) for row in GOOD],
+            "do not share prompts and gold",
+        ),
+        (
+            "a.jsonl",
+            [{**row, "seed": s, "gold": row["gold"] + s} for s in (0, 1) for row in GOOD],
+            "do not share prompts and gold",
+        ),
+        ("a.jsonl", [""], "a.jsonl"),
         ("a.jsonl", GOOD[:-1], "prompt q4 has 11 draws, prompt q0 12"),
         ("a.jsonl", [*GOOD[:-1], {**GOOD[-1], "draw": 0}], "prompt q4 has one draw twice"),
         ("a.parquet", ["not parquet"], "a.parquet: "),
-        ("a.npz", ["not npz"], "a.npz: "),
+        ("a.npz", ["not npz"], "a.npz is no npz of numbers"),
     ],
 )
 def test_bad_tables_are_refused_in_one_line(tmp_path, monkeypatch, capsys, name, lines, message):

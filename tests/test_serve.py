@@ -95,6 +95,29 @@ def test_draws_are_what_their_tokens_say(tmp_path, lm):
         assert row["ended"] or len(row["tokens"]) == 12
 
 
+def test_what_was_sampled_is_what_is_scored(tmp_path, lm, rm):
+    """The ids go from one to the other, EOS and all; with another vocabulary the text does."""
+    path = write(tmp_path / "p.jsonl", [{"prompt": t, "row": 7} for t in TEXTS])
+    serve.draw(str(lm), path, tmp_path / "s.jsonl", 4, False, 4, 12, 2.0, 0)
+    serve.score(str(rm), tmp_path / "s.jsonl", tmp_path / "scored.jsonl", 4, False)
+    module, params = hf.load_reward_model(rm)
+    tokenizer, rows = data.load_tokenizer(lm), read(tmp_path / "scored.jsonl")
+    assert [row["row"] for row in rows] == list(range(24))
+    assert any(row["ended"] for row in rows)
+    for row in rows:
+        ids = jnp.array([tokenizer(row["prompt"])["input_ids"] + row["tokens"]])
+        want = float(reward.score(module, params, ids, jnp.ones_like(ids, bool))[0])
+        assert row["score"] == pytest.approx(want, abs=1e-5)
+    row = {"prompt": "the cat", "response": " sat", "tokens": [3, 4], "vocabulary": "of another"}
+    tokens = lambda **changes: text.encode(tokenizer, {**row, **changes}, "here", 61, text.fingerprint(tokenizer))
+    joined = tokenizer("the cat")["input_ids"] + tokenizer(" sat")["input_ids"]
+    assert tokens() == [*joined, 2]  # a response ends
+    assert tokens(ended=False) == joined
+    assert tokens(vocabulary=text.fingerprint(tokenizer)) == [*tokenizer("the cat")["input_ids"], 3, 4]
+    with pytest.raises(text.TextError, match="here: token 60, but the model has 50"):
+        text.encode(tokenizer, {**row, "tokens": [60], "vocabulary": "v"}, "here", 50, "v")
+
+
 def test_killed_and_continued(tmp_path, rm, monkeypatch):
     """After a kill the same command does only what is left, and the file is the same."""
     path = write(tmp_path / "t.jsonl", [{"text": TEXTS[i % 6] + " cat" * (i % 4)} for i in range(23)])
@@ -180,7 +203,7 @@ def test_our_own_models(tmp_path, monkeypatch, capsys):
         (["{"], "line 1 is no JSON"),
         ([{"text": "a"}, "[1]"], "line 2 is list, not an object"),
         ([{"tex": "a"}], "line 1 has tex: it needs text, prompt"),
-        ([{"text": 3}], "line 1: the text is 3"),
+        ([{"text": 3}], "line 1: text is 3"),
         ([{"text": "the cat " * 60}], "tokens: 1 to 96 are possible"),
         ([{"text": ""}], "line 1 has 0 tokens"),
     ],
