@@ -14,11 +14,10 @@ The models of `tiny`, three RM seeds, in a world (`world.seed` 1) that nobody lo
 - KL penalty: 0, 0.05, 0.15 against the 24,769-parameter proxy (Figs. 9, 14, 25), and 0, 0.05 at twice the rate.
 - Beyond the paper: 25% label noise, few against many prompts, weight decay, dropout, label smoothing, early stopping.
 
-2 CPU cores, about 90 min: the stages that the kept results come from took 5,520 s in all, in several calls and while
-tests ran on the same cores (PPO 2,900 s; six runs in one program took 700 s, three about 180 s).
+62 min 50 s on 2 CPU cores, from a fresh clone with installation, beside short tests at the lowest priority.
 Of 50 statements 19 hold, 10 fail and 21 are undecided. Best-of-n's gold peaks at 0.69, 0.98, 1.26, 1.78, 1.97 and 2.08
-from the smallest RM to the largest (the last three at the end of the range), PPO's at 0.29, 0.28, 0.28, 0.31, 0.32 and
-0.46, falling to between -2.81 and -0.93 at 24 nats. Claims, tables and figures: configs/results/paper_tiny/.
+from the smallest RM to the largest (the last three at the end of the range), PPO's at 0.29, 0.28, 0.28, 0.31, 0.33 and
+0.46, falling to between -2.81 and -0.84 at 24 nats. Claims, tables and figures: configs/results/paper_tiny/.
 """
 
 from dataclasses import replace

@@ -35,6 +35,12 @@ def lm(tmp_path_factory):
     return write_tokenizer(write_checkpoint(tmp_path_factory.mktemp("lm") / "c", "llama"), pad=False)
 
 
+def score_alone(module, params, rows):
+    """Scores of lists of ids, each by itself; padded on the left, where `rmo score` pads on the right."""
+    one = jax.jit(lambda tokens, mask: reward.score(module, params, tokens, mask)[0])
+    return [float(one(*text.pad([ids], 96, left=True))) for ids in rows]
+
+
 def test_scores_are_those_of_each_text_alone(tmp_path, rm):
     """Order kept, columns kept, and neither batch nor padding changes a score."""
     path = write(tmp_path / "t.jsonl", [{"text": t, "id": i} for i, t in enumerate(TEXTS)])
@@ -44,9 +50,8 @@ def test_scores_are_those_of_each_text_alone(tmp_path, rm):
     assert [row["id"] for row in got] == [row["row"] for row in got] == list(range(len(TEXTS)))
     module, params = hf.load_reward_model(rm)
     tokenizer = data.load_tokenizer(rm)
-    for row, other in zip(got, again, strict=True):
-        ids = jnp.array([tokenizer(row["text"])["input_ids"]])
-        alone = float(reward.score(module, params, ids, jnp.ones_like(ids, bool))[0])
+    wanted = score_alone(module, params, [tokenizer(row["text"])["input_ids"] for row in got])
+    for row, other, alone in zip(got, again, wanted, strict=True):
         assert row["score"] == pytest.approx(alone, abs=1e-5)
         assert other["score"] == pytest.approx(alone, abs=1e-5)
     assert len({round(row["score"], 4) for row in got}) == len(TEXTS)
@@ -104,10 +109,8 @@ def test_what_was_sampled_is_what_is_scored(tmp_path, lm, rm):
     tokenizer, rows = data.load_tokenizer(lm), read(tmp_path / "scored.jsonl")
     assert [row["row"] for row in rows] == list(range(24))
     assert any(row["ended"] for row in rows)
-    for row in rows:
-        ids = jnp.array([tokenizer(row["prompt"])["input_ids"] + row["tokens"]])
-        want = float(reward.score(module, params, ids, jnp.ones_like(ids, bool))[0])
-        assert row["score"] == pytest.approx(want, abs=1e-5)
+    want = score_alone(module, params, [tokenizer(row["prompt"])["input_ids"] + row["tokens"] for row in rows])
+    np.testing.assert_allclose([row["score"] for row in rows], want, atol=1e-5)
     row = {"prompt": "the cat", "response": " sat", "tokens": [3, 4], "vocabulary": "of another"}
     tokens = lambda **changes: text.encode(tokenizer, {**row, **changes}, "here", 61, text.fingerprint(tokenizer))
     joined = tokenizer("the cat")["input_ids"] + tokenizer(" sat")["input_ids"]

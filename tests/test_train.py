@@ -172,7 +172,8 @@ def test_dropout_is_off_at_rate_zero_and_keeps_the_mean():
     still = models.values(RM, params, tokens, mask)
     key = jax.random.key(1)
     np.testing.assert_array_equal(still, models.values(RM, params, tokens, mask, dropout=(jnp.float32(0), key)))
-    noisy = [models.values(RM, params, tokens, mask, dropout=(jnp.float32(0.1), k)) for k in jax.random.split(key, 64)]
+    read = jax.jit(jax.vmap(lambda k: models.values(RM, params, tokens, mask, dropout=(jnp.float32(0.1), k))))
+    noisy = read(jax.random.split(key, 64))
     assert np.std(noisy, axis=0).min() > 1e-3
     assert abs(np.mean(noisy) - np.mean(still)) < 0.2 * np.std(still)
 
@@ -186,14 +187,14 @@ def test_early_stopping_keeps_the_best_and_survives_a_kill(tmp_path, mesh):
     wrong = PAIRS[:, ::-1]
     losses_at = []
     for where, early in (("late", [False, False]), ("early", [True, False])):
-        params = fit_members(tmp_path / where, mesh, [40, 40], wrong, validate, stop_early=early)
+        params = fit_members(tmp_path / where, mesh, [20, 20], wrong, validate, stop_early=early)
         losses_at.append([float(validate(member_of(params, m))) for m in (0, 1)])
     (late, other), (early, untouched) = losses_at
     assert early < late - 0.1
     assert other == untouched == pytest.approx(late)
     with pytest.raises(Kill):  # what was best so far is kept across a kill, on all eight devices
-        fit_members(tmp_path / "killed", mesh, [40, 40], wrong, validate, die_at=17, stop_early=[True, False])
-    again = fit_members(tmp_path / "killed", mesh, [40, 40], wrong, validate, stop_early=[True, False])
+        fit_members(tmp_path / "killed", mesh, [20, 20], wrong, validate, die_at=17, stop_early=[True, False])
+    again = fit_members(tmp_path / "killed", mesh, [20, 20], wrong, validate, stop_early=[True, False])
     assert float(validate(member_of(again, 0))) == early
 
 

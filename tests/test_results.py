@@ -1,0 +1,27 @@
+"""The results kept beside the configs, and what the README says of them."""
+
+from pathlib import Path
+
+import pytest
+
+from rmo import curve, markdown
+from rmo.exhibits import Files
+from rmo.files import read_csv, read_json
+
+ROOT = Path(__file__).parents[1]
+KEPT = sorted(path for path in (ROOT / "configs" / "results").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.name)
+def test_results_md_says_what_the_kept_tables_say(kept):
+    curves = curve.from_rows(read_csv(kept / "curves.csv"))
+    files = Files(curves, read_json(kept / "coefficients.json"), [], [], [], {}, {})
+    text = (kept / "results.md").read_text()
+    assert text == markdown.results(files, read_json(kept / "claims.json"))
+    assert text.count("\n| C") == len(read_json(kept / "claims.json")) > 40
+
+
+def test_readme_quotes_the_largest_run_word_for_word():
+    readme = (ROOT / "README.md").read_text()
+    for line in (ROOT / "configs" / "results" / "paper_tiny" / "results.md").read_text().splitlines():
+        assert line in readme, f"README.md lacks: {line}"
