@@ -393,15 +393,17 @@ def test_a_large_checkpoint_peaks_below_1_3_times_its_size(tmp_path):
     )
     hf.write_shards(tmp_path, ((name, fill(int(np.prod(t.shape))).reshape(t.shape)) for name, t in names))
     size = sum(p.stat().st_size for p in tmp_path.glob("*.safetensors"))
+    # VmHWM is this process's own peak; ru_maxrss would begin at that of the process which started it.
     code = (
-        "import resource, sys, time\nfrom rmo import hf\nimport jax\njax.devices()\n"
-        "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\nstart = time.perf_counter()\n"
+        "import re, time\nfrom rmo import hf\nimport jax\njax.devices()\n"
+        "peak = lambda: int(re.search('VmHWM:\\\\s+(\\\\d+)', open('/proc/self/status').read())[1]) * 1024\n"
+        "base, start = peak(), time.perf_counter()\n"
         f"module, params = hf.load_language_model({str(tmp_path)!r}, stored='bfloat16')\njax.block_until_ready(params)\n"
-        "print(base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.perf_counter() - start)"
-    )  # fmt: skip
+        "print(base, peak(), time.perf_counter() - start)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     base, peak, seconds = map(float, out)
     print(
         f"{size / 2**30:.2f} GiB, peak {(peak - base) / size:.2f} x its size over {base / 2**30:.2f} GiB, {seconds:.1f} s"
     )
-    assert peak - base < 1.3 * size
+    assert 0.9 * size < peak - base < 1.3 * size
