@@ -342,10 +342,8 @@ def family_of(c: Model) -> Family:
     closest: list[tuple[int, str]] = []
     for family in FAMILIES.values():
         written = {"model_type": family.model_type, **family.write(c)}
-        if family.model_type == "gemma2":
-            written |= {"num_hidden_layers": c.layers}
         try:
-            back = canonical(family.read({"n_inner": None, **written}))
+            back = canonical(family.read(written))
         except Unsupported:
             continue
         ours = canonical(c)

@@ -178,7 +178,7 @@ def _load(name_or_path, reward: bool, mesh, dtype: str, stored: str) -> tuple[La
 
     holder = {leaf: (tensor, k) for tensor in tensors for k, leaf in enumerate(tensor.leaves)}
     shapes = jax.eval_shape(partial(models.init, module), jax.random.key(0))
-    flat = {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+    flat = flatten(shapes)
     if mesh is None:
         places = dict.fromkeys(flat, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     else:
@@ -194,6 +194,11 @@ def _load(name_or_path, reward: bool, mesh, dtype: str, stored: str) -> tuple[La
         pick = lambda index: shards[spans(index, flat[leaf].shape)]  # noqa: B023, E731
         out[leaf] = jax.make_array_from_callback(flat[leaf].shape, places[leaf], pick)  # type: ignore[arg-type]
     return module, jax.tree.unflatten(jax.tree.structure(shapes), [out[name] for name in flat])
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves by path, e.g. trunk/blocks/query/kernel."""
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def check_tensors(directory: Path, weights: Weights, tensors: list[Tensor], layers: int) -> None:
@@ -275,7 +280,7 @@ def export(module: LanguageModel | RewardModel, params: Params, directory: str |
     except Unsupported as error:
         raise CheckpointError(f"cannot export: {error}") from error
     tensors = family.tensors(module.shape, module.vocab, module.length, reward)
-    flat = {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    flat = flatten(params)
     part = directory.with_name(f".{directory.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

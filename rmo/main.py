@@ -78,36 +78,41 @@ class BonOptions:
     level: float = 0.95
 
 
-@dataclass(frozen=True)
-class ScoreOptions:
-    """Score every row of a JSONL file with a reward model. Killed at any moment, the same command continues."""
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What `score` and `sample` share."""
 
-    model: tyro.conf.Positional[str]
-    """Directory of a stage (gold, proxies/...), of a Hugging Face checkpoint, or a name of the hub."""
-    texts: tyro.conf.Positional[Path]
-    """JSONL; a row has text, prompt and response, or messages (role and content)."""
     out: Path | None = None
-    """Where to write the rows with their `score`; default: beside the file."""
+    """Where to write what comes out, JSONL; default: beside the file."""
     batch: int = 8
     """Rows at once."""
     chat: bool = False
-    """Put prompt and response through the tokenizer's chat template."""
+    """Put rows through the tokenizer's chat template."""
     member: int = 0
-    """Which of a stage's reward models, in the order of its info.json."""
+    """Which of the models of a stage, in the order of its info.json."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations."""
 
 
 @dataclass(frozen=True)
-class SampleOptions:
-    """Draw responses to every prompt of a JSONL file. Killed at any moment, the same command continues."""
+class ScoreOptions(ModelOptions):
+    """Score every row of a file with a reward model. Killed at any moment, the same command continues."""
+
+    model: tyro.conf.Positional[str]
+    """Directory of a stage (gold, proxies/...), of a Hugging Face checkpoint, or a name of the hub."""
+    texts: tyro.conf.Positional[Path]
+    """JSONL or Parquet; a row has text, prompt and response, or messages (role and content)."""
+
+
+@dataclass(frozen=True)
+class SampleOptions(ModelOptions):
+    """Draw responses to every prompt of a file, a row each: the text, its token ids, its log-probability. Killed at any
+    moment, the same command continues."""
 
     model: tyro.conf.Positional[str]
     """Directory of a stage (sft, ppo/...), of a Hugging Face checkpoint, or a name of the hub."""
     prompts: tyro.conf.Positional[Path]
-    """JSONL; a row has prompt, text, or messages (role and content)."""
-    out: Path | None = None
-    """Where to write a row per draw: response, its token ids, its log-probability; default: beside the file."""
+    """JSONL or Parquet; a row has prompt, text, or messages (role and content)."""
     draws: int = 1
     """Responses to each prompt."""
     length: int = 64
@@ -115,14 +120,6 @@ class SampleOptions:
     temperature: float = 1.0
     """Of sampling; always from the whole distribution."""
     seed: int = 0
-    batch: int = 8
-    """Prompts at once."""
-    chat: bool = False
-    """Put the prompt through the tokenizer's chat template."""
-    member: int = 0
-    """Which of a PPO stage's policies, in the order of its info.json."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the activations."""
 
 
 @dataclass(frozen=True)

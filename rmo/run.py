@@ -3,15 +3,15 @@
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from rmo import config, models, reward
-from rmo.files import load_params, read_json
+from rmo import config, reward, store
+from rmo.files import read_json
 from rmo.models import LanguageModel, Params, RewardModel
 from rmo.world import SyntheticWorld
 
@@ -74,12 +74,8 @@ class Run:
 
     def load(self, name: str, module: LanguageModel | RewardModel, members: int = 0) -> Params:
         """Parameters of a finished stage, replicated over the mesh."""
-        make = partial(models.init, module)
-        make = (lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, members))) if members else make
         everywhere = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-        shapes = jax.eval_shape(make, jax.random.key(0))
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
-        return load_params(self.path(name) / "params", like)
+        return store.restore(self.path(name), module, members, everywhere)
 
     def gold_calibration(self) -> reward.Calibration:
         return reward.Calibration(**read_json(self.path("samples") / "calibration.json"))

@@ -25,6 +25,16 @@ def save(
     write_json(directory / FILE, {**what, "members": members, "tokenizer": os.path.relpath(tokenizer, directory)})
 
 
+def restore(directory: Path, module: LanguageModel | RewardModel, members: int, place: jax.sharding.Sharding) -> Params:
+    """The parameters that `save` wrote, every one at `place`; with a leading axis of `members`, if any."""
+    make = partial(models.init, module)
+    if members:
+        make = lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, members))  # noqa: E731
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    return load_params(directory / "params", like)
+
+
 def load_language_model(
     name_or_path: str | Path, member: int = 0, dtype="float32"
 ) -> tuple[LanguageModel, Params, Any]:
@@ -58,13 +68,7 @@ def _load(name_or_path, reward: bool, member: int, dtype) -> tuple[LanguageModel
     shape = config.Model(**fields)
     kind = RewardModel if reward else LanguageModel
     module = kind(shape, what["vocab"], what["length"])
-    make = partial(models.init, module)
-    if what["members"]:
-        make = lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, what["members"]))  # noqa: E731
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(make, jax.random.key(0))
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
-    params = load_params(directory / "params", like)
+    params = restore(directory, module, what["members"], jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     if what["members"]:
         params = jax.tree.map(lambda x: x[member], params)
     module = kind(dataclasses.replace(shape, dtype=dtype), what["vocab"], what["length"])

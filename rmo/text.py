@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmo import config
+from rmo import config, sources
 from rmo.files import RunError, progress
 
 
@@ -98,22 +98,15 @@ def _encode(tokenizer: Any, row: dict[str, Any], line: str, vocabulary: str, cha
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row) of each line of a JSONL file that is not empty.
+    """(where, row) of a source's rows, none of which may be malformed.
 
     Raises:
       TextError: a line is no JSON object; says which.
     """
-    with open(path, encoding="utf-8") as file:
-        for i, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise TextError(f"{path} line {i} is no JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise TextError(f"{path} line {i} is {type(row).__name__}, not an object with text or prompt")
-            yield f"{path} line {i}", row
+    for where, row in sources.read(path):
+        if isinstance(row, sources.Malformed):
+            raise TextError(f"{where}: {row}")
+        yield where, row
 
 
 class Item(NamedTuple):

@@ -203,8 +203,8 @@ def test_our_own_models(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["{"], "line 1 is no JSON"),
-        ([{"text": "a"}, "[1]"], "line 2 is list, not an object"),
+        (["{"], "line 1: no JSON"),
+        ([{"text": "a"}, "[1]"], "line 2: a list, no object"),
         ([{"tex": "a"}], "line 1 has tex: it needs text, prompt"),
         ([{"text": 3}], "line 1: text is 3"),
         ([{"text": "the cat " * 60}], "tokens: 1 to 96 are possible"),
