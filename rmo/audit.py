@@ -1,4 +1,4 @@
-"""Is gold a fair judge? How it agrees with the world's annotator, on and off the policy's distribution."""
+"""Is gold a fair judge? How it agrees with the world's annotator, where there is one, and of broken text."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from scipy import stats
 from rmo import reward
 from rmo.files import read_json, read_npz
 from rmo.run import Run
-from rmo.world import EOS, Texts, concatenate
+from rmo.world import Texts, concatenate
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
@@ -16,11 +16,14 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(stats.spearmanr(x, y)[0])  # type: ignore[arg-type]
 
 
-def audit(run: Run, size: int = 4000) -> dict[str, Any]:
-    """How gold agrees with the annotator on policy samples and along the paths, and what it thinks of broken text."""
+def audit(run: Run) -> dict[str, Any]:
+    """How gold agrees with the annotator on policy samples and along the paths, and of broken text."""
     e, rng, world = run.experiment, run.rng("audit"), run.world
+    size = 4000 if run.synthetic else 1000  # a gold of the hub is far larger
+    size = 4000 if run.synthetic else 1000  # a gold of the hub is far larger
+    size = 4000 if run.synthetic else 1000  # a gold of the hub is far larger
     rm, calibration = run.gold_rm(), run.gold_calibration()
-    params = run.load("gold", rm)
+    params, reader = run.load("gold", rm), run.reader("gold", e.gold.model)
     prompts = read_npz(run.path("samples") / "prompts.npz")
     draws = [read_npz(run.path("samples") / "draws" / f"{q:05d}.npz") for q in range(e.bon.prompts)]
 
@@ -46,21 +49,24 @@ def audit(run: Run, size: int = 4000) -> dict[str, Any]:
             paths["PPO path"] += [
                 Texts(prompts["tokens"], prompts["mask"], t, m) for t, m in zip(tokens, mask, strict=True)
             ]
-    garbled = rng.integers(3, e.world.vocab, policy.tokens.shape).astype(np.int32)
-    one_word = np.broadcast_to(rng.integers(3, e.world.vocab, (size, 1)), policy.tokens.shape).astype(np.int32)
-    keep_eos = lambda tokens: np.where(policy.mask, np.where(policy.tokens == EOS, EOS, tokens), 0)  # noqa: E731
+    words, eos = world.word_ids, world.eos
+    garbled = words[rng.integers(len(words), size=policy.tokens.shape)].astype(np.int32)
+    one_word = np.broadcast_to(words[rng.integers(len(words), size=(size, 1))], policy.tokens.shape).astype(np.int32)
+    keep_eos = lambda tokens: np.where(policy.mask, np.where(policy.tokens == eos, eos, tokens), 0)  # noqa: E731
     sets = {
         "policy samples": policy,
         **{name: concatenate(texts) for name, texts in paths.items() if texts},
         "garbled (random words)": policy._replace(tokens=keep_eos(garbled)),
         "collapsed (one word repeated)": policy._replace(tokens=keep_eos(one_word)),
-        "far from the corpus (world.broad)": world.broad(rng, policy),
     }
+    if run.synthetic:
+        sets["far from the corpus (world.broad)"] = world.broad(rng, policy)
     out = {}
     for name, texts in sets.items():
         if len(texts.tokens) > 4 * size:
             texts = texts.rows(rng.permutation(len(texts.tokens))[: 4 * size])
-        score, truth = calibration(reward.score_all(rm, params, *texts.sequences(), e.bon.chunk)), world.score(texts)
+        score = calibration(reward.score_all(rm, params, *reader.host(*texts.sequences()), e.bon.chunk))
+        truth = world.score(texts) if run.synthetic else None  # people's own judgement of these texts is not known
         # Texts to one prompt are not independent (and winners repeat): errors are over prompts.
         _, prompt = np.unique(texts.prompts, axis=0, return_inverse=True)
         count = np.bincount(prompt.ravel())
@@ -68,7 +74,8 @@ def audit(run: Run, size: int = 4000) -> dict[str, Any]:
         error = float(per_prompt.std(ddof=1) / len(count) ** 0.5)
         out[name] = {
             "texts": len(score), "gold_mean": float(score.mean()), "gold_se": error,
-            "annotator_mean": float(truth.mean()), "rank_correlation": rank_correlation(score, truth),
+            "annotator_mean": None if truth is None else float(truth.mean()),
+            "rank_correlation": None if truth is None else rank_correlation(score, truth),
             "length": float(texts.mask.sum(1).mean()),
         }  # fmt: skip
     return out

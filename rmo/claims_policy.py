@@ -190,7 +190,9 @@ def c16b(view: View) -> float:
             if keep.sum() >= 3:
                 out.append(np.polyfit(np.log(step[keep]), np.log(kl[keep]), 1)[0])
                 weights.append(weight)
-    return float(np.average(out, weights=weights))
+    if not out:
+        raise Missing("no RL run with three points above 0.1 nats")
+    return float(np.average(out, weights=weights)) if sum(weights) else float("nan")  # a resample may have none of them
 
 
 @claim("C17a", (0, INF), "fig8")

@@ -4,89 +4,15 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from rmo.shape import Model as Model
 
 
 class ConfigError(ValueError):
     """What is wrong with an experiment and what to do about it, in one line."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """Shape of one transformer trunk."""
-
-    width: int = 64
-    """D, the width of the residual stream."""
-    layers: int = 2
-    """L, the number of blocks."""
-    heads: int = 4
-    """H, the number of query heads; must divide width unless head is given."""
-    kv_heads: int = 0
-    """Hkv, the number of key/value heads (grouped queries); 0 means as many as heads."""
-    head: int = 0
-    """K, the width of one head; 0 means width / heads."""
-    mlp: int = 4
-    """Hidden width of the MLP as a multiple of width."""
-    hidden: int = 0
-    """F, the hidden width itself, for models where it is no whole multiple; 0 means mlp * width."""
-    activation: Literal["gelu", "gelu_exact", "relu", "silu"] = "gelu"
-    """Of the MLP; gelu is the tanh approximation; relu is far cheaper than gelu on a CPU."""
-    gated: bool = False
-    """Whether the activation multiplies a second projection (SwiGLU, GeGLU)."""
-    norm: Literal["rms", "rms_offset", "layer"] = "rms"
-    """rms_offset multiplies by 1 + scale (Gemma); layer subtracts the mean and has a bias."""
-    norm_eps: float = 1e-6
-    post_norm: bool = False
-    """Whether the outputs of attention and MLP are normalised too (Gemma)."""
-    qk_norm: bool = False
-    """Whether queries and keys are normalised, head by head (Qwen3)."""
-    parallel: bool = False
-    """Whether attention and MLP read the same input (GPT-NeoX) or one after the other."""
-    bias: Literal["none", "qkv", "attention", "all"] = "none"
-    """Which projections have a bias: query, key and value; the attention's output too; the MLP's too."""
-    tied: bool = True
-    """Whether the unembedding is the embedding."""
-    embed_scale: bool = False
-    """Whether embeddings are multiplied by the root of width (Gemma)."""
-    positions: Literal["rotary", "learned"] = "rotary"
-    """How token order enters."""
-    rotary_base: float = 10_000.0
-    """Wavelengths reach 2 pi times this."""
-    rotary_share: float = 1.0
-    """Share of each head that is rotated; the rest does not know its position (GPT-NeoX)."""
-    rotary_scaling: tuple[float, ...] = ()
-    """Llama 3's stretch of long wavelengths: factor, low and high frequency factor, original context; empty: none."""
-    query_scale: float = 0.0
-    """Attention scores are divided by the root of this; 0 means K."""
-    attention_cap: float = 0.0
-    """Scores s become cap * tanh(s / cap) (Gemma); 0: no cap."""
-    logit_cap: float = 0.0
-    """The same of logits."""
-    window: int = 0
-    """Tokens that every second layer, from the first, sees (Gemma); 0: all."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the activations; reductions stay float32, and so do parameters that are trained."""
-
-    @property
-    def head_width(self) -> int:
-        """K."""
-        return self.head or self.width // self.heads
-
-    @property
-    def rotary_width(self) -> int:
-        """How much of a head is rotated."""
-        return int(self.head_width * self.rotary_share)
-
-    @property
-    def hidden_width(self) -> int:
-        """F."""
-        return self.hidden or self.mlp * self.width
-
-    @property
-    def weights(self) -> int:
-        """Parameters of the projections inside the blocks: two sizes must differ here, norms and biases aside."""
-        attention = 2 * self.head_width * (self.heads + (self.kv_heads or self.heads))
-        return self.layers * self.width * (attention + (3 if self.gated else 2) * self.hidden_width)
 
 
 @dataclass(frozen=True)
@@ -151,10 +77,41 @@ class World:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Real text in the world's place: where prompts and demonstrations come from (shapes: rmo/sources.py)."""
+
+    prompts: str = ""
+    """A JSONL or Parquet file, a directory that tfds wrote, tfds:NAME/SPLIT, or hub:OWNER/NAME/FILES."""
+    demonstrations: str = ""
+    """Of the same kinds, rows with a prompt and a response (of a comparison, the preferred one); for SFT."""
+    tokenizer: str = ""
+    """Directory or hub name; empty: that of the policy's checkpoint."""
+    template: str = "{prompt}"
+    """What the policy is shown of a prompt; {prompt} stands for its text."""
+    chat: bool = False
+    """Show the prompt through the policy's chat template, after `template`."""
+    prompt: int = 128
+    """P, longest prompt in tokens; longer ones are left out, and counted."""
+    response: int = 128
+    """R, longest response in tokens, EOS included."""
+    longest: int = 0
+    """Longest text, in tokens, of an RM that reads text during PPO (longer ones lose their beginning, and are counted);
+    0: twice prompt and response, and 64 for a template."""
+    tolerance: float = 0.01
+    """Share of a source's rows that may be malformed; more stop the run."""
+
+    @property
+    def read_length(self) -> int:
+        """Tokens that an RM's own tokenizer may make of a text."""
+        return self.longest or 2 * (self.prompt + self.response) + 64
+
+
+@dataclass(frozen=True)
 class SFT:
     """The initial policy: next-token training on the corpus (paper section 2: two epochs)."""
 
     texts: int = 40_000
+    """Texts to train on; 0: the policy is its checkpoint as it stands."""
     epochs: int = 2
     batch: int = 128
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -164,9 +121,14 @@ class SFT:
 class Gold:
     """The gold RM, the truth by definition; larger than every proxy."""
 
-    kind: Literal["annotator", "random"] = "annotator"
-    """annotator: a RewardModel regressed on the world's annotator; random: a frozen, seeded teacher (a free gold)."""
+    kind: Literal["annotator", "random", "checkpoint", "people"] = "annotator"
+    """annotator: a RewardModel regressed on the world's annotator; random: a frozen, seeded teacher (a free gold);
+    checkpoint: model.checkpoint as it stands; people: trained on human comparisons, from model.checkpoint if given."""
     model: Model = field(default_factory=lambda: Model(width=128, layers=2, heads=4))
+    comparisons: str = ""
+    """Of people: a source of human comparisons (as world.prompts; shapes: rmo/sources.py)."""
+    held_out: float = 0.1
+    """Of people: share of prompts whose comparisons gold is judged on, never trained."""
     texts: int = 60_000
     """Broad texts to learn the annotator from: corpus, policy samples hot and cold, mutations, collapsed text."""
     epochs: int = 3
@@ -350,7 +312,8 @@ class Experiment:
     """Names the run directory, runs/<name>."""
     seed: int = 0
     """Seed of every stage."""
-    world: World = field(default_factory=World)
+    world: Annotated[World | Text, tyro.conf.AvoidSubcommands] = field(default_factory=World)
+    """Where prompts and texts come from: the synthetic world, or real text."""
     policy: Model = field(default_factory=Model)
     other_policies: tuple[OtherPolicy, ...] = ()
     sft: SFT = field(default_factory=SFT)

@@ -45,8 +45,11 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def decode(tokenizer: Any, tokens_T: np.ndarray, mask_T: np.ndarray) -> str:
-    """Text of the existing tokens, special ones shown, a space between words."""
-    return " ".join(tokenizer.convert_ids_to_tokens([int(t) for t, m in zip(tokens_T, mask_T, strict=True) if m]))
+    """Text of the existing tokens, special ones shown; where tokens are whole words, a space between them."""
+    ids = [int(t) for t, m in zip(tokens_T, mask_T, strict=True) if m]
+    if tokenizer.backend_tokenizer.decoder is None:
+        return " ".join(tokenizer.convert_ids_to_tokens(ids))
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
 @functools.cache  # tfds registers a class once per process

@@ -1,6 +1,6 @@
 """What Hugging Face's model families call our fields and our parameters, both ways.
 
-A family turns its config into a `config.Model` and back, and lists its tensors, each with the leaves of our parameters
+A family turns its config into a `shape.Model` and back, and lists its tensors, each with the leaves of our parameters
 that it holds. Nothing here reads a file; `hf.py` does. GPT-2, GPT-NeoX (Pythia), Llama, Qwen2, Qwen3, Gemma 2.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo.config import Model
+from rmo.shape import Model
 
 BLOCKS = "trunk/blocks/"
 ACTIVATIONS = {
@@ -200,8 +200,8 @@ def their_rotary(c: Model) -> dict[str, Any]:
 def canonical(c: Model) -> Model:
     """The same shape with every width said outright, so that equal shapes are equal."""
     return replace(
-        c, head=c.head_width, mlp=4, hidden=c.hidden_width, kv_heads=c.kv_heads or c.heads,
-        query_scale=c.query_scale or c.head_width, dtype="float32",
+        c.shape, vocab=0, length=0, head=c.head_width, mlp=4, hidden=c.hidden_width, kv_heads=c.kv_heads or c.heads,
+        query_scale=c.query_scale or c.head_width,
     )  # fmt: skip
 
 

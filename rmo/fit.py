@@ -186,8 +186,8 @@ class Family:
         for _ in range(8 if known else 0):
             solution = self.solve(np.ones((1, len(self.curves))), [self.y(i) for i in range(len(self.curves))])[0]
             left = [self.y(i)[:, 0] - self.x[i] @ solution[self.of[i]] for i in range(len(self.curves))]
-            excess = [r**2 - v for r, v in zip(left, self.variance, strict=True)]
-            self.tau2 = max(float(np.mean(np.concatenate(excess))), 1e-6)
+            excess = np.concatenate([r**2 - v for r, v in zip(left, self.variance, strict=True)])
+            self.tau2 = max(float(excess.sum()) / max(len(excess), 1), 1e-6)
             self.weights = [1 / (v + self.tau2) for v in self.variance]
 
     def y(self, i: int) -> np.ndarray:

@@ -17,18 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import config, models, sharding
+from rmo import models, sharding
 from rmo.families import FAMILIES, Family, Tensor, Unsupported, canonical, family_of
-from rmo.files import RunError, write_json
 from rmo.models import LanguageModel, Params, RewardModel
+from rmo.shape import Model
+from rmo.weights import IGNORED, INDEX, CheckpointError, Weights, read_shards, spans, write_shards
 
-IGNORED = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
-SHARD = 4 * 2**30  # bytes of one exported file
+SCORE = "score.weight"
 HEAD_BIAS = "rmo_head_bias"  # transformers' heads have no bias; ours goes into config.json
-
-
-class CheckpointError(RunError):
-    """What is wrong with a checkpoint and what to do about it, in one line."""
 
 
 def load_language_model(
@@ -58,7 +54,50 @@ def load_reward_model(
     return _load(name_or_path, True, mesh, dtype, stored)  # type: ignore[return-value]
 
 
-def resolve(name_or_path: str | Path) -> Path:
+def load_trunk(
+    name_or_path: str | Path, key: jax.Array, mesh: jax.sharding.Mesh | None = None, dtype: str = "float32",
+    stored: str = "float32",
+) -> tuple[RewardModel, Params]:  # fmt: skip
+    """A reward model to be trained: the trunk of any checkpoint, of a language model as a rule, under a head drawn from
+    `key`. As `load_language_model`."""
+    module, params = _load(name_or_path, True, mesh, dtype, stored, fresh=True)
+    return module, {**params, "head": fresh_head(module, key)}  # type: ignore[return-value]
+
+
+def fresh_head(module: RewardModel, key: jax.Array) -> Params:
+    """The head that `models.init` would draw."""
+    return jax.jit(lambda key: models.init(module, key)["head"])(key)  # XLA drops what is not asked for
+
+
+def shape_of(name_or_path: str | Path, reads: str = "ids", dtype: str = "float32") -> Model:
+    """What a config says of a checkpoint: its shape, vocabulary, longest sequence and where it is.
+
+    Of a name of the hub only config.json is fetched.
+    """
+    directory = resolve(name_or_path, ("config.json",))
+    family, shape, values = read_config(directory)
+    here = any((directory / name).exists() for name in ("model.safetensors", INDEX))
+    if here and shape.tied and untied_after_all(family, Weights(directory, family.prefix, family.unembedding)):
+        shape = dataclasses.replace(shape, tied=False)
+    return dataclasses.replace(
+        shape, checkpoint=str(name_or_path), vocab=values["vocab_size"], length=values[family.length],
+        reads=reads, dtype=dtype,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def differences(given: Model, found: Model) -> str:
+    """In which fields two shapes differ, for people; empty where in none. dtype and where weights are do not count."""
+    ours, theirs = canonical(given), canonical(found)
+    names = [n for n in vars(ours) if getattr(ours, n) != getattr(theirs, n)]
+    names += [n for n in ("vocab", "length") if getattr(given, n) != getattr(found, n)]
+    of = lambda m, c, n: getattr(m if n in ("vocab", "length") else c, n)  # noqa: E731
+    return ", ".join(f"{n} {of(found, theirs, n)}, not {of(given, ours, n)}" for n in names)
+
+
+FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+
+
+def resolve(name_or_path: str | Path, wanted: tuple[str, ...] = FILES) -> Path:
     """The local directory of a checkpoint. A name of the hub, `owner/name` or `owner/name@revision`, is fetched:
     safetensors, JSON and tokenizer; the directory's name is then the commit."""
     path = Path(name_or_path).expanduser()
@@ -70,16 +109,17 @@ def resolve(name_or_path: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
         name, _, revision = text.partition("@")
         other = ["*/*", "consolidated*"]  # the same weights in other formats
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted, ignore_patterns=other))
+        return Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=list(wanted), ignore_patterns=other)
+        )
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{text} is no directory and could not be fetched from the hub: {line}") from error
 
 
-def read_config(directory: Path) -> tuple[Family, config.Model, dict[str, Any]]:
+def read_config(directory: Path) -> tuple[Family, Model, dict[str, Any]]:
     """(family, shape, the values of config.json as transformers completes them)."""
     try:
         raw = json.loads((directory / "config.json").read_text())
@@ -103,67 +143,16 @@ def read_config(directory: Path) -> tuple[Family, config.Model, dict[str, Any]]:
         raise CheckpointError(f"{directory}/config.json: {error}".replace("\n", " ")) from error
 
 
-class Weights:
-    """The tensors of a checkpoint's safetensors files, by the names that our families use.
-
-    A file is opened for each tensor: what was mapped before is let go, so that pages read do not pile up.
-    """
-
-    def __init__(self, directory: Path, prefix: str, unembedding: str):
-        self.prefix, self.unembedding, self.files = prefix, unembedding, {}
-        index = directory / "model.safetensors.index.json"
-        if index.exists():
-            try:
-                found = {name: directory / file for name, file in json.loads(index.read_text())["weight_map"].items()}
-            except (ValueError, KeyError) as error:
-                raise CheckpointError(f"{index}: {error!r}; fetch the checkpoint again") from error
-            for path in sorted(set(found.values())):
-                if not path.exists():
-                    raise CheckpointError(f"{index} names {path.name}, which is not there: fetch the checkpoint again")
-        else:
-            single = directory / "model.safetensors"
-            if not single.exists():
-                others = [p.name for p in directory.glob("*.bin")] + [p.name for p in directory.glob("*.pt*")]
-                hint = f"; it has {others[0]}, a pickle, which is never opened: convert it" if others else ""
-                raise CheckpointError(f"{directory} has no model.safetensors{hint}")
-            with self._open(single) as file:
-                found = dict.fromkeys(file.keys(), single)
-        self.files = {self._ours(name): (path, name) for name, path in found.items()}
-
-    def _open(self, path: Path) -> Any:
-        from safetensors import safe_open
-
-        try:
-            return safe_open(path, framework="np")
-        except Exception as error:
-            raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-
-    def _ours(self, name: str) -> str:
-        """Checkpoints of bare trunks (GPT-2's own among them) leave the prefix out."""
-        if name in ("lm_head.weight", "embed_out.weight"):  # transformers has called GPT-NeoX's by both names
-            return self.unembedding
-        return name if name.startswith((self.prefix, "score.")) else self.prefix + name
-
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        if name not in self.files:
-            return None
-        path, stored = self.files[name]
-        with self._open(path) as file:
-            return tuple(file.get_slice(stored).get_shape())
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        path, stored = self.files[name]
-        with self._open(path) as file:
-            return file.get_tensor(stored)
-
-
-def _load(name_or_path, reward: bool, mesh, dtype: str, stored: str) -> tuple[LanguageModel | RewardModel, Params]:
+def _load(
+    name_or_path, reward: bool, mesh, dtype: str, stored: str, fresh: bool = False
+) -> tuple[LanguageModel | RewardModel, Params]:
+    """With `fresh`, a reward model's head is not read: any checkpoint's trunk will do, and `head` is left out."""
     directory = resolve(name_or_path)
     family, shape, values = read_config(directory)
     architecture = (values.get("architectures") or [""])[0]
     if not reward and "Classification" in architecture:
         raise CheckpointError(f"{directory} is a {architecture}: no language model; use it as a reward model")
-    if reward and "Classification" in architecture and len(values.get("id2label") or [0]) != 1:
+    if reward and not fresh and "Classification" in architecture and len(values.get("id2label") or [0]) != 1:
         labels = len(values["id2label"])
         raise CheckpointError(f"{directory} has {labels} labels: a reward model has one")
     shape = dataclasses.replace(shape, dtype=dtype)  # type: ignore[arg-type]
@@ -174,10 +163,15 @@ def _load(name_or_path, reward: bool, mesh, dtype: str, stored: str) -> tuple[La
         shape = dataclasses.replace(shape, tied=False)
         module = LanguageModel(shape, vocab, length)
     tensors = family.tensors(shape, vocab, length, reward)
+    if fresh:
+        tensors = [tensor for tensor in tensors if tensor.name != SCORE]
+        weights.files.pop(SCORE, None)
     check_tensors(directory, weights, tensors, shape.layers)
 
     holder = {leaf: (tensor, k) for tensor in tensors for k, leaf in enumerate(tensor.leaves)}
     shapes = jax.eval_shape(partial(models.init, module), jax.random.key(0))
+    if fresh:
+        shapes = {"trunk": shapes["trunk"]}
     flat = flatten(shapes)
     if mesh is None:
         places = dict.fromkeys(flat, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
@@ -209,7 +203,7 @@ def check_tensors(directory: Path, weights: Weights, tensors: list[Tensor], laye
             known.add(name)
             found = weights.shape(name)
             if found is None:
-                hint = ": it is no one-label sequence classifier" if name == "score.weight" else ""
+                hint = ": it is no one-label sequence classifier" if name == SCORE else ""
                 raise CheckpointError(f"{directory} has no tensor {name}{hint}")
             if found != tensor.shape:
                 raise CheckpointError(f"{directory}: {name} is {found}, the config says {tensor.shape}")
@@ -228,31 +222,6 @@ def untied_after_all(family: Family, weights: Weights) -> bool:
     return weights.shape(embedding) == weights.shape(family.unembedding) and not np.array_equal(
         weights[embedding], weights[family.unembedding]
     )
-
-
-def spans(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
-    """A shard's place, as something that can be looked up."""
-    return tuple(s.indices(size) for s, size in zip(index, shape, strict=True))
-
-
-def read_shards(
-    weights: Weights, tensor: Tensor, k: int, shape: tuple[int, ...], place: jax.sharding.Sharding, dtype: np.dtype
-) -> dict[tuple, np.ndarray]:
-    """Every distinct shard of leaf k of `tensor` that this process holds; each layer is read once."""
-    indices = {spans(index, shape): index for index in place.addressable_devices_indices_map(shape).values() if index}
-    indices = indices or {spans((), ()): ()}
-    out = {key: np.empty([len(range(*span)) for span in key], dtype) for key in indices}
-    if not tensor.layered:
-        value = tensor.split(weights[tensor.name])[k]
-        for key, index in indices.items():
-            out[key][...] = value[index]
-        return out
-    for layer in sorted({layer for key in indices for layer in range(*key[0])}):
-        value = tensor.split(weights[tensor.name.format(i=layer)])[k]
-        for key, index in indices.items():
-            if layer in (rows := range(*key[0])):
-                out[key][rows.index(layer)] = value[index[1:]]
-    return out
 
 
 def export(module: LanguageModel | RewardModel, params: Params, directory: str | Path, tokenizer: Any = None) -> None:
@@ -323,34 +292,3 @@ def theirs(tensors: list[Tensor], flat: dict[str, Any], layers: int) -> Iterator
                 yield tensor.name.format(i=i), tensor.join(*(np.asarray(flat[leaf][i]) for leaf in tensor.leaves))
         else:
             yield tensor.name, tensor.join(*(np.asarray(flat[leaf]) for leaf in tensor.leaves))
-
-
-def write_shards(directory: Path, values: Iterator[tuple[str, np.ndarray]]) -> None:
-    """safetensors files of at most SHARD bytes (or one tensor), and their index where there are several."""
-    from safetensors.numpy import save_file
-
-    held: dict[str, np.ndarray] = {}
-    shards: list[list[str]] = []
-    total = 0
-
-    def flush() -> None:
-        save_file(held, directory / f"shard-{len(shards)}", metadata={"format": "pt"})
-        shards.append(list(held))
-        held.clear()
-
-    for name, value in values:
-        if held and sum(x.nbytes for x in held.values()) + value.nbytes > SHARD:
-            flush()
-        held[name] = np.ascontiguousarray(value)
-        total += value.nbytes
-    flush()
-    if len(shards) == 1:
-        os.replace(directory / "shard-0", directory / "model.safetensors")
-        return
-    weight_map = {}
-    for k, names in enumerate(shards):
-        file = f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors"
-        os.replace(directory / f"shard-{k}", directory / file)
-        weight_map |= dict.fromkeys(names, file)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(directory / "model.safetensors.index.json", index)

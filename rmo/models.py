@@ -293,7 +293,7 @@ def values(
 
 def init(module: LanguageModel | RewardModel, key: jax.Array) -> Params:
     """Fresh parameters."""
-    tokens = jnp.zeros((1, module.length), jnp.int32)
+    tokens = jnp.zeros((1, 1), jnp.int32)  # no parameter's shape depends on how many there are
     return module.init(key, tokens, jnp.ones_like(tokens, dtype=bool))["params"]
 
 

@@ -1,8 +1,8 @@
 """Which stage instances an experiment has, in what order, which are done, and doing the rest.
 
-sft -> gold -> samples -> comparisons -> proxies -> bon -> ppo -> fits -> report. A stage's directory carries a digest
-of the slice of the config it depends on and of its upstream digests, so a changed hyper-parameter never meets stale
-results. `DONE` is written last: a directory without it is continued, one with it is skipped.
+(prompts ->) sft -> gold -> samples -> comparisons -> proxies -> bon -> ppo -> fits -> report. A stage's directory
+carries a digest of the slice of the config it depends on and of its upstream digests, so a changed hyper-parameter
+never meets stale results. `DONE` is written last: a directory without it is continued, one with it is skipped.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from rmo import __version__, config, report, results, stages
+from rmo import __version__, config, gold, report, results, stages
 from rmo.files import SCRATCH, RunError, read_json, write_json, write_text
 from rmo.run import Run, Stage, stage_name
 
@@ -42,10 +42,13 @@ def plan(e: config.Experiment) -> dict[str, Stage]:
         out[name] = Stage(name, make, depends, tuple(out[u] for u in upstream))
 
     base = (e.seed, e.world)
+    real = ("prompts",) if isinstance(e.world, config.Text) else ()
+    if real:
+        add("prompts", stages.prompts, (e.seed, e.world, e.policy.checkpoint, e.policy.vocab))
     for policy, shape in enumerate(e.policies):
         name = stage_name("sft", policy, e)
-        add(name, partial(stages.sft, policy=policy), (*base, shape, e.sft))
-    add("gold", stages.gold, (*base, e.gold), "sft")
+        add(name, partial(stages.sft, policy=policy), (*base, shape, e.sft), *real)
+    add("gold", gold.gold, (*base, e.gold), *real, "sft")
     for policy in range(len(e.policies)):
         name, before = (stage_name(kind, policy, e) for kind in ("samples", "sft"))
         add(name, partial(stages.samples, policy=policy), (*base, e.bon.prompts, e.bon.draws), before, "gold")

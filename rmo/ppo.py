@@ -17,6 +17,7 @@ import optax
 from rmo import config, losses, metrics, models, reward
 from rmo.files import Checkpoints, Log
 from rmo.models import LanguageModel, Params, RewardModel
+from rmo.reader import IDS, Reader
 from rmo.sample import join, response_logits, sample
 from rmo.train import TrainState, init_state, make_optimizer, update
 
@@ -32,9 +33,10 @@ class Setup:
     c: config.PPO
     length: int  # R
     eos: int
-    side_by_side: bool = (
-        True  # members under one vmap, each waiting for the slowest at every read; else they take turns
-    )
+    # Members under one vmap, each waiting for the slowest at every read; else they take turns.
+    side_by_side: bool = True
+    proxy_reader: Reader = IDS
+    gold_reader: Reader = IDS
 
     @property
     def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -131,7 +133,7 @@ def rollout(
     logps = metrics.token_logps(logits_BRV, drawn.tokens) * mask
     ref_logps = metrics.token_logps(ref_logits_BRV, drawn.tokens) * mask
     tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, mask)
-    score_B = member.proxy_calibration(reward.score(s.proxy, member.proxy, tokens_BT, mask_BT))
+    score_B = member.proxy_calibration(reward.score(s.proxy, member.proxy, *s.proxy_reader(tokens_BT, mask_BT)))
     values = models.values(s.critic, critic, tokens_BT, mask_BT, slice(prompts.shape[1] - 1, -1)) * mask
     rewards = episode_rewards(score_B, logps, ref_logps, mask, member.kl_coef)
     advantages, returns = gae(rewards, values, mask, s.c.lam)
@@ -236,14 +238,17 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
         logps = metrics.token_logps(logits, drawn.tokens)
         ref_logps = metrics.token_logps(ref_logits, drawn.tokens)
         tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, drawn.mask)
+        for_proxy, for_gold = s.proxy_reader(tokens_BT, mask_BT), s.gold_reader(tokens_BT, mask_BT)
         length = jnp.sum(drawn.mask, axis=1)
         ended = jnp.any((drawn.tokens == s.eos) & drawn.mask, axis=1)
         out = {
             "kl": metrics.kl_exact(logits, ref_logits, drawn.mask),
             "kl_k1": metrics.kl_k1(logps, ref_logps, drawn.mask),
             "kl_k3": metrics.kl_k3(logps, ref_logps, drawn.mask),
-            "proxy": member.proxy_calibration(reward.score(s.proxy, member.proxy, tokens_BT, mask_BT)),
-            "gold": frozen.gold_calibration(reward.score(s.gold, frozen.gold, tokens_BT, mask_BT)),
+            "proxy": member.proxy_calibration(reward.score(s.proxy, member.proxy, *for_proxy)),
+            "gold": frozen.gold_calibration(reward.score(s.gold, frozen.gold, *for_gold)),
+            "proxy_cut": s.proxy_reader.cut(for_proxy[1]),
+            "gold_cut": s.gold_reader.cut(for_gold[1]),
             "entropy": jnp.sum(metrics.token_entropy(logits) * drawn.mask, axis=1) / length,
             "length": length.astype(jnp.float32),
             "unfinished": 1.0 - ended.astype(jnp.float32),

@@ -3,16 +3,19 @@
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from rmo import config, reward, store
-from rmo.files import read_json
+from rmo import config, data, hf, models, reward, store, text
+from rmo.corpus import TextWorld
+from rmo.files import RunError, read_json
 from rmo.models import LanguageModel, Params, RewardModel
+from rmo.reader import IDS, Reader, TextReader
 from rmo.world import SyntheticWorld
 
 
@@ -54,19 +57,89 @@ class Run:
     def done(self, name: str) -> bool:
         return (self.path(name) / "DONE").exists()
 
-    @cached_property
-    def world(self) -> SyntheticWorld:
-        return SyntheticWorld(self.experiment.world)
+    @property
+    def synthetic(self) -> bool:
+        return isinstance(self.experiment.world, config.World)
 
-    # Modules and parameters of what is done already.
+    @cached_property
+    def world(self) -> Any:
+        """A `SyntheticWorld` or, of real text, a `TextWorld`."""
+        c = self.experiment.world
+        return SyntheticWorld(c) if isinstance(c, config.World) else TextWorld(c, self.path("prompts"))
+
+    # Modules, and the parameters that they start from or that are done already.
+
+    def size(self, shape: config.Model) -> tuple[int, int]:
+        """(V, longest sequence) of a model."""
+        w = self.experiment.world
+        return shape.vocab or self.world.vocab, shape.length or w.prompt + w.response
 
     def lm(self, policy: int = 0) -> LanguageModel:
-        w = self.experiment.world
-        return LanguageModel(self.experiment.policies[policy], w.vocab, w.prompt + w.response)
+        shape = self.experiment.policies[policy]
+        return LanguageModel(shape, *self.size(shape))
 
     def rm(self, shape: config.Model, gain: float = 1.0) -> RewardModel:
-        w = self.experiment.world
-        return RewardModel(shape, w.vocab, w.prompt + w.response, gain)
+        return RewardModel(shape, *self.size(shape), gain)
+
+    def first(self, module: LanguageModel | RewardModel, key: jax.Array) -> Callable[[], Params] | Params:
+        """What training starts from: how random weights are drawn, or the weights of the module's checkpoint, a
+        RewardModel's under a fresh head. Several keys: as many members, which share a checkpoint's trunk.
+
+        Raises:
+          CheckpointError: the checkpoint is not what the config says.
+        """
+        name = module.shape.checkpoint
+        if not name:
+            return lambda: (jax.vmap if key.ndim else lambda f: f)(partial(models.init, module))(key)
+        self.check_checkpoint(module.shape)
+        if isinstance(module, LanguageModel):
+            return hf.load_language_model(name, self.mesh)[1]
+        params = hf.load_trunk(name, key if not key.ndim else key[0], self.mesh)[1]
+        if not key.ndim:
+            return params
+        trunk = jax.tree.map(lambda x: jnp.repeat(x[None], len(key), axis=0), params["trunk"])
+        return {"trunk": trunk, "head": jax.vmap(partial(hf.fresh_head, module))(key)}
+
+    def check_checkpoint(self, shape: config.Model) -> None:
+        """Refuse a checkpoint whose shape is not the config's, or whose ids are not the policy's where they must be."""
+        wrong = hf.differences(shape, hf.shape_of(shape.checkpoint))
+        if wrong:
+            advice = "take the fields of the experiment's Model from rmo.hf.shape_of"
+            raise hf.CheckpointError(f"{shape.checkpoint} has {wrong}: {advice}")
+        if shape.reads == "ids" and self.experiment.policy != shape:
+            theirs = data.load_tokenizer(hf.resolve(shape.checkpoint))
+            if not text.extends(theirs, self.world.tokenizer):
+                advice = 'give reads="text" or "chat", so that it reads text through its own'
+                raise hf.CheckpointError(f"{shape.checkpoint} has another vocabulary than the policy: {advice}")
+
+    # How RMs read.
+
+    def own_tokenizer(self, shape: config.Model, out: Path) -> Path:
+        """Where the tokenizer of a stage's RM is: the policy's, or one of its own, saved in `out`.
+
+        Raises:
+          RunError: it reads chat without a template.
+        """
+        if shape.reads == "ids":
+            return self.path("sft") / "tokenizer"
+        tokenizer = data.load_tokenizer(hf.resolve(shape.checkpoint))
+        if shape.reads == "chat" and not tokenizer.chat_template:
+            raise RunError(f'{shape.checkpoint} has no chat template: give reads="text"')
+        tokenizer.save_pretrained(out / "tokenizer")
+        return out / "tokenizer"
+
+    def read_length(self, shape: config.Model) -> int:
+        """Most tokens of a text for an RM with a tokenizer of its own."""
+        assert isinstance(self.experiment.world, config.Text)
+        return min(self.experiment.world.read_length, shape.length)
+
+    def reader(self, name: str, shape: config.Model) -> Reader:
+        """How the RM of stage `name` reads the policy's sequences."""
+        if shape.reads == "ids":
+            return IDS
+        tokenizer = data.load_tokenizer(self.path(name) / "tokenizer")
+        chat, lengths = shape.reads == "chat", (self.read_length(shape), shape.length)
+        return TextReader(self.world, tokenizer, chat, shape.vocab, *lengths)
 
     def gold_rm(self) -> RewardModel:
         gold = self.experiment.gold

@@ -1,7 +1,8 @@
 """Prompts and human comparisons from files and datasets of the common shapes; what cannot be read is named.
 
-A source is a JSONL or Parquet file, a directory of array_record files that tfds wrote, or `tfds:NAME/SPLIT`. A row is
-recognised by its fields, one reader per shape (`READERS`); a new shape is a function and a line there.
+A source is a JSON, JSONL or Parquet file, a directory of array_record files that tfds wrote, `tfds:NAME/SPLIT`, or
+`hub:OWNER/NAME/FILES`, such files of a dataset of the Hugging Face hub (`*` stands for anything). A row is recognised
+by its fields, one reader per shape (`READERS`); a new shape is a function and a line there.
 """
 
 import json
@@ -55,10 +56,13 @@ def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]
     text, path = str(source), Path(source)
     if text.startswith("tfds:"):
         yield from read_tfds(text.removeprefix("tfds:"), None)
+    elif text.startswith("hub:"):
+        for file in fetch(text.removeprefix("hub:")):
+            yield from read(file)
     elif path.is_dir():
         yield from read_tfds(text, path)
     elif not path.is_file():
-        raise SourceError(f"{source}: no such file or directory, and no tfds:NAME/SPLIT")
+        raise SourceError(f"{source}: no such file or directory, and no tfds:NAME/SPLIT or hub:OWNER/NAME/FILES")
     elif path.suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
@@ -73,6 +77,10 @@ def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]
             raise SourceError(f"{path}: {str(error).splitlines()[0]}") from error
     elif path.suffix in (".jsonl", ".ndjson", ".json"):
         with open(path, encoding="utf-8") as file:
+            if path.suffix == ".json" and file.read(4096).lstrip().startswith("["):  # the whole file is one list
+                yield from read_list(path)
+                return
+            file.seek(0)
             for i, line in enumerate(file, start=1):
                 if line.strip():
                     try:
@@ -82,7 +90,37 @@ def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]
                     bad = not isinstance(row, dict | Malformed)
                     yield f"{path} line {i}", Malformed(f"a {type(row).__name__}, no object") if bad else row
     else:
-        raise SourceError(f"{path}: use .jsonl, .parquet, a directory that tfds wrote, or tfds:NAME/SPLIT")
+        raise SourceError(f"{path}: use .jsonl, .json, .parquet, a directory that tfds wrote, or tfds:NAME/SPLIT")
+
+
+def read_list(path: Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]:
+    """Rows of a JSON file that holds one list of objects."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SourceError(f"{path} is not JSON: {error}") from error
+    for i, row in enumerate(rows, start=1):
+        yield f"{path} row {i}", row if isinstance(row, dict) else Malformed(f"a {type(row).__name__}, no object")
+
+
+def fetch(name: str) -> list[Path]:
+    """The files OWNER/NAME/FILES of a dataset of the hub, fetched, in order of name."""
+    from huggingface_hub import snapshot_download
+
+    owner, _, rest = name.partition("/")
+    dataset, _, files = rest.partition("/")
+    if not files:
+        raise SourceError(f"hub:{name}: give OWNER/NAME/FILES, e.g. hub:{name}/data/*.parquet")
+    try:
+        repo, pattern = f"{owner}/{dataset}", [files]
+        root = Path(snapshot_download(repo, repo_type="dataset", allow_patterns=pattern))
+    except Exception as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SourceError(f"hub:{name} could not be fetched: {line}") from error
+    found = sorted(path for path in root.glob(files) if path.is_file())
+    if not found:
+        raise SourceError(f"hub:{name}: the dataset has no such files")
+    return found
 
 
 def read_tfds(name: str, directory: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -229,6 +267,17 @@ def prompt_of(row: dict[str, Any]) -> str:
     if not found:
         raise Malformed("no prompt")
     return found[0].prompt
+
+
+def demonstration_of(row: dict[str, Any]) -> tuple[str, str]:
+    """(prompt, response) of one row: response, output, completion or answer; of a comparison, the preferred one."""
+    for name in ("response", "output", "completion", "answer"):
+        if name in row:
+            return prompt_of(row), text_of(row[name], name)
+    found = comparisons_of(row)
+    if not found:
+        raise Malformed("no response")
+    return found[0].prompt, found[0].chosen
 
 
 def load(source: str | Path, reader: Callable[[dict[str, Any]], Any], tolerance: float = 0.01) -> Loaded:

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import audit, bon, config, data, losses, metrics, models, ppo, reward, store
+from rmo import bon, config, corpus, data, hf, losses, metrics, models, ppo, reward, store
 from rmo.checks import STOPPING
 from rmo.files import SCRATCH, Checkpoints, Log, parts, read_json, read_npz, write_json, write_npz
+from rmo.reader import Reader, TextReader
 from rmo.run import Run, stage_name
-from rmo.sample import join, response_logits, sample, sample_n
+from rmo.sample import response_logits, sample, sample_n
 from rmo.train import Member, train
-from rmo.world import EOS, Texts, concatenate
+from rmo.world import Texts
 
 PAIRS = 8  # pairs of winners per prompt and n on which an RM is judged along the path
 
@@ -26,12 +27,32 @@ PAIRS = 8  # pairs of winners per prompt and n on which an RM is judged along th
 # The stages.
 
 
+def prompts(run: Run, out: Path) -> None:
+    """Real text only: prompts and demonstrations, read and tokenised with the policy's tokenizer."""
+    e, c = run.experiment, run.experiment.world
+    assert isinstance(c, config.Text)
+    tokenizer = data.load_tokenizer(hf.resolve(c.tokenizer or e.policy.checkpoint))
+    info = corpus.write(c, tokenizer, e.policy.vocab or len(tokenizer), out)
+    print(f"prompts: {info['prompts']:,} from {info['rows']}; {info['longer_than_prompt']:,} too long")
+    for purpose, size in {"read": e.bon.prompts, "comparisons": e.comparisons.prompts, "ppo": e.ppo.prompts}.items():
+        run.world.prompts(run.rng(purpose), size, purpose)  # refuse too few now, not an hour later
+
+
 def sft(run: Run, out: Path, policy: int = 0) -> None:
-    """An initial policy: next-token training on response tokens of the corpus. All see the same texts."""
+    """An initial policy: next-token training on response tokens of the corpus, from random weights or a checkpoint, or
+    the checkpoint as it stands. All see the same texts."""
     e, lm = run.experiment, run.lm(policy)
-    texts = run.world.corpus(run.rng("sft"), e.sft.texts)
-    held_out = run.world.corpus(run.rng("sft held out"), 2048)
-    data.make_tokenizer(run.world.vocabulary, out / "tokenizer")
+    if run.synthetic:
+        data.make_tokenizer(run.world.vocabulary, out / "tokenizer")
+    else:
+        run.world.tokenizer.save_pretrained(out / "tokenizer")
+    first = run.first(lm, run.key("sft"))
+    if not e.sft.texts:
+        store.save(out, lm, first, out / "tokenizer")
+        write_json(out / "info.json", {"params": models.count(first), "steps": 0, "held_out_loss": None})
+        return
+    texts = run.world.demonstrations(run.rng("sft"), e.sft.texts)
+    held_out = run.world.demonstrations(run.rng("sft held out"), 2048, held_out=True)
 
     def loss(params, batch):
         return losses.next_token(response_logits(lm, params, *batch), batch.tokens, batch.mask), {}
@@ -39,75 +60,23 @@ def sft(run: Run, out: Path, policy: int = 0) -> None:
     steps = e.sft.epochs * (e.sft.texts // e.sft.batch)
     rows = data.epochs(e.sft.texts, e.sft.batch, run.seeds("sft order"))
     params = train(
-        lambda: models.init(lm, run.key("sft")), loss, lambda step: texts.rows(rows(step)), steps,
-        e.sft.optimizer, run.mesh, Checkpoints(out), Log(out, stage_name("sft", policy, e), steps),
+        first, loss, lambda step: texts.rows(rows(step)), steps, e.sft.optimizer, run.mesh,
+        Checkpoints(out), Log(out, stage_name("sft", policy, e), steps),
     )  # fmt: skip
     store.save(out, lm, params, out / "tokenizer")
-    info = {"params": models.count(params), "steps": steps, "held_out_loss": jax.jit(loss)(params, held_out)[0]}
+    info = {"params": models.count(params), "steps": steps, "held_out_loss": held_out_loss(loss, params, held_out)}
     write_json(out / "info.json", info)
 
 
-def gold(run: Run, out: Path) -> None:
-    """The gold RM: regressed on the annotator over broad text, or a random teacher."""
-    e, rm = run.experiment, run.gold_rm()
-    world, rng = run.world, run.rng("gold")
-    texts = broad_texts(run, rng, e.gold.texts)
-    raw = world.score(texts)
-    mean, std = raw.mean(), raw.std()
-    target = ((raw - mean) / std).astype(np.float32)
-    held = max(e.gold.texts // 20, 1)
-
-    def loss(params, batch):
-        texts_B, target_B = batch
-        return losses.squared_error(reward.score(rm, params, *join(*texts_B)), target_B), {}
-
-    fresh = lambda: models.init(rm, run.key("gold"))  # noqa: E731
-    if e.gold.kind == "random":
-        params = jax.jit(fresh)()
-    else:
-        train_size = e.gold.texts - held
-        rows = data.epochs(train_size, e.gold.batch, run.seeds("gold order"))
-        kept = texts.rows(slice(held, None))
-        pick = lambda i: (kept.rows(i), target[held:][i])  # noqa: E731
-        steps = e.gold.epochs * (train_size // e.gold.batch)
-        log = Log(out, "gold", steps)
-        params = train(fresh, loss, lambda s: pick(rows(s)), steps, e.gold.optimizer, run.mesh, Checkpoints(out), log)
-    store.save(out, rm, params, run.path("sft") / "tokenizer")
-    held_out = texts.rows(slice(held))
-    predicted = reward.score_all(rm, params, *held_out.sequences(), e.bon.chunk)
-    info = {
-        "kind": e.gold.kind, "params": models.count(params), "texts": e.gold.texts,
-        "held_out_broad_text": {"r2": float(1 - np.mean((predicted - target[:held]) ** 2) / target[:held].var()),
-                                "rank_correlation": audit.rank_correlation(predicted, target[:held])},
-    }  # fmt: skip
-    write_json(out / "info.json", info)
-
-
-def broad_texts(run: Run, rng: np.random.Generator, size: int) -> Texts:
-    """A quarter each: corpus; policy samples at temperatures 0.3 to 2.5; corpus made broad; policy samples made broad.
-
-    Broad text is what teaches gold that collapsed text is bad, which no proxy trained on-policy can know.
-    """
-    quarter = -(-size // 4)
-    corpus = run.world.corpus(rng, quarter)
-    params, lm = run.load("sft", run.lm()), run.lm()
-    prompts = run.world.corpus(rng, quarter)
-    temperatures = np.exp(rng.uniform(np.log(0.3), np.log(2.5), 16))
-    draw = jax.jit(partial(sample, lm, length=run.experiment.world.response, eos=EOS))
-    sampled = []
-    for i, block in enumerate(np.array_split(np.arange(quarter), 16)):
-        pad = quarter // 16 + 1 - len(block)  # equal shapes: one compilation
-        rows = np.concatenate([block, block[:pad]])
-        keys = jax.random.split(jax.random.fold_in(run.key("broad"), i), len(rows))
-        s = draw(
-            params, prompts.prompts[rows], prompts.prompt_mask[rows], keys, temperature=jnp.float32(temperatures[i])
-        )
-        sampled.append(Texts(prompts.prompts[block], prompts.prompt_mask[block],
-                             np.asarray(s.tokens)[: len(block)], np.asarray(s.mask)[: len(block)]))  # fmt: skip
-    policy = concatenate(sampled)
-    everything = concatenate([corpus, policy, run.world.broad(rng, corpus), run.world.broad(rng, policy)])
-    order = rng.permutation(len(everything.tokens))[:size]
-    return everything.rows(order)
+def held_out_loss(loss, params: Any, texts: Texts, batch: int = 256) -> float:
+    """Mean over equal batches, weighted by tokens; what does not fill a batch is filled with rows that do not count."""
+    total = 0.0
+    run_loss, size = jax.jit(loss), len(texts.tokens)
+    for start in range(0, size, batch):
+        rows = texts.rows(np.arange(start, start + batch) % size)
+        real = rows._replace(mask=rows.mask & (np.arange(start, start + batch) < size)[:, None])
+        total += float(run_loss(params, real)[0]) * real.mask.sum()
+    return float(total / texts.mask.sum())
 
 
 def samples(run: Run, out: Path, policy: int = 0) -> None:
@@ -119,14 +88,14 @@ def samples(run: Run, out: Path, policy: int = 0) -> None:
     params, gold_params = run.load(stage_name("sft", policy, e), lm), run.load("gold", rm)
     prompts = run.world.prompts(run.rng("read prompts"), e.bon.prompts, "read")
     write_npz(out / "prompts.npz", tokens=prompts.tokens, mask=prompts.mask)
-    chunk = min(e.bon.chunk, e.bon.draws)
+    chunk, reader = min(e.bon.chunk, e.bon.draws), run.reader("gold", e.gold.model)
+    dtype = np.uint8 if run.world.vocab <= 256 else np.int32
 
     def make(q: int) -> dict[str, np.ndarray]:
         prompt, mask = jnp.asarray(prompts.tokens[q]), jnp.asarray(prompts.mask[q])
         key = jax.random.fold_in(run.key("samples"), q)
-        s = sample_n(lm, params, prompt, mask, key, e.bon.draws, e.world.response, EOS, chunk)
-        scores = reward.score_n(rm, gold_params, prompt, mask, s.tokens, s.mask, chunk)
-        dtype = np.uint8 if e.world.vocab <= 256 else np.int32
+        s = sample_n(lm, params, prompt, mask, key, e.bon.draws, e.world.response, run.world.eos, chunk)
+        scores = reward.score_n(rm, gold_params, *reader.rows(prompt, mask, s.tokens, s.mask), chunk)
         return {"tokens": np.asarray(s.tokens).astype(dtype), "mask": np.asarray(s.mask),
                 "logps": np.asarray(s.logps.sum(1)), "gold": np.asarray(scores)}  # fmt: skip
 
@@ -145,8 +114,8 @@ def comparisons(run: Run, out: Path) -> None:
     draws = 2 * c.pairs
     per_part = max(1, e.bon.chunk // draws)
     count = -(-c.prompts // per_part)
-    draw = jax.jit(partial(sample, lm, length=e.world.response, eos=EOS))
-    gold_score = jax.jit(partial(reward.score, rm))
+    draw = jax.jit(partial(sample, lm, length=e.world.response, eos=run.world.eos))
+    gold_score, reader = jax.jit(partial(reward.score, rm)), run.reader("gold", e.gold.model)
 
     def make(i: int) -> dict[str, np.ndarray]:
         rows = np.repeat(np.minimum(np.arange(i * per_part, (i + 1) * per_part), c.prompts - 1), draws)
@@ -156,7 +125,7 @@ def comparisons(run: Run, out: Path) -> None:
         tokens = np.concatenate([prompts.tokens[rows], np.asarray(s.tokens)], 1)
         mask = np.concatenate([prompts.mask[rows], np.asarray(s.mask)], 1)
         keep = min(per_part, c.prompts - i * per_part) * draws
-        scores = np.asarray(gold_score(gold_params, tokens, mask))
+        scores = np.asarray(gold_score(gold_params, *reader.host(tokens, mask)))
         return {"tokens": tokens[:keep], "mask": mask[:keep], "gold": scores[:keep]}
 
     log = Log(out, "comparisons", count, "part")
@@ -174,8 +143,11 @@ def comparisons(run: Run, out: Path) -> None:
     data.write_comparisons(out / "dataset", train=split(~held), validation=split(held))
     agree = float(np.mean(rows.gold[:, 0] > rows.gold[:, 1]))
     ties = float(np.mean(scores[:, 0] == scores[:, 1]))
-    counts = {"train": int((~held).sum()), "validation": int(held.sum())}
-    write_json(out / "info.json", {**counts, "agreement_with_gold": agree, "ties": ties})
+    info = {"train": int((~held).sum()), "validation": int(held.sum()), "agreement_with_gold": agree, "ties": ties}
+    if isinstance(reader, TextReader):
+        some = rng.permutation(len(tokens))[:1000]
+        info["gold_through_text"] = reader.drift(tokens[some, 0], mask[some, 0])
+    write_json(out / "info.json", info)
 
 
 def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: str) -> None:
@@ -185,7 +157,9 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
     fewer steps than the longest rest at the end.
     """
     e, rm, p = run.experiment, run.rm(shape), run.experiment.proxies
-    rows = data.read_comparisons(run.path("comparisons") / "dataset", "train")
+    tokenizer = run.own_tokenizer(shape, out)
+    reader = run.reader(f"proxies/{name}", shape)
+    rows = through(reader, data.read_comparisons(run.path("comparisons") / "dataset", "train"))
     members = [(recipe, seed) for recipe in sweep.recipes for seed in range(p.seeds)]
     noisy = any(recipe.dropout for recipe in sweep.recipes)
 
@@ -228,12 +202,12 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
         validate = lambda params: losses.preference(scores_of(params, watched[0], watched[1]))  # noqa: E731
     keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
     params = train(
-        lambda: jax.vmap(partial(models.init, rm))(keys), loss, batch_at, max(steps),
+        run.first(rm, keys), loss, batch_at, max(steps),
         dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width), run.mesh, Checkpoints(out),
         Log(out, f"proxy {name}", max(steps)), settings, validate,
     )  # fmt: skip
-    store.save(out, rm, params, run.path("sft") / "tokenizer", len(members))
-    held = data.read_comparisons(run.path("comparisons") / "dataset", "validation")
+    store.save(out, rm, params, tokenizer, len(members))
+    held = through(reader, data.read_comparisons(run.path("comparisons") / "dataset", "validation"))
     flat = (held.tokens.reshape(-1, held.tokens.shape[-1]), held.mask.reshape(-1, held.mask.shape[-1]))
     raw = [reward.score_all(rm, pick(params, m), *flat, e.bon.chunk).reshape(-1, 2) for m in range(len(members))]
     write_npz(out / "validation.npz", scores=np.stack(raw), gold=held.gold, prompt=held.prompt)
@@ -243,6 +217,13 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
         for (recipe, seed), step, s in zip(members, steps, raw, strict=True)
     ]  # fmt: skip
     write_json(out / "info.json", {"params": models.count(pick(params, 0)), "members": rows_out})
+
+
+def through(reader: Reader, rows: data.Comparisons) -> data.Comparisons:
+    """Comparisons as an RM reads them."""
+    shape = rows.tokens.shape
+    tokens, mask = reader.host(rows.tokens.reshape(-1, shape[-1]), rows.mask.reshape(-1, shape[-1]))
+    return rows._replace(tokens=tokens.reshape(*shape[:2], -1), mask=mask.reshape(*shape[:2], -1))
 
 
 def pick(tree: Any, m: Any) -> Any:
@@ -263,12 +244,17 @@ def best_of_n(
     prompts = read_npz(pool / "prompts.npz")
     chunk = min(e.bon.chunk, e.bon.draws)
     score = partial(reward.score_n, rm, chunk=chunk)
+    reader = run.reader(f"proxies/{name}", shape)
     every_member = jax.jit(lambda p, *rest: jax.lax.map(lambda one: score(one, *rest), p))
 
     def make(q: int) -> dict[str, np.ndarray]:
         draws = read_npz(pool / "draws" / f"{q:05d}.npz")
         args = (prompts["tokens"][q], prompts["mask"][q], draws["tokens"].astype(np.int32), draws["mask"])
-        return {"proxy": np.asarray(every_member(params, *args)), "gold": draws["gold"], "logps": draws["logps"]}
+        return {
+            "proxy": np.asarray(every_member(params, *reader.rows(*args))),
+            "gold": draws["gold"],
+            "logps": draws["logps"],
+        }
 
     log = Log(out, f"bon {name}", e.bon.prompts, "prompt")
     tables = list(parts(out / SCRATCH / "scores", e.bon.prompts, make, log))
@@ -347,7 +333,10 @@ def optimise(
     )
     # Side by side members fill an accelerator; on a CPU, which one fills, they would only wait for the slowest.
     side_by_side = jax.default_backend() != "cpu"
-    setup = ppo.Setup(lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, EOS, side_by_side)
+    readers = run.reader(f"proxies/{name}", shape), run.reader("gold", e.gold.model)
+    setup = ppo.Setup(
+        lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, run.world.eos, side_by_side, *readers
+    )
     train_prompts = run.world.prompts(run.rng("ppo prompts"), e.ppo.prompts, "ppo")
     read_prompts = read_npz(run.path("samples") / "prompts.npz")
     put = partial(jax.tree.map, jnp.asarray)
@@ -362,7 +351,8 @@ def optimise(
         proxies, reward.Calibration(column("shift"), column("scale")), keys,
         jnp.asarray([kl_coef for _, kl_coef, _ in members], jnp.float32),
     )  # fmt: skip
-    if e.ppo.critic_init == "proxy" and shape == e.policies[policy]:  # in the calibrated units of the reward
+    fits = shape.shape == e.policies[policy].shape and shape.reads == "ids"
+    if e.ppo.critic_init == "proxy" and fits:  # in the calibrated units of the reward
         head, scale = proxies["head"], column("scale")
         shifted = (head["bias"] - column("shift")[:, None]) * scale[:, None]
         critics = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from rmo import config, data, hf, models
 from rmo.files import load_params, read_json, save_params, write_json
@@ -22,7 +23,8 @@ def save(
     save_params(directory / "params", params)
     kind = "reward" if isinstance(module, RewardModel) else "language"
     what = {"kind": kind, "shape": dataclasses.asdict(module.shape), "vocab": module.vocab, "length": module.length}
-    write_json(directory / FILE, {**what, "members": members, "tokenizer": os.path.relpath(tokenizer, directory)})
+    what |= {"stored": str(params["trunk"]["embed"]["embedding"].dtype), "members": members}
+    write_json(directory / FILE, {**what, "tokenizer": os.path.relpath(tokenizer, directory)})
 
 
 def restore(directory: Path, module: LanguageModel | RewardModel, members: int, place: jax.sharding.Sharding) -> Params:
@@ -31,7 +33,8 @@ def restore(directory: Path, module: LanguageModel | RewardModel, members: int, 
     if members:
         make = lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, members))  # noqa: E731
     shapes = jax.eval_shape(make, jax.random.key(0))
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    stored = jnp.dtype(read_json(directory / FILE)["stored"])  # a frozen model may be kept in bfloat16
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, stored, sharding=place), shapes)
     return load_params(directory / "params", like)
 
 

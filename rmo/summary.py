@@ -117,6 +117,7 @@ def describe(
     fitted = Fit(form, float(best[0]), float(best[1]), np.nan, np.nan)
     residual = gold[keep] - fitted(d[keep])
     d_star, r_star = peak(form, values_NG2[:, i, 0], values_NG2[:, i, 1])
+    kl_star = np.where(d_star < 1e100, d_star, np.inf) ** 2  # a resample that hardly bends peaks out of all range
     grid = np.linspace(min_d, d.max(), 50)
     bundle = values_NG2[:, i] @ FORMS[form][0](grid, 0.0).T
     low, high = np.array([interval(column, r, level) for column in bundle.T]).T
@@ -131,7 +132,7 @@ def describe(
         "beta_alone": own.beta if own else np.nan,
         "r2": float(1 - np.sum(residual**2) / max(np.sum((gold[keep] - gold[keep].mean()) ** 2), 1e-300)),
         "rmse": float(np.mean(residual**2) ** 0.5),
-        "peak_kl": float(d_star[0] ** 2), "peak_kl_interval": interval(d_star**2, r, level),
+        "peak_kl": float(kl_star[0]), "peak_kl_interval": interval(kl_star, r, level),
         "peak_gold": float(r_star[0]), "peak_gold_interval": interval(r_star, r, level),
         "turns": bool(best[1] > 0), "band": {n: values.round(5).tolist() for n, values in band.items()},
         "measured_peak_gold": float(np.mean([c.gold.max() for c in g.curves])),
@@ -196,7 +197,10 @@ def main_family(
         ones = np.ones(len(family.curves))
         q = r.share_NQ.shape[1]
         for low in MIN_D:
-            best = Family(members, form, shared, low).best()
+            fitted = Family(members, form, shared, low)
+            if min(k.sum() for k in fitted.keep) < 2:
+                continue  # too little is left to fit
+            best = fitted.best()
             error = extrapolate(members, form, low, np.full(q, 1 / q), ones)["held_out_rmse"]
             out["lower_end"].append(
                 {"min_d": low, "alpha": best[0, 0], "beta": best[:, 1].tolist(), "held_out_rmse": error}

@@ -158,23 +158,50 @@ def gold_section(e: dict[str, Any], gold: dict[str, Any], where: dict[str, Path]
         f"{k.capitalize()} text scores {v['gold_mean']:+.2f} ± {v['gold_se']:.2f}, "
         f"{side(v)} the initial policy's mean of 0." for k, v in broken.items()
     )  # fmt: skip
-    kind = (
-        "a network regressed on the world's annotator"
-        if e["gold"]["kind"] == "annotator"
-        else "a random teacher that never saw the annotator"
+    kind = {
+        "annotator": "a network regressed on the world's annotator", "random": "a random teacher",
+        "checkpoint": f"the checkpoint {e['gold']['model']['checkpoint']}", "people": "trained on human comparisons",
+    }[e["gold"]["kind"]]  # fmt: skip
+    text = f"<p>Gold is {html.escape(kind)} ({info['params']['non_embedding']:,} parameters without embeddings). "
+    if "held_out_broad_text" in info:
+        found = info["held_out_broad_text"]["rank_correlation"]
+        text += f"On held-out broad text its rank correlation with the annotator is {found:.3f}. "
+    if "held_out_people" in info:
+        text += people_sentence(info["held_out_people"], info["comparisons"]["held_out"])
+    text += f"It is the truth of this run by definition. {verdict}</p>"
+    drift = read_json(where["comparisons"] / "info.json").get("gold_through_text")
+    if drift:
+        text += (
+            f"<p>Gold reads text through a tokenizer of its own: {drift['tokens']:.2f} of its tokens per token of the "
+            f"policy's. Of {drift['texts']:,} responses {drift['changed']:.1%} would be other ids if the policy's "
+            f"tokenizer wrote their text anew, and {drift['not_text']:.1%} hold bytes that are no text. "
+            f"{cut_texts(where)}</p>"
+        )
+    known = {"rank_correlation": "rank correlation with annotator", "annotator_mean": "annotator mean"}
+    known = {k: v for k, v in known.items() if any(row[k] is not None for row in gold.values())}
+    columns = {"texts": "how many", "gold_mean": "gold mean", "gold_se": "s.e.", **known, "length": "tokens"}
+    return text + table(["texts", *columns.values()], [[k, *(v[n] for n in columns)] for k, v in gold.items()])
+
+
+def cut_texts(where: dict[str, Path]) -> str:
+    """How many texts of PPO's policies were too long for gold's or a proxy's fixed length, at worst."""
+    curves = [read_npz(path / "curve.npz") for name, path in where.items() if name.startswith("ppo/")]
+    worst = max((float(curve[f"{rm}_cut"].mean(-1).max()) for curve in curves for rm in ("proxy", "gold")), default=0.0)
+    return (
+        f"At one read of PPO up to {worst:.1%} of texts were too long for an RM and lost their beginning."
+        if worst
+        else ""
     )
-    held = info["held_out_broad_text"]
-    text = (
-        f"<p>Gold is {kind} ({info['params']['non_embedding']:,} parameters without embeddings). On held-out broad text"
-        f" its rank correlation with the annotator is {held['rank_correlation']:.3f}. It is the truth of this run by "
-        f"definition. {verdict}</p>"
-    )
-    rows = [
-        [k, v["texts"], v["gold_mean"], v["gold_se"], v["rank_correlation"], v["annotator_mean"], v["length"]]
-        for k, v in gold.items()
-    ]
-    return text + table(
-        ["texts", "how many", "gold mean", "s.e.", "rank correlation with annotator", "annotator mean", "tokens"], rows
+
+
+def people_sentence(p: dict[str, Any], size: int) -> str:
+    """How gold agrees with people on comparisons that it was not trained on."""
+    low, high = p["accuracy_interval"]
+    return (
+        f"On {size:,} held-out comparisons it chose as people did {p['accuracy']:.3f} [{low:.3f}, {high:.3f}] of the "
+        f"time; calibration error {p['calibration_error']:.3f}; rank correlation of score and length "
+        f"{p['length_correlation']:.2f}; people preferred the longer response {p['longer_wins']:.3f} of the time, gold "
+        f"{p['scores_longer']:.3f}. "
     )
 
 

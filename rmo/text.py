@@ -42,6 +42,12 @@ def fingerprint(tokenizer: Any) -> str:
     return config.digest(sorted(tokenizer.get_vocab().items()))
 
 
+def extends(tokenizer: Any, base: Any) -> bool:
+    """Whether every token of `base` has the same id in `tokenizer`, which may have more."""
+    ids = tokenizer.get_vocab()
+    return all(ids.get(token) == i for token, i in base.get_vocab().items())
+
+
 def encode(
     tokenizer: Any, row: dict[str, Any], line: str, vocab: int, vocabulary: str, chat: bool = False, answer: bool = True
 ) -> list[int]:

@@ -84,7 +84,7 @@ def update_member(
 
 
 def train(
-    init: Callable[[], Params],
+    init: Callable[[], Params] | Params,
     loss: Callable[..., Any],
     batch_at: Callable[[int], Batch],
     steps: int,
@@ -97,9 +97,10 @@ def train(
     validations: int = 10,
     every: int = 200,
 ) -> Params:
-    """Train from `init()` for `steps`, continuing from the last checkpoint if there is one.
+    """Train from `init()`, or from given parameters, for `steps`, continuing from the last checkpoint if there is one.
 
     Args:
+      init: draws the first parameters, inside a program; or parameters, which are given up (donated).
       loss: a `Loss`; with `members` it takes (params, batch, member, step).
       batch_at: step -> host batch, a pure function of the step, so that a killed run repeats bit for bit.
       members: parameters and batches have a leading axis M of independent members, trained as one vmapped program.
@@ -108,12 +109,13 @@ def train(
       every: steps between checkpoints.
     """
     tx = make_optimizer(optimizer, steps)
-    make, step_fn = (lambda: init_state(init(), tx)), lambda s, b: update(s, loss, b, tx)
+    begin, step_fn = partial(init_state, tx=tx), lambda s, b: update(s, loss, b, tx)
     if members is not None:
-        make = lambda: jax.vmap(lambda p: init_state(p, tx))(init())  # noqa: E731
+        begin = jax.vmap(begin)
         step_fn = lambda s, b: jax.vmap(lambda s, b, m: update_member(s, loss, b, m, optimizer))(s, b, members)  # noqa: E731
-    shardings = sharding.shardings_of(jax.eval_shape(make), mesh)
-    state = jax.jit(make, out_shardings=shardings)()
+    make, given = (lambda: begin(init()), ()) if callable(init) else (begin, (init,))
+    shardings = sharding.shardings_of(jax.eval_shape(make, *given), mesh)
+    state = jax.jit(make, out_shardings=shardings, donate_argnums=tuple(range(len(given))))(*given)
     best = None
     if validate is not None and members is not None:
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

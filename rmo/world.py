@@ -76,9 +76,22 @@ class SyntheticWorld:
 
     c: config.World
 
-    @cached_property
+    @property
+    def vocab(self) -> int:
+        return self.c.vocab
+
+    @property
+    def eos(self) -> int:
+        return EOS
+
+    @property
     def words(self) -> int:
         return self.c.vocab - FIRST
+
+    @property
+    def word_ids(self) -> np.ndarray:
+        """Ids that stand for text."""
+        return np.arange(FIRST, self.c.vocab)
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -134,6 +147,10 @@ class SyntheticWorld:
         lengths, ended = self.lengths(rng, size)
         tokens, mask = finish(words_BT[:, c.prompt - 1 :] + FIRST, lengths, ended)
         return Texts(prompts.tokens, prompts.mask, tokens, mask)
+
+    def demonstrations(self, rng: np.random.Generator, size: int, held_out: bool = False) -> Texts:
+        """Texts for SFT; every draw is new, so those of another `rng` are held out."""
+        return self.corpus(rng, size)
 
     def lengths(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Response lengths (EOS included) and whether EOS came in time."""

@@ -43,7 +43,8 @@ def write_checkpoint(directory: Path, name: str, kind: str = "lm", dtype=np.floa
     values.save_pretrained(directory)
     c = family.read(values.to_dict())
     tensors = {}
-    for t in family.tensors(c, VOCAB, LENGTH, kind == "rm"):
+    length = getattr(values, family.length)
+    for t in family.tensors(c, values.vocab_size, length, kind == "rm"):
         for i in range(c.layers if t.layered else 1):
             full = t.name.format(i=i)
             x = np.random.default_rng(zlib.crc32(full.encode())).normal(size=t.shape) * (
@@ -55,7 +56,12 @@ def write_checkpoint(directory: Path, name: str, kind: str = "lm", dtype=np.floa
     return directory
 
 
-def write_tokenizer(directory: Path, size: int = VOCAB, chat: bool = False, pad: bool = True) -> Path:
+TEXTS = ("the cat sat on the mat.", "what is the weather in paris?", "it is warm and sunny.")
+
+
+def write_tokenizer(
+    directory: Path, size: int = VOCAB, chat: bool = False, pad: bool = True, texts: tuple[str, ...] = TEXTS
+) -> Path:
     """A byte-level BPE tokenizer trained here: <pad> 0 (unless `pad` is unset), <bos> 1, <eos> 2."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -67,9 +73,7 @@ def write_tokenizer(directory: Path, size: int = VOCAB, chat: bool = False, pad:
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=["<pad>", "<bos>", "<eos>"], initial_alphabet=letters, show_progress=False
     )
-    core.train_from_iterator(
-        ["the cat sat on the mat.", "what is the weather in paris?", "it is warm and sunny."] * 20, trainer
-    )
+    core.train_from_iterator([*texts] * 20, trainer)
     names = {"bos_token": "<bos>", "eos_token": "<eos>"} | ({"pad_token": "<pad>"} if pad else {})
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **names)
     if chat:

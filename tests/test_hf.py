@@ -16,7 +16,7 @@ import pytest
 from checkpoints import CONFIGS, LENGTH, VOCAB, write_checkpoint, write_tokenizer
 from safetensors.numpy import load_file, save_file
 
-from rmo import config, data, hf, models, reward, sharding
+from rmo import config, data, hf, models, reward, sharding, weights
 from rmo.families import FAMILIES, canonical, family_of
 from rmo.sample import sample
 
@@ -148,7 +148,7 @@ def test_shards_and_meshes(tmp_path, monkeypatch):
     """Many files with an index load as one; parameters land sharded, equal to those on one device."""
     directory = write_checkpoint(tmp_path / "c", "qwen3")
     module, params = hf.load_language_model(directory)
-    monkeypatch.setattr(hf, "SHARD", 20_000)
+    monkeypatch.setattr(weights, "SHARD", 20_000)
     hf.export(module, params, tmp_path / "many")
     assert len(list((tmp_path / "many").glob("model-*-of-*.safetensors"))) > 3
     monkeypatch.setattr(sharding, "SMALL", 512)

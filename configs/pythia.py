@@ -1,0 +1,91 @@
+"""The open setting of Coste et al. (2023): a Pythia policy, proxies from the Pythia ladder, a gold RM of the hub.
+
+    launch/local.sh rmo run configs/pythia.py --world.prompts prompts.jsonl --world.demonstrations demonstrations.jsonl
+
+Policy Pythia-1.4B, fine-tuned on demonstrations; proxies from Pythia 14M to 2.8B with a fresh head, two seeds each;
+gold Skywork-Reward-V2-Llama-3.1-8B, which reads text through its own tokenizer and chat template. Prompts as in
+AlpacaFarm; by default Alpaca's own, from the hub.
+
+PLANS, computed and not measured; nothing here has been run at this size. Bytes are 16 per trained parameter (float32
+master weights, gradient, two moments) and 2 per frozen one; time is FLOPs (6 per parameter and trained token, 2 per
+frozen one, decoding at 3 TB/s of weights per chip) at 40% of 1 PFLOP/s bf16, one chip's worth; divide by the chips.
+
+| stage         | memory, all chips | chip-hours |
+|---------------|-------------------|------------|
+| sft           |  28 GB            |  0.1       |
+| gold          |  16 GB (copied)   |  0         |
+| samples       |  24 GB            |  7         |
+| comparisons   |  24 GB            |  2         |
+| proxies, 8    |  89 GB (2.8B)     |  2         |
+| bon           |  12 GB (2.8B)     |  2         |
+| ppo, 5        | 126 GB            | 20         |
+"""
+
+from rmo.config import (
+    PPO,
+    SFT,
+    Against,
+    BestOfN,
+    Comparisons,
+    Experiment,
+    Gold,
+    Model,
+    Optimizer,
+    Proxies,
+    Recipe,
+    Sweep,
+    Text,
+)
+
+ALPACA = "hub:tatsu-lab/alpaca/data/*.parquet"
+SKYWORK = Model(
+    checkpoint="Skywork/Skywork-Reward-V2-Llama-3.1-8B", reads="chat", vocab=128_256, length=131_072, width=4096,
+    layers=32, heads=32, kv_heads=8, hidden=14_336, activation="silu", gated=True, norm_eps=1e-5, tied=False,
+    rotary_base=500_000.0, rotary_scaling=(8.0, 1.0, 4.0, 8192.0), dtype="bfloat16",
+)  # fmt: skip
+
+
+def pythia(size: str, width: int, layers: int, heads: int) -> Model:
+    return Model(
+        checkpoint=f"EleutherAI/pythia-{size}", vocab=50_304, length=2048, width=width, layers=layers, heads=heads,
+        hidden=4 * width, activation="gelu_exact", norm="layer", norm_eps=1e-5, bias="all", parallel=True, tied=False,
+        rotary_share=0.25, dtype="bfloat16",
+    )  # fmt: skip
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        name="pythia",
+        world=Text(
+            prompts=ALPACA, demonstrations=ALPACA, template="### Instruction:\n{prompt}\n\n### Response:\n",
+            prompt=128, response=128,
+        ),
+        policy=pythia("1.4b", 2048, 24, 16),
+        sft=SFT(texts=10_000, epochs=3, batch=64, optimizer=Optimizer(lr=8e-6, warmup=50)),
+        gold=Gold(kind="checkpoint", model=SKYWORK),
+        comparisons=Comparisons(prompts=12_000, pairs=4),
+        proxies=Proxies(
+            sizes=(
+                pythia("14m", 128, 6, 4), pythia("31m", 256, 6, 8), pythia("70m", 512, 6, 8),
+                pythia("160m", 768, 12, 12), pythia("410m", 1024, 24, 16), pythia("1b", 2048, 16, 8),
+                pythia("1.4b", 2048, 24, 16), pythia("2.8b", 2560, 32, 32),
+            ),
+            sweeps=(Sweep("main", (Recipe(40_000),)), Sweep("noise", (Recipe(40_000, flip=0.25),), sizes=(2, 4))),
+            seeds=2,
+            optimizer=Optimizer(lr=6e-4, warmup=20),  # at width 16: 1e-5 at 1024
+        ),
+        bon=BestOfN(prompts=48, draws=12_288, max_n=4096, points=40, chunk=256),
+        ppo=PPO(
+            against=(Against("main", sizes=(0, 2, 4, 6)), Against("noise", sweep="noise", sizes=(2,))),
+            kl_max=150.0,
+            max_steps=1500,
+            d_step=0.4,
+            prompts=12_000,
+            batch=256,
+            epochs=4,
+            minibatches=8,
+            policy_optimizer=Optimizer(lr=1e-6, schedule="constant"),
+            critic_optimizer=Optimizer(lr=5e-6, schedule="constant"),
+            read_draws=4,
+        ),
+    )  # fmt: skip
