@@ -6,19 +6,21 @@ Policy Pythia-1.4B, fine-tuned on demonstrations; proxies from Pythia 14M to 2.8
 gold Skywork-Reward-V2-Llama-3.1-8B, which reads text through its own tokenizer and chat template. Prompts as in
 AlpacaFarm; by default Alpaca's own, from the hub.
 
-PLANS, computed and not measured; nothing here has been run at this size. Bytes are 16 per trained parameter (float32
-master weights, gradient, two moments) and 2 per frozen one; time is FLOPs (6 per parameter and trained token, 2 per
-frozen one, decoding at 3 TB/s of weights per chip) at 40% of 1 PFLOP/s bf16, one chip's worth; divide by the chips.
+PLANS, computed and not measured; nothing here has been run at this size. Memory: 16 bytes per trained parameter
+(float32 master weights, gradient, two moments), 2 or 4 per frozen one, what the backward pass keeps without remat
+(34 T D + 5 H T^2 bytes per layer and sequence), float32 logits. Hours of one chip of 1 PFLOP/s bf16 at 40% and 3 TB/s:
+6 FLOPs per trained parameter and token, 2 per frozen one, decoding bound by weights. Divide by the chips, but as it
+stands every chip holds the whole state of PPO and the models that score.
 
-| stage         | memory, all chips | chip-hours |
-|---------------|-------------------|------------|
-| sft           |  28 GB            |  0.1       |
-| gold          |  16 GB (copied)   |  0         |
-| samples       |  24 GB            |  7         |
-| comparisons   |  24 GB            |  2         |
-| proxies, 8    |  89 GB (2.8B)     |  2         |
-| bon           |  12 GB (2.8B)     |  2         |
-| ppo, 5        | 126 GB            | 20         |
+| stage       | memory of all chips | chip-hours |
+|-------------|---------------------|------------|
+| sft         |               63 GB |        0.0 |
+| gold        |               15 GB |        0.0 |
+| samples     |               27 GB |        2.3 |
+| comparisons |               27 GB |        0.4 |
+| proxies     |              353 GB |        1.0 |
+| bon         |               21 GB |        2.4 |
+| ppo         |              183 GB |       55.5 |
 """
 
 from rmo.config import (

@@ -16,7 +16,7 @@ import pytest
 from checkpoints import CONFIGS, LENGTH, VOCAB, write_checkpoint, write_tokenizer
 from safetensors.numpy import load_file, save_file
 
-from rmo import config, data, hf, models, reward, sharding, weights
+from rmo import checks, config, data, hf, models, reward, sharding, weights
 from rmo.families import FAMILIES, canonical, family_of
 from rmo.sample import sample
 
@@ -407,3 +407,16 @@ def test_a_large_checkpoint_peaks_below_1_3_times_its_size(tmp_path):
         f"{size / 2**30:.2f} GiB, peak {(peak - base) / size:.2f} x its size over {base / 2**30:.2f} GiB, {seconds:.1f} s"
     )
     assert 0.9 * size < peak - base < 1.3 * size
+
+
+def test_shipped_configs_say_the_shapes_of_the_hub(tmp_path):
+    """What configs/*.py write of a checkpoint whose config.json is known here is what the hub has."""
+    known = set()
+    for path in sorted((Path(__file__).parent.parent / "configs").glob("*.py")):
+        e = checks.load(path)
+        for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
+            if shape.checkpoint in HUB:
+                (tmp_path / "config.json").write_text(json.dumps(HUB[shape.checkpoint][0]))
+                assert hf.differences(shape, hf.shape_of(tmp_path)) == ""
+                known.add(shape.checkpoint)
+    assert known == {"EleutherAI/pythia-1.4b", "Skywork/Skywork-Reward-V2-Llama-3.1-8B"}
