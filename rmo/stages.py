@@ -360,7 +360,8 @@ def optimise(
             "head": {"kernel": head["kernel"] * scale[:, None, None], "bias": shifted},
         }
     else:
-        zeros = jax.tree.map(jnp.zeros_like, models.init(critic_rm, run.key("critic"))["head"])
+        shapes = jax.eval_shape(partial(models.init, critic_rm), run.key("critic"))["head"]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         critic = {"trunk": params["trunk"], "head": zeros}
         critics = jax.tree.map(lambda x: jnp.repeat(x[None], len(members), axis=0), critic)
     log = Log(out, f"ppo {out.name.rsplit('-', 1)[0]}", setup.reads, "read")
