@@ -63,7 +63,7 @@ def along_the_path(f: Files) -> Figure:
             for i, get in enumerate((lambda r: r["accuracy"], lambda r: r["confidence"] - r["support"])):
                 axis = axes[2 * i + m]
                 seeds = sorted({r["seed"] for r in rows})
-                curves = [np.array([(r["kl"] ** 0.5, get(r)) for r in rows if r["seed"] == s]) for s in seeds]
+                curves = [np.array([(max(r["kl"], 0.0) ** 0.5, get(r)) for r in rows if r["seed"] == s]) for s in seeds]
                 curves = [c[forward(c[:, 0])] for c in curves]
                 d = np.linspace(0, min(c[-1, 0] for c in curves), 24)
                 mean = np.mean([np.interp(d, *c.T) for c in curves], axis=0)

@@ -51,7 +51,8 @@ def check(experiment: config.Experiment) -> None:
 
     may_be_zero = {
         "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
-        "world.stop", "world.longest", "sft.texts", "comparisons.flip", "ppo.entropy_coef", "fits.min_d_ppo",
+        "world.stop", "world.longest", "sft.texts", "comparisons.flip", "ppo.chunk", "ppo.entropy_coef",
+        "fits.min_d_ppo",
     }  # fmt: skip
     may_be_zero_anywhere = {
         "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",
@@ -205,6 +206,22 @@ def check(experiment: config.Experiment) -> None:
         e.ppo.batch % e.ppo.minibatches == 0,
         f"ppo.minibatches is {e.ppo.minibatches}: it must divide ppo.batch {e.ppo.batch}",
     )
+    need(
+        not e.ppo.chunk or e.ppo.batch % e.ppo.chunk == 0,
+        f"ppo.chunk is {e.ppo.chunk}: it must divide ppo.batch {e.ppo.batch}",
+    )
+    small = e.ppo.batch // e.ppo.minibatches
+    batches = {
+        "sft.optimizer": (e.sft.optimizer, e.sft.batch), "gold.optimizer": (e.gold.optimizer, e.gold.batch),
+        "proxies.optimizer": (e.proxies.optimizer, e.proxies.batch),
+        "ppo.policy_optimizer": (e.ppo.policy_optimizer, small),
+        "ppo.critic_optimizer": (e.ppo.critic_optimizer, small),
+    }  # fmt: skip
+    for where, (optimizer, batch) in batches.items():
+        need(
+            batch % optimizer.accumulate == 0,
+            f"{where}.accumulate is {optimizer.accumulate}: it must divide the batch of {batch}",
+        )
     need(0 < e.ppo.lam <= 1, f"ppo.lam is {e.ppo.lam}: it must lie in (0, 1]")
     need(0 < e.fits.level < 1, f"fits.level is {e.fits.level}: it must lie in (0, 1)")
 

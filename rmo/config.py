@@ -32,6 +32,8 @@ class Optimizer:
     """Decoupled (AdamW) weight decay."""
     clip: float = 1.0
     """Largest global norm of the gradient."""
+    accumulate: int = 1
+    """Parts that a batch is worked on in, one after the other; the step is that of the whole batch."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,8 @@ class PPO:
     """Training prompts, disjoint from every other prompt of the run."""
     batch: int = 256
     """B, episodes per iteration."""
+    chunk: int = 0
+    """Episodes that are sampled and scored at once, for batches that do not fit; 0: all."""
     epochs: int = 1
     """Passes over each batch."""
     minibatches: int = 4

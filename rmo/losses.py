@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from rmo import metrics
 
 
-def next_token(logits_BTV: jax.Array, targets_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
+def next_token(logps_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
     """Mean negative log-likelihood per token, in nats."""
-    return -metrics.masked_mean(metrics.token_logps(logits_BTV, targets_BT), mask_BT)
+    return -metrics.masked_mean(logps_BT, mask_BT)
 
 
 def preference(scores_B2: jax.Array, smoothing: float | jax.Array = 0.0) -> jax.Array:

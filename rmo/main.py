@@ -43,6 +43,8 @@ class RunOptions:
     """Run only these stages, e.g. sft, proxies, or one instance as `rmo list` names it."""
     runs: Path = Path("runs")
     """Where run directories live."""
+    model_parallel: int = 1
+    """Devices that every layer is split over; over the rest, batches are (and what is trained lies spread)."""
     wandb: str | None = None
     """Mirror the logs to this Weights & Biases project."""
 
@@ -172,12 +174,18 @@ def run(args: Sequence[str]) -> None:
 
     wanted = [name for name in pipeline.matching(here, options.only) if not here.done(name)]
     if wanted:
+        import jax
+
         from rmo import sharding
         from rmo.files import Wandb
 
         here.root.mkdir(parents=True, exist_ok=True)
         sharding.compilation_cache(options.runs / ".jax_cache")
-        here.mesh = sharding.make_mesh()
+        if options.model_parallel < 1 or jax.device_count() % options.model_parallel:
+            raise config.ConfigError(
+                f"--model-parallel is {options.model_parallel}: it must divide the {jax.device_count()} devices"
+            )
+        here.mesh = sharding.make_mesh(model=options.model_parallel)
         if options.wandb:
             Wandb.start(options.wandb, here.experiment.name, here.root, config.to_json(here.experiment))
         pipeline.execute(here, options.only)

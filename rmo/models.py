@@ -5,6 +5,7 @@ value: a model reads any number of past `KVCache` segments and returns the keys 
 so prefill, decoding and draws that share one prompt's prefix are the same call (see sample.py).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from flax import linen as nn
 from rmo import config
 
 Params = Any  # a pytree of arrays
+PIECE = 2**26  # logits that exist at once when only something of each token is wanted
 
 
 class KVCache(NamedTuple):
@@ -80,6 +82,7 @@ def cap(x: jax.Array, limit: float) -> jax.Array:
     return limit * jnp.tanh(x / limit) if limit else x
 
 
+REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
 ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": lambda x: nn.gelu(x, approximate=False), "relu": nn.relu, "silu": nn.silu}
 
 
@@ -181,8 +184,9 @@ class Transformer(nn.Module):
         self.embed = nn.Embed(self.vocab, c.width, dtype=jnp.dtype(c.dtype), embedding_init=init)
         if c.positions == "learned":
             self.embed_position = nn.Embed(self.length, c.width, dtype=jnp.dtype(c.dtype), embedding_init=init)
+        block = Block if c.remat == "none" else nn.remat(Block, prevent_cse=False, policy=REMAT[c.remat])
         self.blocks = nn.scan(
-            Block,
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0),  # type: ignore[arg-type]
@@ -248,9 +252,17 @@ class LanguageModel(nn.Module):
 
     def __call__(self, tokens_BT, mask_BT, past=(), read=slice(None)):
         hidden_BTD, cache = self.trunk(tokens_BT, mask_BT, past, read)
+        return self.unembed(hidden_BTD), cache
+
+    def hidden(self, tokens_BT, mask_BT, read=slice(None)):
+        """What `unembed` reads, f[B, T', D]."""
+        return self.trunk(tokens_BT, mask_BT, (), read)[0]
+
+    def unembed(self, hidden_BTD):
+        """Logits f32[B, T, V]."""
         table_VD = (self.trunk.embed.embedding if self.shape.tied else self.unembedding).astype(hidden_BTD.dtype)
         logits_BTV = jnp.einsum("btd,vd->btv", hidden_BTD, table_VD, preferred_element_type=jnp.float32)
-        return cap(logits_BTV, self.shape.logit_cap), cache
+        return cap(logits_BTV, self.shape.logit_cap)
 
 
 class RewardModel(nn.Module):
@@ -280,6 +292,24 @@ def logits(
 ) -> tuple[jax.Array, KVCache]:
     """(logits f32[B, T', V] at the positions `read`, keys and values of all T tokens)."""
     return lm.apply({"params": params}, tokens_BT, mask_BT, past, read)  # type: ignore[return-value]
+
+
+def read_out(lm: LanguageModel, params: Params, hidden_BTD: jax.Array, fn: Callable[..., Any], *others: Any) -> Any:
+    """fn(logits_BtV, *others_Bt) of hidden states, over all T tokens; a tree of [B, T].
+
+    Where B x T x V is more than PIECE numbers it is done a few tokens at a time, again in the backward pass, so that
+    the logits of a whole batch never exist.
+    """
+    batch, length = hidden_BTD.shape[:2]
+    unembed = lambda h: lm.apply({"params": params}, h, method=LanguageModel.unembed)  # noqa: E731
+    step = max(1, PIECE // (batch * lm.vocab))
+    if step >= length:
+        return fn(unembed(hidden_BTD), *others)
+    step = max(n for n in range(1, step + 1) if length % n == 0)
+    in_steps = lambda x: jnp.moveaxis(x.reshape(batch, length // step, step, *x.shape[2:]), 1, 0)  # noqa: E731
+    one = jax.checkpoint(lambda part: fn(unembed(part[0]), *part[1]))
+    out = jax.lax.map(one, (in_steps(hidden_BTD), jax.tree.map(in_steps, others)))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, length), out)
 
 
 def values(

@@ -148,7 +148,8 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
                     raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
             directory.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
-            run.stages[name].make(run, directory)
+            with jax.set_mesh(run.mesh):
+                run.stages[name].make(run, directory)
             versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
             seconds = round(time.monotonic() - started, 2)
             write_json(directory / "cost.json", {"seconds": seconds, **versions, "backend": jax.default_backend()})

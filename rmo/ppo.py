@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rmo import config, losses, metrics, models, reward
+from rmo import config, losses, metrics, models, reward, sharding
 from rmo.files import Checkpoints, Log
 from rmo.models import LanguageModel, Params, RewardModel
 from rmo.reader import IDS, Reader
-from rmo.sample import join, response_logits, sample
+from rmo.sample import join, response_stats, sample
 from rmo.train import TrainState, init_state, make_optimizer, update
 
 
@@ -124,43 +124,61 @@ def rollout(
     first ratio is 1; `sampler_gap` is how far the sampler's own are from them."""
     prompt_key, sample_key = jax.random.split(key)
     rows_B = jax.random.randint(prompt_key, (s.c.batch,), 0, frozen.train_prompts[0].shape[0])
-    prompts, prompt_mask = (x[rows_B] for x in frozen.train_prompts)
-    policy, critic = state.policy.params, state.critic.params
-    drawn = sample(s.lm, policy, prompts, prompt_mask, jax.random.split(sample_key, s.c.batch), s.length, s.eos)
-    mask = drawn.mask
-    logits_BRV = response_logits(s.lm, policy, prompts, prompt_mask, drawn.tokens, mask)
-    ref_logits_BRV = response_logits(s.lm, frozen.reference, prompts, prompt_mask, drawn.tokens, mask)
-    logps = metrics.token_logps(logits_BRV, drawn.tokens) * mask
-    ref_logps = metrics.token_logps(ref_logits_BRV, drawn.tokens) * mask
-    tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, mask)
-    score_B = member.proxy_calibration(reward.score(s.proxy, member.proxy, *s.proxy_reader(tokens_BT, mask_BT)))
-    values = models.values(s.critic, critic, tokens_BT, mask_BT, slice(prompts.shape[1] - 1, -1)) * mask
-    rewards = episode_rewards(score_B, logps, ref_logps, mask, member.kl_coef)
+    keys_B = jax.random.split(sample_key, s.c.batch)
+
+    def episodes(rows_B, keys_B) -> dict[str, jax.Array]:
+        """Everything about some of the episodes; each has its own key, so it does not matter which go together."""
+        prompts, prompt_mask = (sharding.split(x[rows_B]) for x in frozen.train_prompts)
+        policy, critic = state.policy.params, state.critic.params
+        drawn = sample(s.lm, policy, prompts, prompt_mask, keys_B, s.length, s.eos)
+        mask = drawn.mask
+        stats = response_stats(s.lm, policy, prompts, prompt_mask, drawn.tokens, mask, frozen.reference)
+        tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, mask)
+        raw_B = reward.score(s.proxy, member.proxy, *s.proxy_reader(tokens_BT, mask_BT))
+        values = models.values(s.critic, critic, tokens_BT, mask_BT, slice(prompts.shape[1] - 1, -1)) * mask
+        logps = stats["logps"] * mask
+        return {
+            "tokens": drawn.tokens, "mask": mask, "logps": logps, "ref_logps": stats["ref_logps"] * mask,
+            "values": values, "score": member.proxy_calibration(raw_B), "kl": jnp.sum(stats["kl"] * mask, axis=1),
+            "gap": jnp.max(jnp.abs(drawn.logps - logps), axis=1),
+        }  # fmt: skip
+
+    if s.c.chunk and s.c.chunk < s.c.batch:
+        in_chunks = lambda x: x.reshape(-1, s.c.chunk, *x.shape[1:])  # noqa: E731
+        found = jax.lax.map(lambda args: episodes(*args), (in_chunks(rows_B), in_chunks(keys_B)))
+        found = jax.tree.map(lambda x: sharding.split(x.reshape(s.c.batch, *x.shape[2:])), found)
+    else:
+        found = episodes(rows_B, keys_B)
+    prompts, prompt_mask = (sharding.split(x[rows_B]) for x in frozen.train_prompts)
+    mask, logps, values = found["mask"], found["logps"], found["values"]
+    rewards = episode_rewards(found["score"], logps, found["ref_logps"], mask, member.kl_coef)
     advantages, returns = gae(rewards, values, mask, s.c.lam)
-    out = Rollout(prompts, prompt_mask, drawn.tokens, mask, logps, values, metrics.whiten(advantages, mask), returns)
+    advantages = metrics.whiten(advantages, mask)
+    out = Rollout(prompts, prompt_mask, found["tokens"], mask, logps, values, advantages, returns)
     return out, {
-        "kl": jnp.mean(metrics.kl_exact(logits_BRV, ref_logits_BRV, mask)),
-        "proxy": jnp.mean(score_B),
+        "kl": jnp.mean(found["kl"]),
+        "proxy": jnp.mean(found["score"]),
         "length": jnp.mean(jnp.sum(mask, axis=1).astype(jnp.float32)),
         "explained_variance": metrics.explained_variance(values, returns, mask),
-        "sampler_gap": jnp.max(jnp.abs(drawn.logps - logps)),
+        "sampler_gap": jnp.max(found["gap"]),
     }
 
 
 def policy_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A train.Loss for the policy."""
-    logits_BRV = response_logits(s.lm, params, batch.prompts, batch.prompt_mask, batch.tokens, batch.mask)
-    logps_BR = metrics.token_logps(logits_BRV, batch.tokens) * batch.mask
+    stats = response_stats(s.lm, params, batch.prompts, batch.prompt_mask, batch.tokens, batch.mask)
+    logps_BR = stats["logps"] * batch.mask
     loss, out = losses.clipped_policy(logps_BR, batch.logps, batch.advantages, batch.mask, s.c.clip)
-    entropy = metrics.masked_mean(metrics.token_entropy(logits_BRV), batch.mask)
-    return loss - s.c.entropy_coef * entropy, {**out, "entropy": entropy}
+    entropy = metrics.masked_mean(stats["entropy"], batch.mask)
+    return loss - s.c.entropy_coef * entropy, {**out, "entropy": entropy, "tokens": batch.mask.sum()}
 
 
 def critic_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A train.Loss for the critic."""
     tokens_BT, mask_BT = join(batch.prompts, batch.prompt_mask, batch.tokens, batch.mask)
     values = models.values(s.critic, params, tokens_BT, mask_BT, slice(batch.prompts.shape[1] - 1, -1))
-    return losses.clipped_value(values * batch.mask, batch.values, batch.returns, batch.mask, s.c.clip), {}
+    loss = losses.clipped_value(values * batch.mask, batch.values, batch.returns, batch.mask, s.c.clip)
+    return loss, {"tokens": batch.mask.sum()}
 
 
 def iteration(s: Setup, frozen: Frozen, member: Member, state: PPOState) -> tuple[PPOState, dict[str, jax.Array]]:
@@ -173,8 +191,12 @@ def iteration(s: Setup, frozen: Frozen, member: Member, state: PPOState) -> tupl
     def minibatch(carry, rows):
         policy, critic = carry
         part = jax.tree.map(lambda x: x[rows], batch)
-        policy, policy_metrics = update(policy, partial(policy_loss, s), part, policy_tx)
-        critic, critic_metrics = update(critic, partial(critic_loss, s), part, critic_tx)
+        policy, policy_metrics = update(
+            policy, partial(policy_loss, s), part, policy_tx, s.c.policy_optimizer.accumulate
+        )
+        critic, critic_metrics = update(
+            critic, partial(critic_loss, s), part, critic_tx, s.c.critic_optimizer.accumulate
+        )
         return (policy, critic), {**policy_metrics, "critic_loss": critic_metrics["loss"]}
 
     rows = orders.reshape(s.c.epochs * s.c.minibatches, -1)
@@ -194,7 +216,7 @@ def over_members(s: Setup, fn: Any, *trees: Any) -> Any:
     return jax.vmap(fn)(*trees) if s.side_by_side else jax.lax.map(lambda args: fn(*args), trees)
 
 
-@partial(jax.jit, static_argnames="s")
+@partial(jax.jit, static_argnames="s", donate_argnames="states")
 def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState):
     """Iterate each of M members until a rollout shows sqrt(KL) at its target, `patience` steps have passed or it is
     finished; a finished one rests.
@@ -218,7 +240,8 @@ def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState):
         rise = jnp.maximum(above, state.target + 0.5 * s.c.d_step)
         return state._replace(target=jnp.where(state.kl >= state.target**2, rise, state.target)), last
 
-    return over_members(s, one, members, states)
+    states, last = over_members(s, one, members, states)
+    return sharding.at_rest(states), last
 
 
 @partial(jax.jit, static_argnames="s")
@@ -233,23 +256,21 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
     def one(member: Member, policy: Params):
         keys = jax.random.split(jax.random.fold_in(member.key, 2**31 - 1), prompts.shape[0])
         drawn = sample(s.lm, policy, prompts, prompt_mask, keys, s.length, s.eos)
-        logits = response_logits(s.lm, policy, prompts, prompt_mask, drawn.tokens, drawn.mask)
-        ref_logits = response_logits(s.lm, frozen.reference, prompts, prompt_mask, drawn.tokens, drawn.mask)
-        logps = metrics.token_logps(logits, drawn.tokens)
-        ref_logps = metrics.token_logps(ref_logits, drawn.tokens)
+        stats = response_stats(s.lm, policy, prompts, prompt_mask, drawn.tokens, drawn.mask, frozen.reference)
+        logps, ref_logps = stats["logps"], stats["ref_logps"]
         tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, drawn.mask)
         for_proxy, for_gold = s.proxy_reader(tokens_BT, mask_BT), s.gold_reader(tokens_BT, mask_BT)
         length = jnp.sum(drawn.mask, axis=1)
         ended = jnp.any((drawn.tokens == s.eos) & drawn.mask, axis=1)
         out = {
-            "kl": metrics.kl_exact(logits, ref_logits, drawn.mask),
+            "kl": jnp.sum(stats["kl"] * drawn.mask, axis=1),
             "kl_k1": metrics.kl_k1(logps, ref_logps, drawn.mask),
             "kl_k3": metrics.kl_k3(logps, ref_logps, drawn.mask),
             "proxy": member.proxy_calibration(reward.score(s.proxy, member.proxy, *for_proxy)),
             "gold": frozen.gold_calibration(reward.score(s.gold, frozen.gold, *for_gold)),
             "proxy_cut": s.proxy_reader.cut(for_proxy[1]),
             "gold_cut": s.gold_reader.cut(for_gold[1]),
-            "entropy": jnp.sum(metrics.token_entropy(logits) * drawn.mask, axis=1) / length,
+            "entropy": jnp.sum(stats["entropy"] * drawn.mask, axis=1) / length,
             "length": length.astype(jnp.float32),
             "unfinished": 1.0 - ended.astype(jnp.float32),
         }
@@ -297,14 +318,16 @@ def train_ppo(
     blank = lambda x: jnp.full((s.reads, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
     history = jax.tree.map(blank, shapes)
     # One layout from the start: a state that comes back from jit with another one would compile everything again.
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    frozen, members, states, history = jax.device_put((frozen, members, states, history), everywhere)
+    state_shardings = sharding.shardings_of(states, mesh)
+    states = jax.device_put(states, state_shardings)
+    frozen, members = jax.device_put((frozen, members), sharding.shardings_of((frozen, members), mesh))
+    history = jax.device_put(history, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
     (states, history), k = checkpoints.restore((states, history))
     log.resume(k)
     while k < s.reads and (k == 0 or not bool(jnp.all(finished(s, states)))):
         last = None
         if k > 0:
-            states, last = advance(s, frozen, members, jax.device_put(states, everywhere))
+            states, last = advance(s, frozen, members, jax.device_put(states, state_shardings))
         seen = {"read": read(s, frozen, members, states), "last": last, "iteration": states.iteration}
         for name, new in seen.items():
             if new is not None:

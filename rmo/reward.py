@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
+from rmo import sharding
 from rmo.models import Params, RewardModel, values
 
 
@@ -34,6 +35,7 @@ def score(
     dropout: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:  # fmt: skip
     """Raw score f32[B] of each sequence: the value at its last real token. `dropout` is (rate, key), for training."""
+    tokens_BT, mask_BT = sharding.split(tokens_BT), sharding.split(mask_BT)
     values_BT = values(rm, params, tokens_BT, mask_BT, dropout=dropout)
     return jnp.take_along_axis(values_BT, last_token(mask_BT)[:, None], axis=1)[:, 0]
 
@@ -45,7 +47,7 @@ def score_n(
     """Raw scores f32[N] of N responses to one prompt, `chunk` at a time (chunk must divide N)."""
 
     def one(block):
-        tokens, mask = block
+        tokens, mask = (sharding.split(x) for x in block)
         rows = (tokens.shape[0], prompt_P.shape[0])
         tokens_BT = jnp.concatenate([jnp.broadcast_to(prompt_P[None], rows), tokens], axis=1)
         mask_BT = jnp.concatenate([jnp.broadcast_to(prompt_mask_P[None], rows), mask], axis=1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import config, data, hf, models, reward, store, text
+from rmo import config, data, hf, models, reward, sharding, store, text
 from rmo.corpus import TextWorld
 from rmo.files import RunError, read_json
 from rmo.models import LanguageModel, Params, RewardModel
@@ -145,10 +145,10 @@ class Run:
         gold = self.experiment.gold
         return self.rm(gold.model, gold.gain if gold.kind == "random" else 1.0)
 
-    def load(self, name: str, module: LanguageModel | RewardModel, members: int = 0) -> Params:
-        """Parameters of a finished stage, replicated over the mesh."""
-        everywhere = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-        return store.restore(self.path(name), module, members, everywhere)
+    def load(self, name: str, module: LanguageModel | RewardModel, members: int = 0, gathered: bool = True) -> Params:
+        """Parameters of a finished stage: gathered, to decode and score with, or as they lie at rest."""
+        place = partial(sharding.shardings_of, mesh=self.mesh, gathered=gathered)
+        return store.restore(self.path(name), module, members, place)
 
     def gold_calibration(self) -> reward.Calibration:
         return reward.Calibration(**read_json(self.path("samples") / "calibration.json"))

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rmo import metrics, sharding
 from rmo.metrics import token_logps
-from rmo.models import KVCache, LanguageModel, Params, logits
+from rmo.models import KVCache, LanguageModel, Params, logits, read_out
 
 
 class Sampled(NamedTuple):
@@ -87,6 +88,8 @@ def sample(
     temperature: float | jax.Array = 1.0,
 ) -> Sampled:
     """One response of at most R=`length` tokens to each prompt (left-padded)."""
+    params = sharding.gathered(params, lm.shape.dtype)
+    prompts_BP, prompt_mask_BP, keys_B = (sharding.split(x) for x in (prompts_BP, prompt_mask_BP, keys_B))
     logits_B1V, prefix = logits(lm, params, prompts_BP, prompt_mask_BP, (), slice(-1, None))
     return decode(lm, params, prefix, logits_B1V[:, 0], keys_B, length, eos, temperature=temperature)
 
@@ -107,10 +110,12 @@ def sample_n(
 
     Draw j uses fold_in(key, j), so the first N draws are the same whatever N and chunk are.
     """
+    params = sharding.gathered(params, lm.shape.dtype)
     logits_11V, prefix = logits(lm, params, prompt_P[None], prompt_mask_P[None], (), slice(-1, None))
     keys_N = jax.vmap(lambda j: jax.random.fold_in(key, j))(jnp.arange(draws))
     out = jax.lax.map(
-        lambda keys: decode(lm, params, prefix, logits_11V[:, 0], keys, length, eos), keys_N.reshape(-1, chunk)
+        lambda keys: decode(lm, params, prefix, logits_11V[:, 0], sharding.split(keys), length, eos),
+        keys_N.reshape(-1, chunk),
     )
     return jax.tree.map(lambda x: x.reshape(draws, *x.shape[2:]), out)
 
@@ -118,6 +123,28 @@ def sample_n(
 def join(prompts_BP, prompt_mask_BP, tokens_BR, mask_BR) -> tuple[jax.Array, jax.Array]:
     """(tokens, mask) [B, T]: every sequence is [prompt P | response R]."""
     return jnp.concatenate([prompts_BP, tokens_BR], axis=1), jnp.concatenate([prompt_mask_BP, mask_BR], axis=1)
+
+
+def response_stats(
+    lm: LanguageModel, params: Params, prompts_BP, prompt_mask_BP, tokens_BR, mask_BR, reference: Params = None
+) -> dict[str, jax.Array]:
+    """Of every response token, teacher-forced, f32[B, R]: `logps` and `entropy`; with a `reference` also its
+    `ref_logps` and `kl`, the exact KL of the next token from it. What is not used costs nothing under jit.
+    """
+    tokens_BT, mask_BT = join(prompts_BP, prompt_mask_BP, tokens_BR, mask_BR)
+    read = slice(prompts_BP.shape[1] - 1, -1)
+    hidden = lambda p: lm.apply({"params": p}, tokens_BT, mask_BT, read, method=LanguageModel.hidden)  # noqa: E731
+
+    def stats(logits_BrV, tokens_Br, *ref_hidden_BrD):
+        out = {"logps": metrics.token_logps(logits_BrV, tokens_Br), "entropy": metrics.token_entropy(logits_BrV)}
+        if ref_hidden_BrD:
+            ref_logits_BrV = lm.apply({"params": reference}, ref_hidden_BrD[0], method=LanguageModel.unembed)
+            out["ref_logps"] = metrics.token_logps(ref_logits_BrV, tokens_Br)
+            out["kl"] = metrics.token_kl(logits_BrV, ref_logits_BrV)
+        return out
+
+    others = () if reference is None else (hidden(reference),)
+    return read_out(lm, params, hidden(params), stats, tokens_BR, *others)
 
 
 def response_logits(

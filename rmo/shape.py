@@ -70,11 +70,13 @@ class Model:
     """Tokens that every second layer, from the first, sees (Gemma); 0: all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; reductions stay float32, and so do parameters that are trained."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again, block by block: nothing; all but the projections; everything."""
 
     @property
     def shape(self) -> "Model":
         """Without what is not shape: equal for models whose parameters fit each other's place."""
-        return dataclasses.replace(self, checkpoint="", reads="ids", dtype="float32")
+        return dataclasses.replace(self, checkpoint="", reads="ids", dtype="float32", remat="none")
 
     @property
     def head_width(self) -> int:

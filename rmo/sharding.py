@@ -1,12 +1,26 @@
-"""The mesh and how arrays lie on it. The same code runs on one CPU core and on a pod: only the mesh changes."""
+"""The mesh and how arrays lie on it. The same code runs on one CPU core and on a pod: only the mesh changes.
+
+Parameters have two layouts. At rest, and where they are trained, they are split over both axes: `data` is FSDP,
+`model` is tensor parallelism. Gathered, for decoding, they are split over `model` alone, so that no step of a loop
+fetches them; a larger `model` axis is for models that do not fit so. Batches are split over `data`.
+"""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 SMALL = 2**16  # arrays below this many elements are replicated: gathering them costs more than holding them
+# Axes of a projection, counted from the right, so that stacked layers and members may come before them. The residual
+# stream is over `data`; heads, hidden units and vocabulary over `model`, so that a block needs one sum per projection
+# back to the stream (Shoeybi et al. 2019).
+RULES: dict[str, tuple[str | None, ...]] = {
+    "query": ("data", "model", None), "key": ("data", "model", None), "value": ("data", "model", None),
+    "out": ("model", None, "data"), "up": ("data", "model"), "gate": ("data", "model"), "down": ("model", "data"),
+    "embed": ("model", "data"), "embed_position": ("model", "data"), "unembed": ("model", "data"),
+}  # fmt: skip
 
 
 def make_mesh(data: int = 0, model: int = 1) -> Mesh:
@@ -16,19 +30,26 @@ def make_mesh(data: int = 0, model: int = 1) -> Mesh:
     return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def shardings_of(tree: Any, mesh: Mesh) -> Any:
-    """Shardings by rule over shapes: the largest axis that divides goes to `data` (FSDP), the next to `model`."""
+def spec(path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, int], gathered: bool = False) -> PartitionSpec:
+    """Where one leaf of a state lies, by the name of its projection; what has no rule is replicated."""
+    names = "/".join(str(getattr(key, "key", getattr(key, "name", ""))) for key in path).split("/")
+    rule = next((RULES[name] for name in reversed(names) if name in RULES), ())
+    if not rule or names[-1] == "bias" or len(shape) < len(rule) or np.prod(shape, dtype=np.int64) < SMALL:
+        return PartitionSpec()
+    tail = shape[len(shape) - len(rule) :]
+    fits = lambda axis, size: axis and not (gathered and axis == "data") and size % sizes[axis] == 0  # noqa: E731
+    return PartitionSpec(
+        *[None] * (len(shape) - len(rule)),
+        *(axis if fits(axis, size) else None for axis, size in zip(rule, tail, strict=True)),
+    )
 
-    def rule(leaf) -> NamedSharding:
-        spec: list[str | None] = [None] * len(leaf.shape)
-        if np.prod(leaf.shape, dtype=np.int64) >= SMALL:
-            for name in ("data", "model"):
-                free = [i for i, size in enumerate(leaf.shape) if spec[i] is None and size % mesh.shape[name] == 0]
-                if free and mesh.shape[name] > 1:
-                    spec[max(free, key=lambda i: leaf.shape[i])] = name
-        return NamedSharding(mesh, PartitionSpec(*spec))
 
-    return jax.tree.map(rule, tree)
+def shardings_of(tree: Any, mesh: Mesh, gathered: bool = False) -> Any:
+    """Shardings of a whole train state, or of parameters, at rest or `gathered`."""
+    sizes = dict(mesh.shape)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, sizes, gathered)), tree
+    )
 
 
 def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
@@ -40,6 +61,41 @@ def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
         return jax.device_put(x, NamedSharding(mesh, spec))
 
     return jax.tree.map(put, batch)
+
+
+# Inside programs, on the mesh that `jax.set_mesh` made the current one; without one these do nothing.
+
+
+def split(x: jax.Array, axis: int = 0) -> jax.Array:
+    """x with `axis` over `data`, where it divides."""
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    if sizes.get("data", 1) == 1 or x.shape[axis] % sizes["data"]:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, "data"))
+
+
+def at_rest(tree: Any) -> Any:
+    """A state as it lies between steps."""
+    return _constrain(tree, False)
+
+
+def gathered(params: Any, dtype: str) -> Any:
+    """Parameters for decoding: fetched once, and projections and tables in the type that they are used in."""
+
+    def cast(path, x):
+        names = {str(getattr(key, "key", "")) for key in path}
+        return x.astype(jnp.dtype(dtype)) if names & RULES.keys() and x.ndim > 1 else x
+
+    return _constrain(jax.tree_util.tree_map_with_path(cast, params), True)
+
+
+def _constrain(tree: Any, gathered: bool) -> Any:
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    if not sizes or max(sizes.values()) == 1:
+        return tree
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: jax.lax.with_sharding_constraint(x, spec(path, x.shape, sizes, gathered)), tree
+    )
 
 
 def compilation_cache(directory: Any) -> None:

@@ -17,7 +17,7 @@ from rmo.checks import STOPPING
 from rmo.files import SCRATCH, Checkpoints, Log, parts, read_json, read_npz, write_json, write_npz
 from rmo.reader import Reader, TextReader
 from rmo.run import Run, stage_name
-from rmo.sample import response_logits, sample, sample_n
+from rmo.sample import response_stats, sample, sample_n
 from rmo.train import Member, train
 from rmo.world import Texts
 
@@ -55,7 +55,7 @@ def sft(run: Run, out: Path, policy: int = 0) -> None:
     held_out = run.world.demonstrations(run.rng("sft held out"), 2048, held_out=True)
 
     def loss(params, batch):
-        return losses.next_token(response_logits(lm, params, *batch), batch.tokens, batch.mask), {}
+        return losses.next_token(response_stats(lm, params, *batch)["logps"], batch.mask), {"tokens": batch.mask.sum()}
 
     steps = e.sft.epochs * (e.sft.texts // e.sft.batch)
     rows = data.epochs(e.sft.texts, e.sft.batch, run.seeds("sft order"))
@@ -323,9 +323,9 @@ def optimise(
     recipes = against.recipes or tuple(range(len(info["members"]) // seeds))
     members = [(r * seeds + s, kl_coef, s) for r in recipes for kl_coef in against.kl_coefs for s in range(seeds)]
     index = np.array([m for m, _, _ in members])
-    proxies = pick(run.load(f"proxies/{name}", proxy_rm, len(info["members"])), index)
+    proxies = pick(run.load(f"proxies/{name}", proxy_rm, len(info["members"]), gathered=False), index)
     calibrations = [read_json(run.path(f"bon/{name}") / "calibration.json")[m] for m in index]
-    params = run.load(stage_name("sft", policy, e), lm)
+    params = run.load(stage_name("sft", policy, e), lm, gathered=False)
     scale_lr = against.lr_scale * e.policy.width / e.policies[policy].width
     scaled = lambda o: dataclasses.replace(o, lr=o.lr * scale_lr)  # noqa: E731
     c = dataclasses.replace(
@@ -341,7 +341,7 @@ def optimise(
     read_prompts = read_npz(run.path("samples") / "prompts.npz")
     put = partial(jax.tree.map, jnp.asarray)
     frozen = ppo.Frozen(
-        params, run.load("gold", run.gold_rm()), put(run.gold_calibration()), put(tuple(train_prompts)),
+        params, run.load("gold", run.gold_rm(), gathered=False), put(run.gold_calibration()), put(tuple(train_prompts)),
         put((read_prompts["tokens"], read_prompts["mask"])),
     )  # fmt: skip
     column = lambda key: jnp.asarray([c[key] for c in calibrations], jnp.float32)  # noqa: E731

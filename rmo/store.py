@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,14 @@ def save(
     write_json(directory / FILE, {**what, "tokenizer": os.path.relpath(tokenizer, directory)})
 
 
-def restore(directory: Path, module: LanguageModel | RewardModel, members: int, place: jax.sharding.Sharding) -> Params:
-    """The parameters that `save` wrote, every one at `place`; with a leading axis of `members`, if any."""
+def restore(directory: Path, module: LanguageModel | RewardModel, members: int, place: Callable[[Any], Any]) -> Params:
+    """The parameters that `save` wrote, with a leading axis of `members`, if any; `place` makes shardings of shapes."""
     make = partial(models.init, module)
     if members:
         make = lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, members))  # noqa: E731
     shapes = jax.eval_shape(make, jax.random.key(0))
     stored = jnp.dtype(read_json(directory / FILE)["stored"])  # a frozen model may be kept in bfloat16
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, stored, sharding=place), shapes)
+    like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, stored, sharding=at), shapes, place(shapes))
     return load_params(directory / "params", like)
 
 
@@ -71,7 +72,8 @@ def _load(name_or_path, reward: bool, member: int, dtype) -> tuple[LanguageModel
     shape = config.Model(**fields)
     kind = RewardModel if reward else LanguageModel
     module = kind(shape, what["vocab"], what["length"])
-    params = restore(directory, module, what["members"], jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params = restore(directory, module, what["members"], lambda shapes: jax.tree.map(lambda _: here, shapes))
     if what["members"]:
         params = jax.tree.map(lambda x: x[member], params)
     module = kind(dataclasses.replace(shape, dtype=dtype), what["vocab"], what["length"])

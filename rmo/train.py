@@ -64,14 +64,41 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
 
 
 def update(
-    state: TrainState, loss: Loss, batch: Batch, tx: optax.GradientTransformation
+    state: TrainState, loss: Loss, batch: Batch, tx: optax.GradientTransformation, parts: int = 1
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of gradient descent. Not jitted: `train` jits it, `ppo.iteration` scans it."""
-    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
+    """One step of gradient descent. Not jitted: `train` jits it, `ppo.iteration` scans it.
+
+    With `parts` the batch is split along its first axis and gradients are summed over the parts, each weighing as many
+    `tokens` as its loss says it is a mean of (1 where it says none), so the step is that of the whole batch.
+    """
+    value, metrics, grads = gradient(loss, state.params, batch, parts)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {**metrics, "loss": value, "grad_norm": optax.global_norm(grads)}
     return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def gradient(loss: Loss, params: Params, batch: Batch, parts: int) -> tuple[jax.Array, dict[str, jax.Array], Params]:
+    """(loss, metrics, gradient) of a batch."""
+    of = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        (value, metrics), grads = of(params, batch)
+        return value, metrics, grads
+    split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+
+    def add(total, part):
+        (value, metrics), grads = of(params, part)
+        weight = jnp.float32(metrics.get("tokens", 1.0))
+        new = jax.tree.map(lambda x: weight * x, (value, {**metrics, "tokens": 1.0}, grads))
+        return jax.tree.map(jnp.add, total, new), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), jax.eval_shape(of, params, first))
+    start = (zero[0][0], {**zero[0][1], "tokens": jnp.float32(0)}, zero[1])
+    (value, metrics, grads), _ = jax.lax.scan(add, start, split)
+    tokens = metrics["tokens"]
+    value, metrics, grads = jax.tree.map(lambda x: x / tokens, (value, metrics, grads))
+    return value, {**metrics, "tokens": tokens}, grads
 
 
 def update_member(
@@ -79,7 +106,8 @@ def update_member(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """`update` of one member, by its own settings; a member that has made its steps stays as it is."""
     tx = make_optimizer(o, member.steps, member.weight_decay)
-    new, metrics = update(state, lambda params, batch: loss(params, batch, member, state.step), batch, tx)
+    mine = lambda params, batch: loss(params, batch, member, state.step)  # noqa: E731
+    new, metrics = update(state, mine, batch, tx, o.accumulate)
     return jax.tree.map(lambda n, old: jnp.where(state.step < member.steps, n, old), new, state), metrics
 
 
@@ -109,7 +137,7 @@ def train(
       every: steps between checkpoints.
     """
     tx = make_optimizer(optimizer, steps)
-    begin, step_fn = partial(init_state, tx=tx), lambda s, b: update(s, loss, b, tx)
+    begin, step_fn = partial(init_state, tx=tx), lambda s, b: update(s, loss, b, tx, optimizer.accumulate)
     if members is not None:
         begin = jax.vmap(begin)
         step_fn = lambda s, b: jax.vmap(lambda s, b, m: update_member(s, loss, b, m, optimizer))(s, b, members)  # noqa: E731
