@@ -20,8 +20,6 @@ def audit(run: Run) -> dict[str, Any]:
     """How gold agrees with the annotator on policy samples and along the paths, and of broken text."""
     e, rng, world = run.experiment, run.rng("audit"), run.world
     size = 4000 if run.synthetic else 1000  # a gold of the hub is far larger
-    size = 4000 if run.synthetic else 1000  # a gold of the hub is far larger
-    size = 4000 if run.synthetic else 1000  # a gold of the hub is far larger
     rm, calibration = run.gold_rm(), run.gold_calibration()
     params, reader = run.load("gold", rm), run.reader("gold", e.gold.model)
     prompts = read_npz(run.path("samples") / "prompts.npz")

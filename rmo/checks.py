@@ -51,7 +51,8 @@ def check(experiment: config.Experiment) -> None:
 
     may_be_zero = {
         "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
-        "world.stop", "world.longest", "sft.texts", "comparisons.flip", "ppo.chunk", "ppo.entropy_coef",
+        "world.stop", "world.longest", "world.tolerance", "sft.texts", "comparisons.flip", "ppo.chunk",
+        "ppo.entropy_coef",
         "fits.min_d_ppo",
     }  # fmt: skip
     may_be_zero_anywhere = {
@@ -294,5 +295,9 @@ def real_text(e: config.Experiment, w: config.Text, need: Callable[[bool, str], 
         need(
             m.reads != "ids" or not m.length or m.length >= total,
             f"{where}.length is {m.length}: prompt and response need {total} tokens",
+        )
+        need(
+            m.reads != "ids" or not m.vocab or m.vocab >= e.policy.vocab,
+            f"{where}.vocab is {m.vocab}: the policy has {e.policy.vocab} tokens, and it must know them all",
         )
     need(all(m.reads == "ids" for m in e.policies), "policy.reads must be ids: prompts are given in its own tokens")

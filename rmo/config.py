@@ -97,8 +97,8 @@ class Text:
     response: int = 128
     """R, longest response in tokens, EOS included."""
     longest: int = 0
-    """Longest text, in tokens, of an RM that reads text during PPO (longer ones lose their beginning, and are counted);
-    0: twice prompt and response, and 64 for a template."""
+    """Longest text, in tokens, that an RM with its own tokenizer is shown; longer ones lose their beginning, and are
+    counted. 0: twice prompt and response, and 64 for a template."""
     tolerance: float = 0.01
     """Share of a source's rows that may be malformed; more stop the run."""
 

@@ -29,15 +29,15 @@ def encode_prompt(c: config.Text, tokenizer: Any, prompt: str, where: str, vocab
     return text.encode(tokenizer, {"prompt": shown(c, prompt)}, where, vocab, "", c.chat, answer=False)
 
 
-def encode_response(tokenizer: Any, response: str) -> list[int]:
+def encode_response(tokenizer: Any, response: str, where: str, vocab: int) -> list[int]:
     """The ids of a response, EOS last."""
-    ids = list(tokenizer(response, add_special_tokens=False)["input_ids"])
+    ids = text.known(list(tokenizer(response, add_special_tokens=False)["input_ids"]), where, vocab)
     return ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
 
 
 def residue(prompt: str) -> int:
-    """What a prompt may be used for (`world.PURPOSES`) follows from its text alone, whatever seeds and sizes are."""
-    return zlib.crc32(prompt.encode()) % 8
+    """What a prompt may be used for (`world.PURPOSES`) follows from its words alone, whatever seeds and sizes are."""
+    return zlib.crc32(" ".join(prompt.split()).casefold().encode()) % 8
 
 
 def write(c: config.Text, tokenizer: Any, vocab: int, out: Path) -> dict[str, Any]:
@@ -75,14 +75,22 @@ def write(c: config.Text, tokenizer: Any, vocab: int, out: Path) -> dict[str, An
     return info
 
 
+def write_comparisons(source: str, tolerance: float, out: Path) -> None:
+    """Human comparisons of a source, kept as they were read: people.jsonl, and what was left out."""
+    found = sources.load_comparisons(source, tolerance)
+    write_text(out / "people.jsonl", "".join(json.dumps(row._asdict()) + "\n" for row in found.rows))
+    write_json(out / "people.json", {"comparisons": len(found.rows), "rows": found.summary()})
+
+
 def write_demonstrations(c: config.Text, tokenizer: Any, vocab: int, out: Path) -> dict[str, Any]:
     """Prompt and response of every demonstration; responses are cut at R, where they then lack their EOS."""
     found = sources.load(c.demonstrations, sources.demonstration_of, c.tolerance)
     rows = []
     for prompt, response in dict.fromkeys(found.rows):
-        ids = encode_prompt(c, tokenizer, prompt, f"{c.demonstrations}: prompt {prompt[:40]!r}", vocab)
+        where = f"{c.demonstrations}: prompt {prompt[:40]!r}"
+        ids = encode_prompt(c, tokenizer, prompt, where, vocab)
         if len(ids) <= c.prompt:
-            rows.append((ids, encode_response(tokenizer, response), residue(prompt)))
+            rows.append((ids, encode_response(tokenizer, response, where, vocab), residue(prompt)))
     if not rows:
         raise RunError(f"{c.demonstrations}: every prompt is longer than {c.prompt} tokens; raise world.prompt")
     prompts, prompt_mask = text.pad([p for p, _, _ in rows], c.prompt, left=True)
@@ -129,7 +137,7 @@ class TextWorld:
     def texts(self) -> dict[bytes, str]:
         """A prompt's text by its ids: nothing is ever decoded to find it."""
         rows = read_npz(self.directory / "prompts.npz")
-        lines = (self.directory / "prompts.jsonl").read_text().splitlines()
+        lines = (self.directory / "prompts.jsonl").read_text().split("\n")[:-1]  # splitlines parts at U+2028 too
         return {
             t[m].tobytes(): json.loads(line)["prompt"]
             for t, m, line in zip(rows["tokens"], rows["mask"], lines, strict=True)
@@ -159,7 +167,11 @@ class TextWorld:
         """
         rows = read_npz(self.directory / "demonstrations.npz")
         fit = np.flatnonzero(np.isin(rows["residue"], PURPOSES["read"]) == held_out)
-        if len(fit) < (1 if held_out else size):
+        if held_out and not len(fit):
+            raise config.ConfigError(
+                f"no text of {self.c.demonstrations} is held out (one in 8 is, by its prompt): give more of them"
+            )
+        if not held_out and len(fit) < size:
             given = f"{self.c.demonstrations} has {len(fit)}"
             raise config.ConfigError(f"sft.texts is {size}, but {given} to prompts that may be trained on: lower it")
         chosen = rng.permutation(fit)[:size]

@@ -37,11 +37,24 @@ def make_tokenizer(vocabulary: list[str], directory: Path) -> Any:
     return tokenizer
 
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
 def load_tokenizer(directory: Path) -> Any:
-    """The tokenizer saved in `directory`."""
+    """The tokenizer saved in `directory`.
+
+    Raises:
+      RunError: there is none, or it cannot be loaded.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(directory))
+    # Without files some classes of transformers would make an empty tokenizer of their own.
+    if not any((directory / name).exists() for name in TOKENIZER_FILES):
+        raise RunError(f"{directory} has no tokenizer ({', '.join(TOKENIZER_FILES)}): put one beside the model")
+    try:
+        return AutoTokenizer.from_pretrained(str(directory))
+    except Exception as error:
+        raise RunError(f"{directory}: cannot load the tokenizer: {' '.join(str(error).split())}") from error
 
 
 def decode(tokenizer: Any, tokens_T: np.ndarray, mask_T: np.ndarray) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rmo import audit, corpus, data, hf, losses, metrics, models, reward, sources, store, text
 from rmo.config import Text
-from rmo.files import Checkpoints, Log, RunError, write_json
+from rmo.files import Checkpoints, Log, RunError, read_json, write_json
 from rmo.models import Params, RewardModel
 from rmo.run import Run
 from rmo.sample import join, sample
@@ -39,7 +39,7 @@ def checkpoint(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, 
     """A reward model of the hub or of a directory, as it stands; kept in the type that it computes in."""
     name = run.experiment.gold.model.checkpoint
     run.check_checkpoint(rm.shape)
-    _, params = hf.load_reward_model(name, dtype=rm.shape.dtype, stored=rm.shape.dtype)
+    _, params = hf.load_reward_model(name, run.mesh, rm.shape.dtype, stored=rm.shape.dtype)
     return params, {"checkpoint": name, "from": hf.resolve(name).name}
 
 
@@ -148,14 +148,16 @@ def human_comparisons(run: Run, rm: RewardModel, out: Path):
     """
     g, w = run.experiment.gold, run.experiment.world
     assert isinstance(w, Text)
-    found = sources.load_comparisons(g.comparisons, w.tolerance)
+    source = run.path("prompts") / "people.jsonl"
+    found = sources.load_comparisons(source, 0)
     own = data.load_tokenizer(out / "tokenizer") if g.model.reads != "ids" else run.world.tokenizer
     limit = w.prompt + w.response if g.model.reads == "ids" else run.read_length(rm.shape)
 
     def encode(prompt: str, response: str) -> list[int]:
         where = f"{g.comparisons}: response {response[:40]!r}"
         if g.model.reads == "ids":
-            return corpus.encode_prompt(w, own, prompt, where, rm.vocab) + corpus.encode_response(own, response)
+            shown = corpus.encode_prompt(w, own, prompt, where, rm.vocab)
+            return shown + corpus.encode_response(own, response, where, rm.vocab)
         chat = g.model.reads == "chat"
         row = {"prompt": prompt if chat else corpus.shown(w, prompt), "response": response}
         return text.encode(own, row, where, rm.vocab, "", chat)
@@ -172,7 +174,7 @@ def human_comparisons(run: Run, rm: RewardModel, out: Path):
         raise RunError(f"{g.comparisons}: every comparison has more than {limit} tokens; raise world.response")
     tokens, mask = text.pad([ids for pair in rows for ids in pair], limit, left=False)
     tokens, mask = (x.reshape(-1, 2, limit) for x in (tokens, mask))
-    left_out = {"rows": found.summary(), "too_long": len(found.rows) - len(rows)}
+    left_out = {"rows": read_json(source.with_suffix(".json"))["rows"], "too_long": len(found.rows) - len(rows)}
     return tokens, mask, np.array(lengths), np.unique(prompts, return_inverse=True)[1], np.array(held), left_out
 
 

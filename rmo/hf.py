@@ -94,7 +94,8 @@ def differences(given: Model, found: Model) -> str:
     return ", ".join(f"{n} {of(found, theirs, n)}, not {of(given, ours, n)}" for n in names)
 
 
-FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt")  # configs and tokenizers
+FILES = ("*.safetensors", *SMALL_FILES)
 
 
 def resolve(name_or_path: str | Path, wanted: tuple[str, ...] = FILES) -> Path:

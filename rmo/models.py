@@ -294,6 +294,16 @@ def logits(
     return lm.apply({"params": params}, tokens_BT, mask_BT, past, read)  # type: ignore[return-value]
 
 
+def hidden(lm: LanguageModel, params: Params, tokens_BT, mask_BT, read: slice = slice(None)) -> jax.Array:
+    """What `unembed` reads, f[B, T', D]."""
+    return lm.apply({"params": params}, tokens_BT, mask_BT, read, method=LanguageModel.hidden)  # type: ignore[return-value]
+
+
+def unembed(lm: LanguageModel, params: Params, hidden_BTD: jax.Array) -> jax.Array:
+    """Logits f32[B, T, V]."""
+    return lm.apply({"params": params}, hidden_BTD, method=LanguageModel.unembed)  # type: ignore[return-value]
+
+
 def read_out(lm: LanguageModel, params: Params, hidden_BTD: jax.Array, fn: Callable[..., Any], *others: Any) -> Any:
     """fn(logits_BtV, *others_Bt) of hidden states, over all T tokens; a tree of [B, T].
 
@@ -301,13 +311,12 @@ def read_out(lm: LanguageModel, params: Params, hidden_BTD: jax.Array, fn: Calla
     the logits of a whole batch never exist.
     """
     batch, length = hidden_BTD.shape[:2]
-    unembed = lambda h: lm.apply({"params": params}, h, method=LanguageModel.unembed)  # noqa: E731
     step = max(1, PIECE // (batch * lm.vocab))
     if step >= length:
-        return fn(unembed(hidden_BTD), *others)
+        return fn(unembed(lm, params, hidden_BTD), *others)
     step = max(n for n in range(1, step + 1) if length % n == 0)
     in_steps = lambda x: jnp.moveaxis(x.reshape(batch, length // step, step, *x.shape[2:]), 1, 0)  # noqa: E731
-    one = jax.checkpoint(lambda part: fn(unembed(part[0]), *part[1]))
+    one = jax.checkpoint(lambda part: fn(unembed(lm, params, part[0]), *part[1]))
     out = jax.lax.map(one, (in_steps(hidden_BTD), jax.tree.map(in_steps, others)))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, length), out)
 

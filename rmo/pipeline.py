@@ -44,7 +44,7 @@ def plan(e: config.Experiment) -> dict[str, Stage]:
     base = (e.seed, e.world)
     real = ("prompts",) if isinstance(e.world, config.Text) else ()
     if real:
-        add("prompts", stages.prompts, (e.seed, e.world, e.policy.checkpoint, e.policy.vocab))
+        add("prompts", stages.prompts, (e.seed, e.world, e.policy.checkpoint, e.policy.vocab, e.gold.comparisons))
     for policy, shape in enumerate(e.policies):
         name = stage_name("sft", policy, e)
         add(name, partial(stages.sft, policy=policy), (*base, shape, e.sft), *real)

@@ -58,6 +58,7 @@ class Frozen(NamedTuple):
     gold_calibration: reward.Calibration
     train_prompts: tuple[jax.Array, jax.Array]  # [Q, P]
     read_prompts: tuple[jax.Array, jax.Array]  # [Q, P]
+    gold_logits: float | jax.Array = 1.0  # that one standard deviation of gold is
 
 
 class Member(NamedTuple):
@@ -276,7 +277,7 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
         }
         # How the proxy judges pairs of this policy's own samples: each draw against the next of its prompt.
         gap, gold_gap = (out[n] - jnp.roll(out[n].reshape(-1, s.c.read_draws), 1, 1).ravel() for n in ("proxy", "gold"))
-        out |= metrics.agreement(gap, gold_gap)
+        out |= metrics.agreement(gap * frozen.gold_logits, gold_gap * frozen.gold_logits)
         # The first draw of each prompt is kept, so that people can read what the policy writes.
         shown = {"tokens": drawn.tokens[:: s.c.read_draws], "mask": drawn.mask[:: s.c.read_draws]}
         return {name: per_prompt(value) for name, value in out.items()} | shown
@@ -304,30 +305,33 @@ def train_ppo(
     """
     policy_tx, critic_tx = s.optimizers
     size = members.key.shape[0]
-    states = jax.vmap(
-        lambda critic: PPOState(
-            jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), init_state(frozen.reference, policy_tx),
+    begin = jax.vmap(
+        lambda reference, critic: PPOState(
+            jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), init_state(reference, policy_tx),
             init_state(critic, critic_tx),
-        )
-    )(critics)  # fmt: skip
-    shapes = {
-        "read": jax.eval_shape(partial(read, s), frozen, members, states),
-        "last": jax.eval_shape(partial(advance, s), frozen, members, states)[1],
+        ),
+        in_axes=(None, 0),
+    )  # fmt: skip
+    shapes = jax.eval_shape(begin, frozen.reference, critics)
+    at = sharding.shardings_of(shapes, mesh)
+    like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, at)
+    seen = {
+        "read": jax.eval_shape(partial(read, s), frozen, members, shapes),
+        "last": jax.eval_shape(partial(advance, s), frozen, members, shapes)[1],
         "iteration": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     blank = lambda x: jnp.full((s.reads, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
-    history = jax.tree.map(blank, shapes)
-    # One layout from the start: a state that comes back from jit with another one would compile everything again.
-    state_shardings = sharding.shardings_of(states, mesh)
-    states = jax.device_put(states, state_shardings)
+    history = jax.device_put(jax.tree.map(blank, seen), everywhere)
     frozen, members = jax.device_put((frozen, members), sharding.shardings_of((frozen, members), mesh))
-    history = jax.device_put(history, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-    (states, history), k = checkpoints.restore((states, history))
+    (states, history), k = checkpoints.restore((like, history))
+    if not k:
+        states = jax.jit(begin, out_shardings=at)(frozen.reference, critics)
     log.resume(k)
     while k < s.reads and (k == 0 or not bool(jnp.all(finished(s, states)))):
         last = None
         if k > 0:
-            states, last = advance(s, frozen, members, jax.device_put(states, state_shardings))
+            states, last = advance(s, frozen, members, jax.device_put(states, at))
         seen = {"read": read(s, frozen, members, states), "last": last, "iteration": states.iteration}
         for name, new in seen.items():
             if new is not None:

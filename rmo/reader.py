@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo import corpus, text
+from rmo.data import Comparisons
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is static in jitted functions: equal to itself alone
 class Reader:
     """The RM shares the policy's vocabulary: ids are passed as they are."""
 
@@ -31,6 +32,12 @@ class Reader:
         """The same of N responses to one prompt, as `reward.score_n` takes them."""
         return prompt_P, prompt_mask_P, tokens_NR, mask_NR
 
+    def comparisons(self, rows: Comparisons) -> Comparisons:
+        """The same of comparisons."""
+        shape = rows.tokens.shape
+        tokens, mask = self.host(rows.tokens.reshape(-1, shape[-1]), rows.mask.reshape(-1, shape[-1]))
+        return rows._replace(tokens=tokens.reshape(*shape[:2], -1), mask=mask.reshape(*shape[:2], -1))
+
     def cut(self, mask_BS: jax.Array) -> jax.Array:
         """Which of the texts that the RM was given, f32[B], were too long inside a program and lost their beginning."""
         return jnp.zeros(mask_BS.shape[:-1], jnp.float32)
@@ -39,20 +46,19 @@ class Reader:
 IDS = Reader()
 
 
-@dataclass(eq=False, frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextReader(Reader):
     """The RM has a tokenizer of its own: ids -> text -> its ids.
 
     The prompt's text is looked up, not decoded. The response is decoded with special tokens spelled out, without the
-    EOS that ended it; the RM's own EOS, or its chat template, says that it has ended.
+    EOS that ended it; the RM's own EOS says that it has ended, a chat template closes every answer.
     """
 
     world: corpus.TextWorld
     tokenizer: Any  # the RM's
     chat: bool
     vocab: int  # the RM's
-    length: int  # tokens of a text inside a program, whose shapes are fixed; longer ones lose their beginning
-    longest: int  # the same on the host: what the RM can take at all
+    length: int  # most tokens: longer texts lose their beginning, and are counted
 
     def said(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> Iterator[tuple[str, list[int], str, bool]]:
         """(prompt, the response's ids, its text, whether EOS ended it) of each row."""
@@ -71,12 +77,13 @@ class TextReader(Reader):
             prompt = prompt if self.chat else corpus.shown(self.world.c, prompt)
             row = {"prompt": prompt, "response": said, "ended": ended}
             ids = text.encode(self.tokenizer, row, f"response {said[:40]!r}", self.vocab, "", self.chat)
-            out.append(ids[-self.longest :])
+            out.append(ids)
         return out
 
     def host(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ids = self.encode(np.asarray(tokens_BT), np.asarray(mask_BT))
-        return text.pad(ids, min(text.bucket(max(map(len, ids))), self.longest), left=False)
+        ids = [row[-self.length :] for row in ids]
+        return text.pad(ids, min(text.bucket(max(map(len, ids))), self.length), left=False)
 
     def rows(self, prompt_P, prompt_mask_P, tokens_NR, mask_NR):
         whole = [
@@ -106,15 +113,20 @@ class TextReader(Reader):
 
         `changed`: share of responses that the policy's tokenizer would write with other ids than were drawn (the RM
         judges the text, not the ids); `not_text`: share with bytes that are no text; `tokens`: the RM's tokens of
-        prompt and response, template included, per token of the policy's; `longer`: share of texts too long for a
-        program (`length`).
+        prompt and response, template included, per token of the policy's; `longer`: share of texts that are longer than
+        `length`; `unfinished`: share of responses that ran out of room, which a chat template closes all the same;
+        `special`: share of responses that spell a special token of the RM's.
         """
-        changed = lost = 0
-        for _, ids, said, _ in self.said(tokens_BT, mask_BT):
+        changed = lost = unfinished = special = 0
+        theirs = self.tokenizer.all_special_ids
+        for _, ids, said, ended in self.said(tokens_BT, mask_BT):
             changed += list(self.world.tokenizer(said, add_special_tokens=False)["input_ids"]) != ids
             lost += "\ufffd" in said
-        theirs, count = [len(ids) for ids in self.encode(tokens_BT, mask_BT)], len(tokens_BT)
+            unfinished += not ended
+            special += not set(self.tokenizer(said, add_special_tokens=False)["input_ids"]).isdisjoint(theirs)
+        lengths, count = [len(ids) for ids in self.encode(tokens_BT, mask_BT)], len(tokens_BT)
         return {
-            "texts": count, "changed": changed / count, "not_text": lost / count,
-            "tokens": sum(theirs) / int(mask_BT.sum()), "longer": sum(n > self.length for n in theirs) / count,
+            "texts": count, "changed": changed / count, "not_text": lost / count, "unfinished": unfinished / count,
+            "special": special / count, "tokens": sum(lengths) / int(mask_BT.sum()),
+            "longer": sum(n > self.length for n in lengths) / count,
         }  # fmt: skip

@@ -16,6 +16,7 @@ from rmo.corpus import TextWorld
 from rmo.files import RunError, read_json
 from rmo.models import LanguageModel, Params, RewardModel
 from rmo.reader import IDS, Reader, TextReader
+from rmo.train import First
 from rmo.world import SyntheticWorld
 
 
@@ -39,6 +40,11 @@ def stage_name(kind: str, policy: int, e: config.Experiment) -> str:
     """`sft` and `samples` of the main policy; another's shape follows a slash."""
     shape = e.policies[policy]
     return kind if policy == 0 else f"{kind}/{shape.width}x{shape.layers}"
+
+
+def tokenizer_of(name: str) -> Any:
+    """The tokenizer of a checkpoint; its weights are not fetched."""
+    return data.load_tokenizer(hf.resolve(name, hf.SMALL_FILES))
 
 
 @dataclass
@@ -81,51 +87,49 @@ class Run:
     def rm(self, shape: config.Model, gain: float = 1.0) -> RewardModel:
         return RewardModel(shape, *self.size(shape), gain)
 
-    def first(self, module: LanguageModel | RewardModel, key: jax.Array) -> Callable[[], Params] | Params:
-        """What training starts from: how random weights are drawn, or the weights of the module's checkpoint, a
-        RewardModel's under a fresh head. Several keys: as many members, which share a checkpoint's trunk.
+    def first(self, module: LanguageModel | RewardModel, key: jax.Array) -> First:
+        """What training starts from: random weights, or those of the module's checkpoint, a RewardModel's under a fresh
+        head. Several keys: as many members, which share a checkpoint's trunk.
 
-        Raises:
+        Raises (where it is loaded):
           CheckpointError: the checkpoint is not what the config says.
         """
         name = module.shape.checkpoint
-        if not name:
-            return lambda: (jax.vmap if key.ndim else lambda f: f)(partial(models.init, module))(key)
-        self.check_checkpoint(module.shape)
-        if isinstance(module, LanguageModel):
-            return hf.load_language_model(name, self.mesh)[1]
-        params = hf.load_trunk(name, key if not key.ndim else key[0], self.mesh)[1]
-        if not key.ndim:
-            return params
-        trunk = jax.tree.map(lambda x: jnp.repeat(x[None], len(key), axis=0), params["trunk"])
-        return {"trunk": trunk, "head": jax.vmap(partial(hf.fresh_head, module))(key)}
+        draw = partial(models.init, module)
+
+        def load() -> Params:
+            self.check_checkpoint(module.shape)
+            if isinstance(module, LanguageModel):
+                return hf.load_language_model(name, self.mesh)[1]
+            if not key.ndim:
+                return hf.load_trunk(name, key, self.mesh)[1]
+            trunk = hf.load_trunk(name, key[0], self.mesh)[1]["trunk"]
+            trunk = jax.tree.map(lambda x: jnp.repeat(x[None], len(key), axis=0), trunk)
+            return {"trunk": trunk, "head": jax.vmap(partial(hf.fresh_head, module))(key)}
+
+        return First(lambda: (jax.vmap(draw) if key.ndim else draw)(key), load if name else None)
 
     def check_checkpoint(self, shape: config.Model) -> None:
-        """Refuse a checkpoint whose shape is not the config's, or whose ids are not the policy's where they must be."""
+        """Refuse a checkpoint whose shape is not the config's, whose ids are not the policy's where they must be, or
+        that reads chat without a template."""
         wrong = hf.differences(shape, hf.shape_of(shape.checkpoint))
         if wrong:
             advice = "take the fields of the experiment's Model from rmo.hf.shape_of"
             raise hf.CheckpointError(f"{shape.checkpoint} has {wrong}: {advice}")
-        if shape.reads == "ids" and self.experiment.policy != shape:
-            theirs = data.load_tokenizer(hf.resolve(shape.checkpoint))
-            if not text.extends(theirs, self.world.tokenizer):
-                advice = 'give reads="text" or "chat", so that it reads text through its own'
-                raise hf.CheckpointError(f"{shape.checkpoint} has another vocabulary than the policy: {advice}")
+        shared = shape.reads == "ids" and self.experiment.policy != shape
+        if shared and not text.extends(tokenizer_of(shape.checkpoint), self.world.tokenizer):
+            advice = 'give reads="text" or "chat", so that it reads text through its own'
+            raise hf.CheckpointError(f"{shape.checkpoint} has another vocabulary than the policy: {advice}")
+        if shape.reads == "chat" and not tokenizer_of(shape.checkpoint).chat_template:
+            raise RunError(f'{shape.checkpoint} has no chat template: give reads="text"')
 
     # How RMs read.
 
     def own_tokenizer(self, shape: config.Model, out: Path) -> Path:
-        """Where the tokenizer of a stage's RM is: the policy's, or one of its own, saved in `out`.
-
-        Raises:
-          RunError: it reads chat without a template.
-        """
+        """Where the tokenizer of a stage's RM is: the policy's, or one of its own, saved in `out`."""
         if shape.reads == "ids":
             return self.path("sft") / "tokenizer"
-        tokenizer = data.load_tokenizer(hf.resolve(shape.checkpoint))
-        if shape.reads == "chat" and not tokenizer.chat_template:
-            raise RunError(f'{shape.checkpoint} has no chat template: give reads="text"')
-        tokenizer.save_pretrained(out / "tokenizer")
+        tokenizer_of(shape.checkpoint).save_pretrained(out / "tokenizer")
         return out / "tokenizer"
 
     def read_length(self, shape: config.Model) -> int:
@@ -138,8 +142,7 @@ class Run:
         if shape.reads == "ids":
             return IDS
         tokenizer = data.load_tokenizer(self.path(name) / "tokenizer")
-        chat, lengths = shape.reads == "chat", (self.read_length(shape), shape.length)
-        return TextReader(self.world, tokenizer, chat, shape.vocab, *lengths)
+        return TextReader(self.world, tokenizer, shape.reads == "chat", shape.vocab, self.read_length(shape))
 
     def gold_rm(self) -> RewardModel:
         gold = self.experiment.gold
@@ -152,6 +155,13 @@ class Run:
 
     def gold_calibration(self) -> reward.Calibration:
         return reward.Calibration(**read_json(self.path("samples") / "calibration.json"))
+
+    @property
+    def gold_logits(self) -> float:
+        """How many logits of a preference one standard deviation of gold is (paper section 2.2): of an RM trained on
+        comparisons its raw score is a logit; a score that was taught otherwise is taken as one, by convention."""
+        kind = self.experiment.gold.kind
+        return 1 / float(self.gold_calibration().scale) if kind in ("checkpoint", "people") else 1.0
 
     def seeds(self, purpose: str) -> tuple[int, int]:
         """Seeds of one purpose: no two purposes share a random stream."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from rmo import metrics, sharding
 from rmo.metrics import token_logps
-from rmo.models import KVCache, LanguageModel, Params, logits, read_out
+from rmo.models import KVCache, LanguageModel, Params, hidden, logits, read_out, unembed
 
 
 class Sampled(NamedTuple):
@@ -133,18 +133,17 @@ def response_stats(
     """
     tokens_BT, mask_BT = join(prompts_BP, prompt_mask_BP, tokens_BR, mask_BR)
     read = slice(prompts_BP.shape[1] - 1, -1)
-    hidden = lambda p: lm.apply({"params": p}, tokens_BT, mask_BT, read, method=LanguageModel.hidden)  # noqa: E731
 
     def stats(logits_BrV, tokens_Br, *ref_hidden_BrD):
         out = {"logps": metrics.token_logps(logits_BrV, tokens_Br), "entropy": metrics.token_entropy(logits_BrV)}
         if ref_hidden_BrD:
-            ref_logits_BrV = lm.apply({"params": reference}, ref_hidden_BrD[0], method=LanguageModel.unembed)
+            ref_logits_BrV = unembed(lm, reference, ref_hidden_BrD[0])
             out["ref_logps"] = metrics.token_logps(ref_logits_BrV, tokens_Br)
             out["kl"] = metrics.token_kl(logits_BrV, ref_logits_BrV)
         return out
 
-    others = () if reference is None else (hidden(reference),)
-    return read_out(lm, params, hidden(params), stats, tokens_BR, *others)
+    others = () if reference is None else (hidden(lm, reference, tokens_BT, mask_BT, read),)
+    return read_out(lm, params, hidden(lm, params, tokens_BT, mask_BT, read), stats, tokens_BR, *others)
 
 
 def response_logits(

@@ -48,7 +48,7 @@ def shardings_of(tree: Any, mesh: Mesh, gathered: bool = False) -> Any:
     """Shardings of a whole train state, or of parameters, at rest or `gathered`."""
     sizes = dict(mesh.shape)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, sizes, gathered)), tree
+        lambda path, leaf: NamedSharding(mesh, spec(path, np.shape(leaf), sizes, gathered)), tree
     )
 
 

@@ -1,7 +1,7 @@
 """Prompts and human comparisons from files and datasets of the common shapes; what cannot be read is named.
 
 A source is a JSON, JSONL or Parquet file, a directory of array_record files that tfds wrote, `tfds:NAME/SPLIT`, or
-`hub:OWNER/NAME/FILES`, such files of a dataset of the Hugging Face hub (`*` stands for anything). A row is recognised
+`hub:OWNER/NAME[@REVISION]/FILES`, such files of a dataset of the hub (`*` stands for anything). A row is recognised
 by its fields, one reader per shape (`READERS`); a new shape is a function and a line there.
 """
 
@@ -109,11 +109,12 @@ def fetch(name: str) -> list[Path]:
 
     owner, _, rest = name.partition("/")
     dataset, _, files = rest.partition("/")
+    dataset, _, revision = dataset.partition("@")
     if not files:
         raise SourceError(f"hub:{name}: give OWNER/NAME/FILES, e.g. hub:{name}/data/*.parquet")
     try:
         repo, pattern = f"{owner}/{dataset}", [files]
-        root = Path(snapshot_download(repo, repo_type="dataset", allow_patterns=pattern))
+        root = Path(snapshot_download(repo, repo_type="dataset", revision=revision or None, allow_patterns=pattern))
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(f"hub:{name} could not be fetched: {line}") from error
@@ -168,16 +169,31 @@ def text_of(value: Any, name: str) -> str:
         value = value[-1].get("content")
     if not isinstance(value, str) or not value:
         raise Malformed(f"{name} is {value!r}, no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Malformed(f"{name} is no text: {error.reason}") from error
     return value
+
+
+def turn(value: Any, name: str) -> str:
+    """A prompt: a text, or a dialogue of one turn; several turns are not flattened into one."""
+    if isinstance(value, list) and sum(isinstance(m, dict) and m.get("role") != "system" for m in value) > 1:
+        raise Malformed(f"{name} has several turns: one is understood")
+    return text_of(value, name)
 
 
 def pair(row: dict[str, Any]) -> list[Comparison]:
     """{prompt, chosen, rejected}: texts, or dialogues whose last message is the response."""
-    return [Comparison(*(text_of(row[name], name) for name in ("prompt", "chosen", "rejected")))]
+    return [Comparison(turn(row["prompt"], "prompt"), *(text_of(row[name], name) for name in ("chosen", "rejected")))]
 
 
 def dialogues(row: dict[str, Any]) -> list[Comparison]:
-    """{chosen, rejected}: two whole dialogues as text that part at the last answer (HH-RLHF)."""
+    """{chosen, rejected}: two whole dialogues that part at the last answer, as text (HH-RLHF) or as messages."""
+    if isinstance(row["chosen"], list) and isinstance(row["rejected"], list):
+        if row["chosen"][:-1] != row["rejected"][:-1]:
+            raise Malformed("the dialogues do not part at their last answer")
+        return [Comparison(turn(row["chosen"][:-1], "prompt"), *(text_of(row[n], n) for n in ("chosen", "rejected")))]
     mark = "\n\nAssistant:"
     chosen, rejected = text_of(row["chosen"], "chosen"), text_of(row["rejected"], "rejected")
     (prompt, found, good), (other, _, bad) = chosen.rpartition(mark), rejected.rpartition(mark)
@@ -262,7 +278,7 @@ def prompt_of(row: dict[str, Any]) -> str:
         if name in row:
             if name == "instruction" and row.get("input"):
                 return f"{text_of(row[name], name)}\n{text_of(row['input'], 'input')}"
-            return text_of(row[name], name)
+            return turn(row[name], name)
     found = comparisons_of(row)
     if not found:
         raise Malformed("no prompt")

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import bon, config, corpus, data, hf, losses, metrics, models, ppo, reward, store
+from rmo import bon, config, corpus, data, hf, losses, metrics, models, ppo, reward, store, text
 from rmo.checks import STOPPING
-from rmo.files import SCRATCH, Checkpoints, Log, parts, read_json, read_npz, write_json, write_npz
-from rmo.reader import Reader, TextReader
-from rmo.run import Run, stage_name
+from rmo.files import SCRATCH, Checkpoints, Log, RunError, parts, read_json, read_npz, write_json, write_npz
+from rmo.reader import TextReader
+from rmo.run import Run, stage_name, tokenizer_of
 from rmo.sample import response_stats, sample, sample_n
 from rmo.train import Member, train
 from rmo.world import Texts
@@ -31,11 +31,19 @@ def prompts(run: Run, out: Path) -> None:
     """Real text only: prompts and demonstrations, read and tokenised with the policy's tokenizer."""
     e, c = run.experiment, run.experiment.world
     assert isinstance(c, config.Text)
-    tokenizer = data.load_tokenizer(hf.resolve(c.tokenizer or e.policy.checkpoint))
+    tokenizer = tokenizer_of(c.tokenizer or e.policy.checkpoint)
+    if e.policy.checkpoint and not text.extends(tokenizer_of(e.policy.checkpoint), tokenizer):
+        raise hf.CheckpointError(f"{c.tokenizer} has other ids than the tokenizer of {e.policy.checkpoint}, the policy")
     info = corpus.write(c, tokenizer, e.policy.vocab or len(tokenizer), out)
     print(f"prompts: {info['prompts']:,} from {info['rows']}; {info['longer_than_prompt']:,} too long")
+    if e.gold.comparisons:
+        corpus.write_comparisons(e.gold.comparisons, c.tolerance, out)
+    # Refuse now what would stop a later stage, hours on.
+    for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
+        if shape.checkpoint:
+            run.check_checkpoint(shape)
     for purpose, size in {"read": e.bon.prompts, "comparisons": e.comparisons.prompts, "ppo": e.ppo.prompts}.items():
-        run.world.prompts(run.rng(purpose), size, purpose)  # refuse too few now, not an hour later
+        run.world.prompts(run.rng(purpose), size, purpose)
 
 
 def sft(run: Run, out: Path, policy: int = 0) -> None:
@@ -47,9 +55,9 @@ def sft(run: Run, out: Path, policy: int = 0) -> None:
     else:
         run.world.tokenizer.save_pretrained(out / "tokenizer")
     first = run.first(lm, run.key("sft"))
-    if not e.sft.texts:
-        store.save(out, lm, first, out / "tokenizer")
-        write_json(out / "info.json", {"params": models.count(first), "steps": 0, "held_out_loss": None})
+    if not e.sft.texts and first.load:
+        store.save(out, lm, params := first.load(), out / "tokenizer")
+        write_json(out / "info.json", {"params": models.count(params), "steps": 0, "held_out_loss": None})
         return
     texts = run.world.demonstrations(run.rng("sft"), e.sft.texts)
     held_out = run.world.demonstrations(run.rng("sft held out"), 2048, held_out=True)
@@ -101,6 +109,8 @@ def samples(run: Run, out: Path, policy: int = 0) -> None:
 
     log = Log(out, stage_name("samples", policy, e), e.bon.prompts, "prompt")
     table = np.stack([part["gold"] for part in parts(out / "draws", e.bon.prompts, make, log)])
+    if not table.std() > 0:
+        raise RunError("gold gives every sample of the policy one score: is it the reward model that was meant?")
     write_json(out / "calibration.json", {"shift": float(table.mean(dtype=np.float64)),
                                           "scale": float(1 / table.std(dtype=np.float64))})  # fmt: skip
 
@@ -159,7 +169,7 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
     e, rm, p = run.experiment, run.rm(shape), run.experiment.proxies
     tokenizer = run.own_tokenizer(shape, out)
     reader = run.reader(f"proxies/{name}", shape)
-    rows = through(reader, data.read_comparisons(run.path("comparisons") / "dataset", "train"))
+    rows = reader.comparisons(data.read_comparisons(run.path("comparisons") / "dataset", "train"))
     members = [(recipe, seed) for recipe in sweep.recipes for seed in range(p.seeds)]
     noisy = any(recipe.dropout for recipe in sweep.recipes)
 
@@ -207,7 +217,7 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
         Log(out, f"proxy {name}", max(steps)), settings, validate,
     )  # fmt: skip
     store.save(out, rm, params, tokenizer, len(members))
-    held = through(reader, data.read_comparisons(run.path("comparisons") / "dataset", "validation"))
+    held = reader.comparisons(data.read_comparisons(run.path("comparisons") / "dataset", "validation"))
     flat = (held.tokens.reshape(-1, held.tokens.shape[-1]), held.mask.reshape(-1, held.mask.shape[-1]))
     raw = [reward.score_all(rm, pick(params, m), *flat, e.bon.chunk).reshape(-1, 2) for m in range(len(members))]
     write_npz(out / "validation.npz", scores=np.stack(raw), gold=held.gold, prompt=held.prompt)
@@ -216,14 +226,11 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
          "validation_loss": float(losses.preference(jnp.asarray(s))), "validation_accuracy": metrics.accuracy(s)}
         for (recipe, seed), step, s in zip(members, steps, raw, strict=True)
     ]  # fmt: skip
-    write_json(out / "info.json", {"params": models.count(pick(params, 0)), "members": rows_out})
-
-
-def through(reader: Reader, rows: data.Comparisons) -> data.Comparisons:
-    """Comparisons as an RM reads them."""
-    shape = rows.tokens.shape
-    tokens, mask = reader.host(rows.tokens.reshape(-1, shape[-1]), rows.mask.reshape(-1, shape[-1]))
-    return rows._replace(tokens=tokens.reshape(*shape[:2], -1), mask=mask.reshape(*shape[:2], -1))
+    found = {"params": models.count(pick(params, 0)), "members": rows_out}
+    if isinstance(reader, TextReader):
+        some = data.read_comparisons(run.path("comparisons") / "dataset", "validation")
+        found["through_text"] = reader.drift(some.tokens[:1000, 0], some.mask[:1000, 0])
+    write_json(out / "info.json", found)
 
 
 def pick(tree: Any, m: Any) -> Any:
@@ -261,19 +268,19 @@ def best_of_n(
     gold_QN = gold_calibration(np.stack([t["gold"] for t in tables]).astype(np.float64))
     logps_QN = np.stack([t["logps"] for t in tables])
     held = read_npz(run.path(f"proxies/{name}") / "validation.npz")
-    ns, few = bon.grid(e.bon.max_n, e.bon.points), nested_ns(e.bon.draws)
+    logits, ns, few = run.gold_logits, bon.grid(e.bon.max_n, e.bon.points), nested_ns(e.bon.draws)
     tight_KQN = [metrics.kl_bon_given(logps_QN, int(n)) for n in ns]
     out_members: dict[str, list[Any]] = {}
     calibrations = []
     for i, m in enumerate(chosen):
         raw_QN = np.stack([t["proxy"][i] for t in tables]).astype(np.float64)
         gap, gold_gap = (x[:, 0] - x[:, 1] for x in (held["scores"][m], gold_calibration(held["gold"])))
-        scale = reward.soft_label_scale(gap, gold_gap)
+        scale = reward.soft_label_scale(gap, gold_gap * logits) / logits
         shift = float(raw_QN.mean())
         if policy:  # one calibration per RM, from the main policy, so that policies can be compared
             shift = read_json(run.path(f"bon/{name}") / "calibration.json")[m]["shift"]
         calibration = reward.Calibration(shift, scale)
-        error = metrics.calibration_error(gap * scale, 1 / (1 + np.exp(-gold_gap)))
+        error = metrics.calibration_error(gap * scale * logits, 1 / (1 + np.exp(-gold_gap * logits)))
         calibrations.append({**calibration._asdict(), "calibration_error": error})
         proxy_QN = calibration(raw_QN)
         proxy_KQ, gold_KQ = bon.best_of_n(proxy_QN, gold_QN, ns)
@@ -283,7 +290,7 @@ def best_of_n(
         draw = lambda side, n: [2 * bon.winners(o, min(int(n), half), rng, PAIRS) + side for o in orders[side]]  # noqa: B023, E731
         pairs_KQD = np.stack([np.concatenate([draw(0, n), draw(1, n)], axis=1) for n in ns])
         take = lambda table: np.stack([np.take_along_axis(table, k, axis=1) for k in pairs_KQD])  # noqa: B023, E731
-        gaps = [x[..., :PAIRS] - x[..., PAIRS:] for x in (take(proxy_QN), take(gold_QN))]
+        gaps = [(x[..., :PAIRS] - x[..., PAIRS:]) * logits for x in (take(proxy_QN), take(gold_QN))]
         judged = {n: np.asarray(x).mean(-1) for n, x in metrics.agreement(*map(jnp.asarray, gaps)).items()}
         first = np.stack([bon.nested(p_N, few) for p_N in proxy_QN], axis=1)  # [J, Q]
         member = {
@@ -334,6 +341,8 @@ def optimise(
     # Side by side members fill an accelerator; on a CPU, which one fills, they would only wait for the slowest.
     side_by_side = jax.default_backend() != "cpu"
     readers = run.reader(f"proxies/{name}", shape), run.reader("gold", e.gold.model)
+    if jax.default_backend() == "cpu" and run.mesh.size > 1 and any(isinstance(r, TextReader) for r in readers):
+        raise RunError("PPO against an RM that reads text hangs on several CPU devices: run on one, or an accelerator")
     setup = ppo.Setup(
         lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, run.world.eos, side_by_side, *readers
     )
@@ -342,7 +351,7 @@ def optimise(
     put = partial(jax.tree.map, jnp.asarray)
     frozen = ppo.Frozen(
         params, run.load("gold", run.gold_rm(), gathered=False), put(run.gold_calibration()), put(tuple(train_prompts)),
-        put((read_prompts["tokens"], read_prompts["mask"])),
+        put((read_prompts["tokens"], read_prompts["mask"])), jnp.float32(run.gold_logits),
     )  # fmt: skip
     column = lambda key: jnp.asarray([c[key] for c in calibrations], jnp.float32)  # noqa: E731
     # A seed has the same stream at every penalty and recipe: differences between them are not a difference of luck.

@@ -174,7 +174,8 @@ def gold_section(e: dict[str, Any], gold: dict[str, Any], where: dict[str, Path]
         text += (
             f"<p>Gold reads text through a tokenizer of its own: {drift['tokens']:.2f} of its tokens per token of the "
             f"policy's. Of {drift['texts']:,} responses {drift['changed']:.1%} would be other ids if the policy's "
-            f"tokenizer wrote their text anew, and {drift['not_text']:.1%} hold bytes that are no text. "
+            f"tokenizer wrote their text anew, {drift['not_text']:.1%} hold bytes that are no text, "
+            f"{drift['special']:.1%} spell a special token of gold's, and {drift['unfinished']:.1%} ran out of room. "
             f"{cut_texts(where)}</p>"
         )
     known = {"rank_correlation": "rank correlation with annotator", "annotator_mean": "annotator mean"}

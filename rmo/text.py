@@ -66,7 +66,11 @@ def encode(
     Raises:
       TextError: the row has none of these, the tokenizer has no template, or the model has no such token.
     """
-    ids = _encode(tokenizer, row, line, vocabulary, chat, answer)
+    return known(_encode(tokenizer, row, line, vocabulary, chat, answer), line, vocab)
+
+
+def known(ids: list[int], line: str, vocab: int) -> list[int]:
+    """The same ids; TextError where one is no token of a model with `vocab`."""
     if ids and max(ids) >= vocab:
         raise TextError(f"{line}: token {max(ids)}, but the model has {vocab}: is the tokenizer another model's?")
     return ids

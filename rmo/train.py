@@ -25,6 +25,13 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
+class First(NamedTuple):
+    """The parameters that a training starts from."""
+
+    init: Callable[[], Params]  # draws them, inside a program
+    load: Callable[[], Params] | None = None  # fetches them instead, e.g. a checkpoint's; only where nothing is resumed
+
+
 class Member(NamedTuple):
     """What may differ between trainings that share one program; every leaf has a leading axis M."""
 
@@ -112,7 +119,7 @@ def update_member(
 
 
 def train(
-    init: Callable[[], Params] | Params,
+    first: First | Callable[[], Params],
     loss: Callable[..., Any],
     batch_at: Callable[[int], Batch],
     steps: int,
@@ -125,10 +132,9 @@ def train(
     validations: int = 10,
     every: int = 200,
 ) -> Params:
-    """Train from `init()`, or from given parameters, for `steps`, continuing from the last checkpoint if there is one.
+    """Train from `first` for `steps`, continuing from the last checkpoint if there is one.
 
     Args:
-      init: draws the first parameters, inside a program; or parameters, which are given up (donated).
       loss: a `Loss`; with `members` it takes (params, batch, member, step).
       batch_at: step -> host batch, a pure function of the step, so that a killed run repeats bit for bit.
       members: parameters and batches have a leading axis M of independent members, trained as one vmapped program.
@@ -141,18 +147,26 @@ def train(
     if members is not None:
         begin = jax.vmap(begin)
         step_fn = lambda s, b: jax.vmap(lambda s, b, m: update_member(s, loss, b, m, optimizer))(s, b, members)  # noqa: E731
-    make, given = (lambda: begin(init()), ()) if callable(init) else (begin, (init,))
-    shardings = sharding.shardings_of(jax.eval_shape(make, *given), mesh)
-    state = jax.jit(make, out_shardings=shardings, donate_argnums=tuple(range(len(given))))(*given)
+    first = first if isinstance(first, First) else First(first)
+    shapes = jax.eval_shape(lambda: begin(first.init()))
+    shardings = sharding.shardings_of(shapes, mesh)
+    like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
     best = None
     if validate is not None and members is not None:
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         losses_M = jax.device_put(jnp.full(members.steps.shape, jnp.inf), everywhere)
-        best = (losses_M, jax.tree.map(jnp.copy, state.params))
+        best = (losses_M, like.params)
     due_at = due_steps(members, validations) if best is not None else lambda step: np.zeros(1, bool)
-    pack = lambda: {"state": state} if best is None else {"state": state, "best": best}  # noqa: E731
-    restored, start = checkpoints.restore(pack())
+    # What was saved is looked for before anything is drawn or loaded: a whole state never exists twice.
+    restored, start = checkpoints.restore({"state": like} if best is None else {"state": like, "best": best})
     state, best = restored["state"], restored.get("best")
+    if not start:
+        if first.load:
+            state = jax.jit(begin, out_shardings=shardings, donate_argnums=0)(first.load())
+        else:
+            state = jax.jit(lambda: begin(first.init()), out_shardings=shardings)()
+        best = best and (best[0], jax.tree.map(jnp.copy, state.params))
+    pack = lambda: {"state": state} if best is None else {"state": state, "best": best}  # noqa: E731
     log.resume(start)
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
     keep_fn = jax.jit(partial(keep_best, validate))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmo import config, models, ppo, reward
+from rmo import config, models, ppo, reward, sharding
 from rmo.files import Checkpoints, Log
 from rmo.train import init_state
 
@@ -34,6 +34,11 @@ def make(size=2, **changes):
     )  # fmt: skip
     critics = jax.vmap(partial(models.init, rm))(jax.random.split(jax.random.key(5), size))
     return ppo.Setup(lm, rm, rm, rm, c, R, EOS), frozen, members, critics
+
+
+def advance(s, frozen, members, states):
+    """`ppo.advance`, which takes the states it is given (donation), on a copy of them."""
+    return ppo.advance(s, frozen, members, jax.tree.map(jnp.copy, states))
 
 
 def first(tree):
@@ -135,7 +140,7 @@ def test_learning_rate_zero_changes_nothing():
     s, frozen, members, critics = make(policy_optimizer=still, critic_optimizer=still)
     states = jax.vmap(partial(start, s, frozen))(critics)
     before = ppo.read(s, frozen, members, states)
-    after_states, _ = ppo.advance(s, frozen, members, states)
+    after_states, _ = advance(s, frozen, members, states)
     assert (np.asarray(after_states.iteration) == s.c.patience).all()  # KL stands still: only patience ends the wait
     np.testing.assert_array_equal(after_states.target, states.target)
     after = ppo.read(s, frozen, members, after_states)
@@ -150,10 +155,10 @@ def test_members_of_one_program_equal_single_runs(side_by_side):
     s = dataclasses.replace(s, side_by_side=side_by_side)
     states = jax.vmap(partial(start, s, frozen))(critics)
     states = states._replace(target=jnp.full(2, 0.3))
-    together, _ = ppo.advance(s, frozen, members, states)
+    together, _ = advance(s, frozen, members, states)
     for m in range(2):
         pick = partial(jax.tree.map, lambda x, m=m: x[m : m + 1])
-        alone, _ = ppo.advance(s, frozen, pick(members), pick(states))
+        alone, _ = advance(s, frozen, pick(members), pick(states))
         assert int(alone.iteration[0]) == int(together.iteration[m])
         for a, b in zip(
             jax.tree.leaves(alone.policy.params), jax.tree.leaves(pick(together).policy.params), strict=True
@@ -243,7 +248,7 @@ def test_bandit_converges_to_the_exponential_tilt():
     s = ppo.Setup(lm, rm, rm, rm, c, 1, EOS)
     grow = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
     state = start(s, frozen, models.init(rm, jax.random.key(3)))
-    states, _ = ppo.advance(s, frozen, grow(member), grow(state._replace(target=jnp.float32(9))))
+    states, _ = advance(s, frozen, grow(member), grow(state._replace(target=jnp.float32(9))))
     logits, _ = lm.apply({"params": reference}, prompt, mask, (), slice(-1, None))
     learned, _ = lm.apply({"params": first(states).policy.params}, prompt, mask, (), slice(-1, None))
     optimum = jax.nn.softmax(jax.nn.log_softmax(logits[0, 0]) + rewards / 0.5)
@@ -251,3 +256,45 @@ def test_bandit_converges_to_the_exponential_tilt():
     after = 0.5 * np.abs(np.asarray(jax.nn.softmax(learned[0, 0]) - optimum)).sum()
     assert before > 0.3
     assert after < 0.06
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
+def test_the_same_on_every_mesh(tmp_path, shape, monkeypatch):
+    """Split over devices, states, batches and models give the same curve as on one."""
+    monkeypatch.setattr(sharding, "SMALL", 32)
+    s, frozen, members, critics = make(max_steps=6, patience=3)
+
+    def go(mesh, name):
+        with jax.set_mesh(mesh):
+            log = Log(tmp_path / name, "ppo", s.reads, "read")
+            return ppo.train_ppo(s, frozen, members, critics, mesh, Checkpoints(tmp_path / name), log)
+
+    alone, _ = go(sharding.make_mesh(1), "one")
+    spread, states = go(sharding.make_mesh(*shape), "many")
+    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(states.policy))
+    for name in ("kl", "proxy", "gold"):
+        np.testing.assert_allclose(alone["read"][name], spread["read"][name], atol=2e-4)
+    np.testing.assert_array_equal(alone["iteration"], spread["iteration"])
+
+
+def test_chunks_parts_pieces_and_remat_change_nothing(monkeypatch):
+    """Rollouts in chunks, gradients in parts, logits in pieces, blocks computed again: the same iteration."""
+    s, frozen, members, critics = make(policy_optimizer=CONSTANT, critic_optimizer=CONSTANT)
+    state, member = start(s, frozen, first(critics)), first(members)
+    run = lambda s: jax.jit(partial(ppo.iteration, s, frozen))(member, state)
+    plain, plain_out = run(s)
+    parts = dataclasses.replace(CONSTANT, accumulate=4)
+    c = dataclasses.replace(s.c, chunk=8, policy_optimizer=parts, critic_optimizer=parts)
+    again = dataclasses.replace(SHAPE, remat="full")
+    lm, rm = models.LanguageModel(again, V, P + R), models.RewardModel(again, V, P + R)
+    monkeypatch.setattr(models, "PIECE", 32 * V * 2)
+    other, out = run(dataclasses.replace(s, c=c, lm=lm, critic=rm))
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    for name in ("kl", "proxy", "entropy", "approx_kl", "first_ratio", "policy_loss"):
+        np.testing.assert_allclose(plain_out[name], out[name], atol=1e-5, err_msg=name)
+    jaxpr = str(
+        jax.make_jaxpr(partial(ppo.iteration, dataclasses.replace(s, c=c, lm=lm, critic=rm), frozen))(member, state)
+    )
+    assert f"f32[32,{R},{V}]" not in jaxpr
+    assert f"f32[32,{R},{V}]" in str(jax.make_jaxpr(lambda x: x + 1)(jnp.zeros((32, R, V))))

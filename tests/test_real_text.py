@@ -17,6 +17,7 @@ from rmo import (
     config,
     corpus,
     data,
+    files,
     gold,
     hf,
     pipeline,
@@ -135,11 +136,16 @@ def test_gold_is_what_rmo_score_says(made, tmp_path):
     policy = made.world.tokenizer
     prompt = made.world.texts[prompts["tokens"][3][prompts["mask"][3]].tobytes()]
     assert prompt in PROMPTS
-    rows = []
-    for tokens, mask in zip(draws["tokens"][:6], draws["mask"][:6], strict=True):
+    rows, module, params = [], *hf.load_reward_model(gold)
+    own = data.load_tokenizer(gold)
+    for i, (tokens, mask) in enumerate(zip(draws["tokens"][:6], draws["mask"][:6], strict=True)):
         ids = tokens[mask].tolist()
         said = policy.decode(ids[:-1] if ids[-1] == policy.eos_token_id else ids)
         rows.append({"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": said}]})
+        spelled = own.apply_chat_template(rows[-1]["messages"], tokenize=False)
+        ids = np.array(own(spelled, add_special_tokens=False)["input_ids"])[None]
+        alone = float(reward.score(module, params, ids, np.ones_like(ids, bool))[0])
+        assert alone == pytest.approx(draws["gold"][i], abs=1e-4)
     path = Path(jsonl(tmp_path / "t.jsonl", rows))
     serve.score(str(gold), path, tmp_path / "out.jsonl", 2, chat=True)
     got = [json.loads(line)["score"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -198,7 +204,7 @@ def test_drift_counts_what_it_says(made):
 
 
 def test_killed_and_continued_is_the_same(made, tmp_path):
-    """Another process, killed in the middle of PPO through text, ends with the same bytes."""
+    """Interrupted in the middle of PPO through text and continued from its checkpoint, it ends with the same numbers."""
     e, root = made.experiment, tmp_path / "runs"
     shutil.copytree(made.root, root / e.name)
     stage = made.stages["ppo/w24x2-main"].path
@@ -209,16 +215,27 @@ def test_killed_and_continued_is_the_same(made, tmp_path):
 
     def interrupted(*args):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 5:  # the first is a trace for shapes; reads 0 to 2 are done, two of them saved
             raise KeyboardInterrupt
         return real(*args)
 
     every = functools.partial(ppo.train_ppo, every=2)
+    restored, restore = [], files.Checkpoints.restore
+
+    def watched(self, state):
+        out = restore(self, state)
+        restored.append(out[1])
+        return out
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ppo, "read", interrupted)
         patch.setattr(ppo, "train_ppo", every)
+        patch.setattr(files.Checkpoints, "restore", watched)
         with pytest.raises(KeyboardInterrupt):
             pipeline.execute(run, ("ppo/w24x2-main",))
+        patch.setattr(ppo, "read", real)
+        pipeline.execute(run, ("ppo/w24x2-main",))
+    assert restored == [0, 2]
     pipeline.execute(run, ("ppo/w24x2-main",))
     after = read_npz(root / e.name / stage / "curve.npz")
     assert before.keys() == after.keys()
@@ -242,7 +259,11 @@ def people(made, directory: Path, **gold) -> pipeline.Run:
         **{"kind": "people", "comparisons": source, "epochs": 4, "batch": 16,
            "model": config.Model(width=32, layers=1, heads=2), "optimizer": config.Optimizer(lr=1e-2), **gold}
     )  # fmt: skip
-    e = replace(e, name="people", gold=g, sft=replace(e.sft, texts=0))
+    small = replace(e.proxies, sizes=e.proxies.sizes[1:2], sweeps=(config.Sweep("main", (config.Recipe(96),)),))
+    against = replace(e.ppo, against=(config.Against("main"),), max_steps=8, patience=2)
+    e = replace(
+        e, name="people", gold=g, sft=replace(e.sft, texts=0), proxies=small, ppo=against, fits=config.Fits(50, 1e-3)
+    )
     checks.check(e)
     return pipeline.open_run(e, directory / "runs", sharding.make_mesh(1))
 
@@ -254,7 +275,16 @@ def test_gold_from_people(made, tmp_path, through):
         checkpoint = made.experiment.proxies.sizes[2].checkpoint
         more = {"model": hf.shape_of(checkpoint, reads="text")}
     run = people(made, tmp_path, **more)
-    pipeline.execute(run, ("prompts", "sft", "gold", "samples"))
+    pipeline.execute(run, () if through == "ids" else ("prompts", "sft", "gold", "samples"))
+    if through == "ids":  # to the report, the policy being its checkpoint and gold's scores logits
+        assert "held-out comparisons it chose as people did" in (run.path("report") / "report.html").read_text()
+        sigma = 1 / read_json(run.path("samples") / "calibration.json")["scale"]
+        assert run.gold_logits == pytest.approx(sigma)
+        found = read_json(run.path("bon/w32x2-main") / "calibration.json")
+        kept = read_npz(run.path("proxies/w32x2-main") / "validation.npz")
+        gap, gold_gap = (x[..., 0] - x[..., 1] for x in (kept["scores"][0], kept["gold"]))
+        # Paper section 2.2: fitted on gold's raw gaps, then in units of its standard deviation.
+        assert found[0]["scale"] == pytest.approx(reward.soft_label_scale(gap, gold_gap) / sigma, rel=1e-3)
     info = read_json(run.path("gold") / "info.json")
     found = info["held_out_people"]
     low, high = found["accuracy_interval"]
@@ -283,6 +313,11 @@ def test_agreement_with_people_by_hand():
     [
         (lambda e: {"bon": dataclasses.replace(e.bon, prompts=300)}, "bon.prompts is 300, but of the 320 prompts"),
         (lambda e: {"world": dataclasses.replace(e.world, prompts="none.jsonl")}, "no such file"),
+        (lambda e: {"world": dataclasses.replace(e.world, tokenizer=e.proxies.sizes[2].checkpoint)},
+         "has other ids than the tokenizer of"),
+        (lambda e: {"gold": dataclasses.replace(e.gold, kind="people", comparisons="none.jsonl")}, "no such file"),
+        (lambda e: {"proxies": dataclasses.replace(e.proxies, sizes=(*e.proxies.sizes[:2], dataclasses.replace(e.proxies.sizes[2], reads="ids")))},
+         "has another vocabulary than the policy"),
         (lambda e: {"world": dataclasses.replace(e.world, prompt=2)}, "all 320 prompts are longer than 2 tokens"),
         (lambda e: {"policy": dataclasses.replace(e.policy, layers=7)}, "has layers 3, not 7: take the fields"),
         (lambda e: {"gold": dataclasses.replace(e.gold, model=dataclasses.replace(e.gold.model, reads="ids"))},
@@ -295,7 +330,7 @@ def test_refusals(made, tmp_path, change, message):
     e = dataclasses.replace(made.experiment, sft=dataclasses.replace(made.experiment.sft, texts=0))
     run = pipeline.open_run(dataclasses.replace(e, **change(e)), tmp_path, sharding.make_mesh(1))
     with pytest.raises((RunError, config.ConfigError), match=message) as error:
-        pipeline.execute(run, ("prompts", "sft", "gold"))
+        pipeline.execute(run, ("prompts",))  # before anything is trained
     assert "\n" not in str(error.value)
 
 
@@ -319,15 +354,59 @@ def test_refused_before_anything_runs(made, change, message):
 
 
 def test_pad_that_equals_eos_or_is_missing_changes_nothing(made, tmp_path):
-    """The policy's tokenizer here has no pad; giving it one, eos or another, gives the same prompts and responses."""
-    world = made.world
-    rows = read_npz(made.path("prompts") / "demonstrations.npz")
-    for pad in ("<eos>", "<pad>"):
+    """The policy's tokenizer here has no pad; giving it one, eos or another, on either side, changes neither prompts and
+    responses nor what a gold with such a tokenizer is shown."""
+    world, held = made.world, data.read_comparisons(made.path("comparisons") / "dataset", "validation")
+    kept = {name: read_npz(made.path("prompts") / f"{name}.npz") for name in ("prompts", "demonstrations")}
+    read = made.reader("gold", made.experiment.gold.model)
+    shown = read.host(held.tokens[:8, 0], held.mask[:8, 0])
+    for pad, side in itertools.product(("<eos>", "<pad>"), ("left", "right")):
         tokenizer = data.load_tokenizer(made.path("prompts") / "tokenizer")
-        tokenizer.pad_token = pad
+        tokenizer.pad_token, tokenizer.padding_side = pad, side
         corpus.write(world.c, tokenizer, world.vocab, tmp_path / pad)
-        again = read_npz(tmp_path / pad / "demonstrations.npz")
-        assert all((again[name] == values).all() for name, values in rows.items())
+        for name, rows in kept.items():
+            again = read_npz(tmp_path / pad / f"{name}.npz")
+            assert all((again[column] == values).all() for column, values in rows.items())
+        own = data.load_tokenizer(made.path("gold") / "tokenizer")
+        own.pad_token, own.padding_side = pad, side
+        again = dataclasses.replace(read, tokenizer=own).host(held.tokens[:8, 0], held.mask[:8, 0])
+        assert all((a == b).all() for a, b in zip(again, shown, strict=True))
+
+
+def test_odd_text_is_kept_or_named(made, tmp_path):
+    """Characters at which Python splits lines stay inside their prompt; what is no text is a malformed row."""
+    odd = ["the cat\u2028sat", "a\x0bman\x85 ran", "it is\x0cin paris"]
+    rows = [{"prompt": p} for p in [*odd, *PROMPTS[:40]]]
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"prompt": "\\ud83d"}\n')
+    c = dataclasses.replace(made.world.c, prompts=str(path), demonstrations="", tolerance=0.05)
+    info = corpus.write(c, made.world.tokenizer, made.world.vocab, tmp_path / "out")
+    assert "1 rows dropped" in info["rows"]
+    assert "line 44: prompt is no text" in info["rows"]
+    assert set(odd) <= set(corpus.TextWorld(c, tmp_path / "out").texts.values())
+
+
+def test_dialogues_of_messages():
+    user, good, bad = (
+        {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "good"), ("assistant", "bad"))
+    )
+    assert sources.comparisons_of({"chosen": [user, good], "rejected": [user, bad]}) == [("q", "good", "bad")]
+    with pytest.raises(sources.Malformed, match="several turns"):
+        sources.comparisons_of({"prompt": [user, good, user], "chosen": "a", "rejected": "b"})
+    with pytest.raises(sources.Malformed, match="do not part"):
+        sources.comparisons_of({"chosen": [user, good], "rejected": [good, bad]})
+
+
+def test_readers_are_told_apart(made):
+    """A jitted function must never take one reader for another."""
+    read = made.reader("gold", made.experiment.gold.model)
+    assert read != dataclasses.replace(read, vocab=7)
+    assert len({read, dataclasses.replace(read), reader.IDS}) == 3
+
+
+def test_a_checkpoint_without_tokenizer_is_refused(tmp_path):
+    with pytest.raises(RunError, match="has no tokenizer"):
+        data.load_tokenizer(write_checkpoint(tmp_path / "c", "gpt2"))
 
 
 def test_shape_and_trunk_of_a_checkpoint(made):
@@ -358,7 +437,7 @@ def test_sources_from_lists_and_the_hub(tmp_path, monkeypatch):
     )
     found = sources.load("hub:owner/set/data/x-*.jsonl", sources.demonstration_of)
     assert found.rows == [("zero", "0"), ("one", "1")]
-    assert asked[0] == ("owner/set", {"repo_type": "dataset", "allow_patterns": ["data/x-*.jsonl"]})
+    assert asked[0] == ("owner/set", {"repo_type": "dataset", "revision": None, "allow_patterns": ["data/x-*.jsonl"]})
     with pytest.raises(sources.SourceError, match="has no such files"):
         sources.load("hub:owner/set/none/*.parquet", sources.demonstration_of)
     with pytest.raises(sources.SourceError, match="give OWNER/NAME/FILES"):

@@ -9,6 +9,7 @@ import pytest
 
 from rmo import config, data, losses, models, reward, sharding
 from rmo.files import Checkpoints, Log, RunError, load_params, read_json, save_params, write_json
+from rmo.metrics import token_logps
 from rmo.sample import sample
 from rmo.train import Member, init_state, make_optimizer, train, update
 
@@ -24,7 +25,7 @@ PAIRS = np.take_along_axis(TOKENS, ORDER[..., None], 1)
 
 def lm_loss(params, tokens):
     logits, _ = LM.apply({"params": params}, tokens, jnp.ones(tokens.shape, bool))
-    return losses.next_token(logits[:, :-1], tokens[:, 1:], jnp.ones((tokens.shape[0], T - 1))), {}
+    return losses.next_token(token_logps(logits[:, :-1], tokens[:, 1:]), jnp.ones((tokens.shape[0], T - 1))), {}
 
 
 def rm_loss(params, pairs):
