@@ -8,9 +8,8 @@ Table 1: RM batch 64, RL batch 256, clip 0.2, lambda 0.95; multipliers 1.67e-2 a
 which are nearly 0.41 / width (RM: 1.67e-2 * 0.41 / 16 at width 16; policy: 4e-3 * 0.41 / 2048). "256 timesteps per
 rollout, 128 minibatches" is read as WebGPT's 256 x 256 completions per iteration in 128 minibatches of 512, one epoch.
 Where the paper is silent: KL penalties, data sizes, seeds (3), lengths, draws per prompt (60,000, its largest n,
-with the curve up to 12,500), the critic (from the initial policy). An iteration of 65,536 episodes holds logits
-that no chip holds at once, so the rollout has to go in chunks before this can run. The world is the synthetic one with
-a large vocabulary; real text and human comparisons are a matter of data, not of this file.
+with the curve up to 12,500), the critic (from the initial policy). The world is the synthetic one with a large
+vocabulary; real text and human comparisons are a matter of data, not of this file (see configs/pythia.py).
 """
 
 from dataclasses import replace
@@ -35,7 +34,8 @@ from rmo.config import (
 
 
 def model(width: int, layers: int, heads: int) -> Model:
-    return Model(width=width, layers=layers, heads=heads, positions="learned", dtype="bfloat16")
+    shape = Model(width=width, layers=layers, heads=heads, positions="learned", dtype="bfloat16")
+    return replace(shape, remat="full" if layers * width > 16_384 else "none")
 
 
 SIZES = (
@@ -92,6 +92,7 @@ def experiment() -> Experiment:
             max_steps=400,
             prompts=31_000,
             batch=65_536,
+            chunk=1024,
             epochs=1,
             minibatches=128,
             clip=0.2,

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import audit, corpus, data, hf, losses, metrics, models, reward, sources, store, text
+from rmo import audit, corpus, data, hf, metrics, models, objectives, reward, sources, store, text
 from rmo.config import Text
 from rmo.files import Checkpoints, Log, RunError, read_json, write_json
 from rmo.models import Params, RewardModel
 from rmo.run import Run
-from rmo.sample import join, sample
+from rmo.sample import sample
 from rmo.train import train
 from rmo.world import EOS, Texts, concatenate
 
@@ -47,10 +47,6 @@ def annotator(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, A
     """Regressed on the annotator over broad text."""
     e, (texts, target) = run.experiment, annotated(run)
 
-    def loss(params, batch):
-        texts_B, target_B = batch
-        return losses.squared_error(reward.score(rm, params, *join(*texts_B)), target_B), {}
-
     held = max(e.gold.texts // 20, 1)
     train_size = e.gold.texts - held
     rows = data.epochs(train_size, e.gold.batch, run.seeds("gold order"))
@@ -58,7 +54,8 @@ def annotator(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, A
     pick = lambda i: (kept.rows(i), target[held:][i])  # noqa: E731
     steps = e.gold.epochs * (train_size // e.gold.batch)
     params = train(
-        lambda: models.init(rm, run.key("gold")), loss, lambda s: pick(rows(s)), steps, e.gold.optimizer, run.mesh,
+        lambda: models.init(rm, run.key("gold")), objectives.regression(rm), lambda s: pick(rows(s)), steps,
+        e.gold.optimizer, run.mesh,
         Checkpoints(out), Log(out, "gold", steps),
     )  # fmt: skip
     return params, judge_annotated(run, rm, params, texts, target)
@@ -112,14 +109,6 @@ def people(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, Any]
     e, g = run.experiment, run.experiment.gold
     tokens, mask, length, prompt, held, left_out = human_comparisons(run, rm, out)
 
-    def scores_of(params, tokens_B2T, mask_B2T):
-        flat = (x.reshape(-1, x.shape[-1]) for x in (tokens_B2T, mask_B2T))
-        return reward.score(rm, params, *flat).reshape(-1, 2)
-
-    def loss(params, batch):
-        scores = scores_of(params, *batch)
-        return losses.preference(scores), {"accuracy": jnp.mean(scores[:, 0] > scores[:, 1])}
-
     learn, seen = np.flatnonzero(~held), np.flatnonzero(held)
     if len(learn) < g.batch or not len(seen):
         counts = f"{len(learn)} comparisons to learn from and {len(seen)} to be judged on"
@@ -127,8 +116,9 @@ def people(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, Any]
     rows = data.epochs(len(learn), g.batch, run.seeds("gold order"))
     steps = g.epochs * (len(learn) // g.batch)
     params = train(
-        run.first(rm, run.key("gold")), loss, lambda s: (tokens[learn[rows(s)]], mask[learn[rows(s)]]), steps,
-        g.optimizer, run.mesh, Checkpoints(out), Log(out, "gold", steps),
+        run.first(rm, run.key("gold")), objectives.preference(rm),
+        lambda s: (tokens[learn[rows(s)]], mask[learn[rows(s)]]), steps, g.optimizer, run.mesh, Checkpoints(out),
+        Log(out, "gold", steps),
     )  # fmt: skip
     flat = tokens[seen].reshape(-1, tokens.shape[-1]), mask[seen].reshape(-1, mask.shape[-1])
     scores = reward.score_all(rm, params, *flat, e.bon.chunk).reshape(-1, 2)

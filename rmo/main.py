@@ -1,4 +1,4 @@
-"""The command line: `rmo run | list | fit | bon | score | sample | report`."""
+"""The command line: `rmo run | list | fit | bon | score | sample | plan | report`."""
 
 import os
 import re
@@ -26,6 +26,7 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
   rmo bon TABLE                                         best-of-n from your own scores (prompt, proxy, gold): no models
   rmo score MODEL TEXTS.jsonl                           score texts with any reward model, of a run or of the hub
   rmo sample MODEL PROMPTS.jsonl --draws 4              draw responses from any policy
+  rmo plan CONFIG --topology v5e:8x8                    what it takes on a TPU slice, compiled without one
   rmo report RUN                                        draw figures and report.html again, from the files alone
 
 CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its meaning. Start with configs/tiny.py.
@@ -125,6 +126,19 @@ class SampleOptions(ModelOptions):
 
 
 @dataclass(frozen=True)
+class PlanOptions:
+    """Compile an experiment's programs for a TPU slice, here: memory per device, collectives, time at the roofline."""
+
+    experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
+    topology: str = "v5e:8x8"
+    """Chip and shape of the slice: v4:4x4x2, v5e:8x8, v5p:2x2x4, v6e:4x4, ..."""
+    model_parallel: int = 1
+    """Devices that every layer is split over."""
+    out: Path | None = None
+    """Where to write the plan as JSON; default: nowhere."""
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Draw the figures and report.html of a run directory again, from its files alone."""
 
@@ -151,8 +165,8 @@ def parse(kind: type[T], args: Sequence[str], prog: str, default: Any = None) ->
         raise config.ConfigError(f"{message}{hint} (see {prog} --help)") from None
 
 
-def open_run(command: str, args: Sequence[str]):
-    """(options, Run) for `run` and `list`; no device is touched before the experiment is known to be sound."""
+def experiment_options(kind: type[T], command: str, args: Sequence[str]) -> T:
+    """Options of a command whose first argument is a config file; the experiment is sound."""
     prog = f"rmo {command} CONFIG"
     if args and not args[0].startswith("-"):
         experiment = checks.load(args[0])
@@ -161,11 +175,29 @@ def open_run(command: str, args: Sequence[str]):
         experiment = config.Experiment()
     else:
         raise config.ConfigError(f"rmo {command} needs a config file first, e.g. rmo {command} configs/tiny.py")
-    options = parse(RunOptions, args, prog, RunOptions(experiment))
+    options: Any = parse(kind, args, prog, kind(experiment))  # type: ignore[call-arg]
     checks.check(options.experiment)
+    return options
+
+
+def open_run(command: str, args: Sequence[str]):
+    """(options, Run) for `run` and `list`; no device is touched before the experiment is known to be sound."""
+    options = experiment_options(RunOptions, command, args)
     from rmo import pipeline
 
     return options, pipeline.open_run(options.experiment, options.runs / options.experiment.name)
+
+
+def plan_experiment(args: Sequence[str]) -> None:
+    options = experiment_options(PlanOptions, "plan", args)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the slice is looked up, not used
+    from rmo import plan
+    from rmo.files import write_json
+
+    found = plan.plan(options.experiment, options.topology, options.model_parallel)
+    if options.out:
+        write_json(options.out, found)
+    print(plan.table(found))
 
 
 def run(args: Sequence[str]) -> None:
@@ -294,7 +326,7 @@ def write_report(args: Sequence[str]) -> None:
 
 
 COMMANDS = {"run": run, "list": list_stages, "fit": fit_file, "bon": best_of_n, "score": score, "sample": sample,
-            "report": write_report}  # fmt: skip
+            "plan": plan_experiment, "report": write_report}  # fmt: skip
 
 
 def main() -> None:

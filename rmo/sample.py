@@ -74,7 +74,8 @@ def decode(
         )
         return t + 1, logits_B1V[:, 0], cache, alive_B & (token_B != eos), out
 
-    return jax.lax.while_loop(unfinished, step, start)[-1]
+    with jax.named_scope("decode"):
+        return jax.lax.while_loop(unfinished, step, start)[-1]
 
 
 def sample(

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import bon, config, corpus, data, hf, losses, metrics, models, ppo, reward, store, text
+from rmo import bon, config, corpus, data, hf, losses, metrics, models, objectives, ppo, reward, store, text
 from rmo.checks import STOPPING
 from rmo.files import SCRATCH, Checkpoints, Log, RunError, parts, read_json, read_npz, write_json, write_npz
 from rmo.reader import TextReader
 from rmo.run import Run, stage_name, tokenizer_of
-from rmo.sample import response_stats, sample, sample_n
+from rmo.sample import sample, sample_n
 from rmo.train import Member, train
 from rmo.world import Texts
 
@@ -61,10 +61,7 @@ def sft(run: Run, out: Path, policy: int = 0) -> None:
         return
     texts = run.world.demonstrations(run.rng("sft"), e.sft.texts)
     held_out = run.world.demonstrations(run.rng("sft held out"), 2048, held_out=True)
-
-    def loss(params, batch):
-        return losses.next_token(response_stats(lm, params, *batch)["logps"], batch.mask), {"tokens": batch.mask.sum()}
-
+    loss = objectives.sft(lm)
     steps = e.sft.epochs * (e.sft.texts // e.sft.batch)
     rows = data.epochs(e.sft.texts, e.sft.batch, run.seeds("sft order"))
     params = train(
@@ -173,16 +170,6 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
     members = [(recipe, seed) for recipe in sweep.recipes for seed in range(p.seeds)]
     noisy = any(recipe.dropout for recipe in sweep.recipes)
 
-    def scores_of(params, tokens_B2T, mask_B2T, dropout=None):
-        t = tokens_B2T.shape[-1]
-        flat = tokens_B2T.reshape(-1, t), mask_B2T.reshape(-1, t)
-        return reward.score(rm, params, *flat, dropout).reshape(-1, 2)
-
-    def loss(params, batch, m: Member, step):
-        dropout = (m.dropout, jax.random.fold_in(m.key, step)) if noisy else None
-        scores = scores_of(params, batch[0], batch[1], dropout)
-        return losses.preference(scores, m.smoothing), {"accuracy": jnp.mean(scores[:, 0] > scores[:, 1])}
-
     used, steps, orders, labels = [], [], [], []
     for recipe, seed in members:
         end = len(rows.prompt) - (STOPPING if recipe.stop_early else 0)
@@ -209,10 +196,10 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
     validate = None
     if any(recipe.stop_early for recipe in sweep.recipes):
         watched = rows.tokens[-STOPPING:], rows.mask[-STOPPING:]  # recipes that stop early train on none of these
-        validate = lambda params: losses.preference(scores_of(params, watched[0], watched[1]))  # noqa: E731
+        validate = lambda params: losses.preference(objectives.pair_scores(rm, params, *watched))  # noqa: E731
     keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
     params = train(
-        run.first(rm, keys), loss, batch_at, max(steps),
+        run.first(rm, keys), objectives.proxy(rm, noisy), batch_at, max(steps),
         dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width), run.mesh, Checkpoints(out),
         Log(out, f"proxy {name}", max(steps)), settings, validate,
     )  # fmt: skip

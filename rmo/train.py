@@ -118,6 +118,20 @@ def update_member(
     return jax.tree.map(lambda n, old: jnp.where(state.step < member.steps, n, old), new, state), metrics
 
 
+def make_step(
+    loss: Callable[..., Any], optimizer: config.Optimizer, steps: int, members: Member | None = None
+) -> tuple[Callable[[Params], TrainState], Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]]:
+    """(parameters -> first state, (state, batch) -> (state, metrics)), of one model or of M members side by side."""
+    tx = make_optimizer(optimizer, steps)
+    if members is None:
+        return partial(init_state, tx=tx), lambda s, b: update(s, loss, b, tx, optimizer.accumulate)
+
+    def step(state: TrainState, batch: Batch):
+        return jax.vmap(lambda s, b, m: update_member(s, loss, b, m, optimizer))(state, batch, members)
+
+    return jax.vmap(partial(init_state, tx=tx)), step
+
+
 def train(
     first: First | Callable[[], Params],
     loss: Callable[..., Any],
@@ -142,11 +156,7 @@ def train(
         and at its end; members that `stop_early` end with the parameters that had the lowest.
       every: steps between checkpoints.
     """
-    tx = make_optimizer(optimizer, steps)
-    begin, step_fn = partial(init_state, tx=tx), lambda s, b: update(s, loss, b, tx, optimizer.accumulate)
-    if members is not None:
-        begin = jax.vmap(begin)
-        step_fn = lambda s, b: jax.vmap(lambda s, b, m: update_member(s, loss, b, m, optimizer))(s, b, members)  # noqa: E731
+    begin, step_fn = make_step(loss, optimizer, steps, members)
     first = first if isinstance(first, First) else First(first)
     shapes = jax.eval_shape(lambda: begin(first.init()))
     shardings = sharding.shardings_of(shapes, mesh)

@@ -1,0 +1,228 @@
+"""`rmo plan`: compile an experiment's programs for a TPU slice on a machine without one; what fits, and what it costs.
+
+Memory and collectives are the TPU compiler's own, per device. FLOPs and bytes are counted over the program's matrix
+multiplications (a decode loop counts as R steps): what the mathematics asks for, not what a compiler made of it. The
+time is a roofline: no program can be faster, real ones are slower.
+"""
+
+import math
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from rmo import config
+from rmo.files import RunError, progress
+from rmo.programs import Program, programs
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Published peaks of one chip (Google Cloud's pages of TPU versions, 2026)."""
+
+    flops: float  # bf16 per second
+    memory: float  # bytes
+    bandwidth: float  # bytes of memory per second
+    links: float  # bytes between chips per second
+    devices: int = 1  # that JAX sees per chip
+
+
+CHIPS = {
+    "v4": Chip(275e12, 32 * 2**30, 1228e9, 300e9, 2), "v5e": Chip(197e12, 16 * 2**30, 819e9, 200e9),
+    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9), "v6e": Chip(918e12, 32 * 2**30, 1640e9, 448e9),
+}  # fmt: skip
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+
+
+def topology(name: str, model: int) -> tuple[Mesh, Chip]:
+    """(mesh, chip) of a slice such as v5e:8x8.
+
+    Raises:
+      RunError: libtpu is not installed, or it knows no such slice.
+    """
+    kind = name.split(":")[0]
+    if kind not in CHIPS:
+        raise RunError(f"--topology {name}: known chips are {', '.join(CHIPS)}, e.g. v5e:8x8")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from jax.experimental import topologies
+
+    try:
+        devices = np.array(topologies.get_topology_desc(name, platform="tpu").devices)
+    except Exception as error:
+        line = " ".join(str(error).split())[:200]
+        hint = "pip install libtpu (it runs without a TPU)"
+        raise RunError(f"--topology {name}: {line}; if libtpu is missing: {hint}") from error
+    if devices.size % model:
+        raise RunError(f"--model-parallel is {model}: it must divide the {devices.size} devices of {name}")
+    mesh = Mesh(devices.reshape(-1, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+    return mesh, CHIPS[kind]
+
+
+def plan(e: config.Experiment, name: str, model: int = 1) -> dict[str, Any]:
+    """What every program of an experiment takes on a slice: {topology, chips, programs: [...], chip_hours}."""
+    mesh, chip = topology(name, model)
+    everything = programs(e, mesh)
+    bar = progress(name, len(everything), "program")
+    rows = []
+    for program in everything:
+        rows.append(examine(program, mesh, chip, e.world.response))
+        bar.update()
+    bar.close()
+    chips = mesh.size // chip.devices
+    known = [row["seconds"] * row["calls"] for row in rows if row["seconds"] is not None]
+    hours = sum(known) * chips / 3600
+    return {"topology": name, "chips": chips, "mesh": dict(mesh.shape), "programs": rows, "chip_hours": hours}
+
+
+def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str, Any]:
+    """One row; a program that the compiler refuses says why."""
+    row: dict[str, Any] = {"stage": program.stage, "program": program.name, "calls": program.calls, "seconds": None}
+    started = time.monotonic()
+    limit = chip.memory / chip.devices
+    try:
+        with jax.set_mesh(mesh):
+            traced = jax.jit(program.fn, donate_argnums=program.donated).trace(*program.args)
+            work = matmuls(traced.jaxpr.jaxpr, response)
+            row["largest_array"], row["largest"] = largest(traced.jaxpr.jaxpr)
+            compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)[GM] hbm", str(error))
+        why = f"needs {found[1]}{found[2]} of {found[3]}G" if found else " ".join(str(error).split())[:160]
+        return row | {"fits": False, "why": why, "compile_seconds": time.monotonic() - started}
+    memory: Any = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    total = held + memory.temp_size_in_bytes
+    moved = collectives(compiled.as_text() or "")
+    flops, size = work[0] / mesh.size, work[1] / mesh.size
+    share = chip.devices
+    seconds = max(
+        flops * share / chip.flops, size * share / chip.bandwidth,
+        sum(c["bytes"] * c["times"] for c in moved) * share / chip.links,
+    )  # fmt: skip
+    return row | {
+        "fits": bool(total <= limit), "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes, "total": total, "memory": limit, "flops": flops, "bytes": size,
+        "seconds": seconds, "collectives": moved, "compile_seconds": time.monotonic() - started,
+    }  # fmt: skip
+
+
+def inner(eqn: Any) -> list[Any]:
+    """Jaxprs inside one equation."""
+    found = []
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(item, "eqns"):
+                found.append(item)
+            elif hasattr(item, "jaxpr") and hasattr(item.jaxpr, "eqns"):
+                found.append(item.jaxpr)
+    return found
+
+
+def matmuls(jaxpr: Any, response: int) -> tuple[float, float]:
+    """(FLOPs, bytes of operands and results) of every matrix multiplication, over all devices; a loop of unknown length
+    is a decode loop, of `response` steps."""
+    flops = size = 0.0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            contract = eqn.params["dimension_numbers"][0][0]
+            a, b, out = eqn.invars[0].aval, eqn.invars[1].aval, eqn.outvars[0].aval
+            flops += 2.0 * math.prod(out.shape) * math.prod(a.shape[i] for i in contract)
+            size += sum(float(math.prod(x.shape)) * x.dtype.itemsize for x in (a, b, out))
+        times = {"scan": eqn.params.get("length", 1), "while": response}.get(eqn.primitive.name, 1)
+        for part in inner(eqn):
+            more = matmuls(part, response)
+            flops, size = flops + times * more[0], size + times * more[1]
+    return flops, size
+
+
+def largest(jaxpr: Any) -> tuple[int, str]:
+    """(bytes, type and shape) of the largest float32 array that a program makes, over all devices."""
+    best = (0, "")
+    for eqn in jaxpr.eqns:
+        for var in eqn.outvars:
+            aval = var.aval
+            if getattr(aval, "dtype", None) == np.float32:
+                best = max(best, (math.prod(aval.shape) * 4, f"f32{list(aval.shape)}"))
+        for part in inner(eqn):
+            best = max(best, largest(part))
+    return best
+
+
+def collectives(text: str) -> list[dict[str, Any]]:
+    """[{kind, bytes, times, decode}] of a compiled program: bytes of one result on one device, how often it runs (from
+    the constants that loops are compared with), and whether it sits in the decode loop."""
+    bodies: dict[str, list[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        head = re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{\s*$", line)
+        if head and "->" in line:
+            name = head[1]
+            bodies[name] = []
+        elif name:
+            bodies[name].append(line)
+    out: dict[tuple[str, int, bool], int] = {}
+
+    def whole(name: str) -> str:
+        """A computation and what it calls."""
+        text = "\n".join(bodies.get(name, []))
+        return text + "".join(whole(part) for part in re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", text))
+
+    def walk(name: str, times: int, decode: bool) -> None:
+        for line in bodies.get(name, []):
+            loop = re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line)
+            if loop:
+                ends = [int(n) for n in re.findall(r"s32\[\][^=]*constant\((\d+)\)", whole(loop[1]))]
+                for part in loop.groups():  # condition and body
+                    walk(part, times * max([1, *ends]), decode or "decode/while" in line)
+                continue
+            called = re.search(r"(?:call|conditional|async-start)\(.*(?:to_apply|calls)=%?([\w.\-]+)", line)
+            if called:
+                walk(called[1], times, decode)
+            kind = re.search(r"= (.*?) (" + "|".join(COLLECTIVES) + r")(-start)?\(", line)
+            if kind:
+                shapes = re.findall(r"(\w+)\[([\d,]*)\]", kind[1])
+                sizes = [math.prod(map(int, dims.split(","))) * BYTES.get(t, 4) if dims else 4 for t, dims in shapes]
+                key = (kind[2], max(sizes), decode)
+                out[key] = out.get(key, 0) + times
+
+    entry = re.search(r"ENTRY %?([\w.\-]+)", text)
+    if entry:
+        walk(entry[1], 1, False)
+    rows = [{"kind": k, "bytes": b, "decode": d, "times": n} for (k, b, d), n in out.items()]
+    return sorted(rows, key=lambda row: -row["bytes"] * row["times"])
+
+
+def table(found: dict[str, Any]) -> str:
+    """The plan for people, as Markdown."""
+    g = 2**30
+    lines = [
+        f"{found['topology']}: {found['chips']} chips, mesh {found['mesh']['data']} x {found['mesh']['model']}", "",
+        "| stage | program | GiB per device: held + temporary / has | TFLOP per device | collectives, GB per device"
+        " (in decode loop) | seconds at the roofline | calls |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in found["programs"]:
+        head = f"| {row['stage']} | {row['program']} |"
+        if row["seconds"] is None:
+            lines.append(f"{head} **does not compile: {row['why']}** | | | | {row['calls']:,} |")
+            continue
+        held = row["total"] - row["temporaries"]
+        memory = f"{held / g:.1f} + {row['temporaries'] / g:.1f} / {row['memory'] / g:.0f}"
+        memory += "" if row["fits"] else " **does not fit**"
+        all_of, inside = (
+            sum(c["bytes"] * c["times"] for c in row["collectives"] if not decode or c["decode"]) / 1e9
+            for decode in (False, True)
+        )
+        lines.append(
+            f"{head} {memory} | {row['flops'] / 1e12:.2f} | {all_of:.2f} ({inside:.2f}) | {row['seconds']:.3g} |"
+            f" {row['calls']:,} |"
+        )
+    lines.append("")
+    lines.append(f"{found['chip_hours']:.0f} chip-hours at the roofline, for what compiles.")
+    return "\n".join(lines)

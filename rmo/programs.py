@@ -1,0 +1,199 @@
+"""The programs that an experiment runs, with the shapes of what they take: to be compiled without data or weights.
+
+They are the stages' own functions, so what is planned is what runs.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rmo import config, models, objectives, ppo, reward, sharding
+from rmo.models import LanguageModel, RewardModel
+from rmo.sample import sample_n
+from rmo.train import Member, make_step
+
+
+class Program(NamedTuple):
+    """One jitted function of one stage."""
+
+    stage: str
+    name: str
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]  # trees of ShapeDtypeStruct with shardings
+    calls: int  # in the whole experiment
+    donated: tuple[int, ...] = ()
+
+
+def place(tree: Any, mesh: Mesh, gathered: bool = False) -> Any:
+    """A tree of shapes with the shardings of parameters and states."""
+    at = sharding.shardings_of(tree, mesh, gathered)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, at)
+
+
+def batch(mesh: Mesh, shape: tuple[int, ...], dtype: Any, axis: int | None = 0) -> Any:
+    """An array with `axis` over `data`, where it divides."""
+    split = axis is not None and shape[axis] % mesh.shape["data"] == 0
+    spec = PartitionSpec(*[None] * (axis or 0), "data") if split else PartitionSpec()
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+
+def shapes_of(module: LanguageModel | RewardModel, members: int = 0, stored: str = "float32") -> Any:
+    """Parameters as shapes; of a frozen model that is kept in another type, `stored`."""
+    draw = partial(models.init, module)
+    if members:
+        draw = lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, members))  # noqa: E731
+    found = jax.eval_shape(draw, jax.random.key(0))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(stored)), found)
+
+
+def inner(jitted: Any) -> Callable[..., Any]:
+    """The function itself: shardings are those of the arguments here."""
+    return jitted.__wrapped__
+
+
+def keys(mesh: Mesh, *shape: int) -> Any:
+    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape or ()))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+
+
+def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
+    """Every program of an experiment that costs anything, in the order of the stages."""
+    w, out = e.world, []
+    p, r = w.prompt, w.response
+    vocab = e.policy.vocab or getattr(w, "vocab", 0)
+    lm_of = lambda m: LanguageModel(m, m.vocab or vocab, m.length or p + r)  # noqa: E731
+    rm_of = lambda m: RewardModel(m, m.vocab or vocab, m.length or p + r)  # noqa: E731
+    ints, bools = jnp.int32, jnp.bool_
+
+    def trained(stage: str, name: str, module, loss, optimizer, steps: int, data: Any, members: int = 0, rows=None):
+        settings = None
+        if members:
+            zero = jnp.zeros(members)
+            settings = Member(
+                jnp.full(members, steps), jax.random.split(jax.random.key(0), members), zero, zero, zero, zero > 0
+            )
+        begin, step = make_step(loss, optimizer, steps, settings)
+        state = place(jax.eval_shape(begin, shapes_of(module, members)), mesh)
+
+        def run(state, batch):
+            state, metrics = step(state, batch)
+            return sharding.at_rest(state), metrics
+
+        out.append(Program(stage, name, run, (state, data), steps, (0,)))
+
+    for shape in e.policies:
+        if e.sft.texts:
+            b = e.sft.batch
+            texts = tuple(
+                batch(mesh, s, d) for s, d in (((b, p), ints), ((b, p), bools), ((b, r), ints), ((b, r), bools))
+            )
+            lm = lm_of(shape)
+            steps = e.sft.epochs * (e.sft.texts // b)
+            trained("sft", f"step, {label(shape)}", lm, objectives.sft(lm), e.sft.optimizer, steps, texts)
+    gold = rm_of(e.gold.model)
+    reads = p + r if e.gold.model.reads == "ids" or not isinstance(w, config.Text) else w.read_length
+    stored = e.gold.model.dtype if e.gold.kind == "checkpoint" else "float32"
+    if e.gold.kind in ("annotator", "people"):
+        b = e.gold.batch
+        if e.gold.kind == "people":
+            pairs = batch(mesh, (b, 2, reads), ints), batch(mesh, (b, 2, reads), bools)
+            trained("gold", "step", gold, objectives.preference(gold), e.gold.optimizer, e.gold.epochs * 1000, pairs)
+        else:
+            texts = tuple(
+                batch(mesh, s, d) for s, d in (((b, p), ints), ((b, p), bools), ((b, r), ints), ((b, r), bools))
+            )
+            steps = e.gold.epochs * (e.gold.texts // b)
+            data = (texts, batch(mesh, (b,), jnp.float32))
+            trained("gold", "step", gold, objectives.regression(gold), e.gold.optimizer, steps, data)
+
+    chunk = min(e.bon.chunk, e.bon.draws)
+    prompt = batch(mesh, (p,), ints, None), batch(mesh, (p,), bools, None)
+    drawn = batch(mesh, (e.bon.draws, r), ints, 0), batch(mesh, (e.bon.draws, r), bools, 0)
+
+    def scored(stage: str, name: str, rm, stored: str, length: int, calls: int):
+        params = place(shapes_of(rm, 0, stored), mesh, gathered=True)
+        before = prompt if length == p + r else (batch(mesh, (0,), ints, None), batch(mesh, (0,), bools, None))
+        rows = drawn if length == p + r else tuple(batch(mesh, (e.bon.draws, length), d, 0) for d in (ints, bools))
+        fn = partial(inner(reward.score_n), rm, chunk=chunk)
+        out.append(Program(stage, name, fn, (params, *before, *rows), calls))
+
+    for shape in e.policies:
+        lm = lm_of(shape)
+        fn = partial(inner(sample_n), lm, draws=e.bon.draws, length=r, eos=2, chunk=chunk)
+        args = (place(shapes_of(lm), mesh, gathered=True), *prompt, keys(mesh))
+        more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws if shape == e.policy else 0
+        out.append(Program("samples", f"draw {e.bon.draws:,}, {label(shape)}", fn, args, e.bon.prompts + more))
+    more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws
+    scored("samples", f"score {e.bon.draws:,} by gold", gold, stored, reads, e.bon.prompts * len(e.policies) + more)
+
+    every = range(len(e.proxies.sizes))
+    for i in every:
+        rm, sweeps = rm_of(e.proxies.sizes[i]), [s for s in e.proxies.sweeps if not s.sizes or i in s.sizes]
+        optimizer, b = e.proxies.optimizer, e.proxies.batch
+        for sweep in sweeps[:1]:
+            members = len(sweep.recipes) * e.proxies.seeds
+            steps = max(recipe.epochs * (recipe.comparisons // b) for recipe in sweep.recipes)
+            data = tuple(batch(mesh, (members, b, 2, p + r), d, 1) for d in (ints, bools))
+            trained(
+                "proxies",
+                f"step, {members} x {label(rm.shape)}",
+                rm,
+                objectives.proxy(rm, False),
+                optimizer,
+                steps,
+                data,
+                members,
+            )
+        calls = sum(len(s.recipes) * e.proxies.seeds for s in sweeps if s.best_of_n) * e.bon.prompts
+        if calls:
+            scored("bon", f"score {e.bon.draws:,}, {label(rm.shape)}", rm, "float32", p + r, calls)
+
+    by_name = {sweep.name: sweep for sweep in e.proxies.sweeps}
+    for against in e.ppo.against:
+        sweep = by_name[against.sweep]
+        for i in against.sizes or sweep.sizes or every:
+            members = len(against.recipes or sweep.recipes) * len(against.kl_coefs) * e.proxies.seeds
+            fn, args = ppo_program(
+                e, mesh, lm_of(e.policy), rm_of(e.policy), rm_of(e.proxies.sizes[i]), gold, stored, members
+            )
+            out.append(
+                Program("ppo", f"iteration, {members} x {label(e.proxies.sizes[i])}", fn, args, e.ppo.max_steps, (2,))
+            )
+    return out
+
+
+def ppo_program(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, stored: str, members: int):
+    """(one iteration of all members, its arguments)."""
+    p, r = e.world.prompt, e.world.response
+    s = ppo.Setup(lm, critic, proxy, gold, e.ppo, r, 2)
+    policy_tx, critic_tx = s.optimizers
+    many = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), tree)  # noqa: E731
+
+    def number(dtype) -> Any:
+        return jax.ShapeDtypeStruct((), dtype)
+
+    state = ppo.PPOState(
+        number(jnp.int32), number(jnp.float32), number(jnp.float32),
+        jax.eval_shape(partial(ppo.init_state, tx=policy_tx), shapes_of(lm)),
+        jax.eval_shape(partial(ppo.init_state, tx=critic_tx), shapes_of(critic)),
+    )  # fmt: skip
+    prompts = batch(mesh, (e.ppo.prompts, p), jnp.int32, None), batch(mesh, (e.ppo.prompts, p), jnp.bool_, None)
+    frozen = ppo.Frozen(
+        place(shapes_of(lm), mesh), None, reward.Calibration(), prompts, (prompts[0], prompts[1]), 1.0,
+    )  # fmt: skip
+    calibration = reward.Calibration(number(jnp.float32), number(jnp.float32))
+    member = ppo.Member(shapes_of(proxy), calibration, jax.eval_shape(lambda: jax.random.key(0)), number(jnp.float32))
+    fn = lambda frozen, members, states: ppo.over_members(s, partial(ppo.iteration, s, frozen), members, states)  # noqa: E731
+    return fn, (frozen, place(many(member), mesh), place(many(state), mesh))
+
+
+def label(shape: config.Model) -> str:
+    """A size for people: its checkpoint's name, or parameters inside the blocks."""
+    if shape.checkpoint:
+        return shape.checkpoint.rstrip("/").split("/")[-1]
+    n = shape.weights
+    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.1f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"

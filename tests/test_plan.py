@@ -1,0 +1,124 @@
+"""What a plan counts, against counts by hand; every program of the smoke config compiled for a mesh of this machine."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rmo import checks, config, models, plan, sharding
+from rmo.files import RunError
+from rmo.programs import programs
+from rmo.sample import sample
+
+SMOKE = checks.load(Path(__file__).parent.parent / "configs" / "smoke.py")
+
+
+def test_matmuls_by_hand():
+    """A scan counts its length, a loop of unknown length the response's."""
+    w = jnp.zeros((3, 8, 8))
+
+    def layers(x):
+        return jax.lax.scan(lambda x, w: (x @ w, None), x, w)[0]
+
+    def loop(x):
+        return jax.lax.while_loop(lambda c: c[0] < 9, lambda c: (c[0] + 1, layers(c[1])), (0, x))[1]
+
+    one = 2.0 * 4 * 8 * 8
+    count = lambda f: plan.matmuls(jax.make_jaxpr(f)(jnp.zeros((4, 8))).jaxpr, 5)
+    assert count(layers) == (3 * one, 3 * 4 * (4 * 8 + 8 * 8 + 4 * 8))
+    assert count(jax.jit(loop))[0] == 5 * 3 * one
+
+
+def test_flops_of_a_model_are_twice_its_weights():
+    shape = config.Model(width=32, layers=2, heads=4)
+    rm = models.RewardModel(shape, 16, 8)
+    params = jax.eval_shape(lambda: models.init(rm, jax.random.key(0)))
+    tokens = jnp.zeros((4, 8), jnp.int32)
+    found = plan.matmuls(jax.make_jaxpr(lambda p: models.values(rm, p, tokens, tokens > -1))(params).jaxpr, 1)[0]
+    attention = 2 * 2 * 2 * 4 * 4 * 8 * 8 * 8  # two products of T x T x head for every layer, row and head
+    assert found == 2 * shape.weights * 4 * 8 + attention + 2 * 32 * 32
+
+
+HLO = """HloModule m
+%body.1 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %ag = f32[64]{0} all-gather(f32[8]{0} %x), dimensions={0}
+}
+%cond.1 (p: (s32[], f32[8])) -> pred[] {
+  %c = s32[] constant(24)
+}
+%decode_body (p: s32[]) -> s32[] {
+  %w = (s32[], f32[8]) while((s32[], f32[8]) %t), condition=%cond.1, body=%body.1, metadata={op_name="jit(f)/decode/while/body/while"}
+}
+%decode_cond (p: s32[]) -> pred[] {
+  %c2 = s32[] constant(10)
+}
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %r = bf16[4,4]{1,0} all-reduce(bf16[4,4]{1,0} %y), to_apply=%add
+  %w2 = s32[] while(s32[] %u), condition=%decode_cond, body=%decode_body, metadata={op_name="jit(f)/decode/while"}
+  %w3 = (s32[], f32[8]) while((s32[], f32[8]) %v), condition=%cond.1, body=%body.1, metadata={op_name="jit(f)/while"}
+}
+"""
+
+
+def test_collectives_are_counted_where_they_run():
+    found = {(c["kind"], c["decode"]): (c["bytes"], c["times"]) for c in plan.collectives(HLO)}
+    assert found == {("all-gather", True): (256, 240), ("all-gather", False): (256, 24), ("all-reduce", False): (32, 1)}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    mesh = sharding.make_mesh(4, 2)
+    chip = plan.Chip(1e12, 2**34, 1e11, 1e10)
+    return [plan.examine(program, mesh, chip, SMOKE.world.response) for program in programs(SMOKE, mesh)]
+
+
+def test_every_program_of_a_config(rows):
+    kinds = [row["stage"] for row in rows]
+    assert kinds.count("proxies") == kinds.count("bon") == 3
+    assert {"sft", "gold", "samples", "ppo"} <= set(kinds)
+    for row in rows:
+        assert row["fits"], row
+        assert row["flops"] > 0
+        assert row["total"] > 0
+        assert row["seconds"] > 0
+    text = plan.table(
+        {"topology": "here", "chips": 8, "mesh": {"data": 4, "model": 2}, "programs": rows, "chip_hours": 1.0}
+    )
+    assert text.count("\n| ") == len(rows) + 1
+
+
+def test_nothing_is_gathered_in_the_decode_loop(monkeypatch):
+    """Where parameters lie split over `data`, they are fetched once, before the loop; without that, in every step."""
+    monkeypatch.setattr(sharding, "SMALL", 32)
+    mesh = sharding.make_mesh(8, 1)
+    lm = models.LanguageModel(config.Model(width=16, layers=2, heads=2), 32, 12)
+    shapes = jax.eval_shape(lambda: models.init(lm, jax.random.key(0)))
+    at = sharding.shardings_of(shapes, mesh)
+    params = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, at)
+    prompts, keys = jnp.zeros((16, 4), jnp.int32), jax.random.split(jax.random.key(0), 16)
+
+    def inside(fn):
+        with jax.set_mesh(mesh):
+            text = jax.jit(fn).lower(params, prompts, prompts > -1, keys).compile().as_text()
+        return [
+            c for c in plan.collectives(text or "") if c["decode"] and c["bytes"] > 8
+        ]  # whether all rows ended is one bit
+
+    assert not inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
+    monkeypatch.setattr(sharding, "gathered", lambda params, dtype: params)
+    found = inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
+    assert max(c["times"] for c in found) >= 8 * 2  # steps and layers
+
+
+def test_refusals():
+    with pytest.raises(RunError, match="known chips are v4, v5e, v5p, v6e"):
+        plan.topology("v9:2x2", 1)
+
+
+@pytest.mark.slow
+def test_for_a_real_slice():
+    """With libtpu (pip install libtpu): the smoke config for 16 chips."""
+    pytest.importorskip("libtpu")
+    found = plan.plan(SMOKE, "v5e:4x4")
+    assert all(row["fits"] for row in found["programs"])
