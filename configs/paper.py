@@ -7,9 +7,9 @@ embeddings, which reproduces the paper's 85M, 300M, 680M, 1.2B and 6B; 3M to 42M
 Table 1: RM batch 64, RL batch 256, clip 0.2, lambda 0.95; multipliers 1.67e-2 and 4e-3 apply to GPT-3's learning rates,
 which are nearly 0.41 / width (RM: 1.67e-2 * 0.41 / 16 at width 16; policy: 4e-3 * 0.41 / 2048). "256 timesteps per
 rollout, 128 minibatches" is read as WebGPT's 256 x 256 completions per iteration in 128 minibatches of 512, one epoch.
-Where the paper is silent: KL penalties, data sizes, seeds (3), lengths, draws per prompt (60,000, its largest n,
-with the curve up to 12,500), the critic (from the initial policy). The world is the synthetic one with a large
-vocabulary; real text and human comparisons are a matter of data, not of this file (see configs/pythia.py).
+Where the paper is silent: KL penalties, data sizes, seeds (3), lengths, draws per prompt (61,440; its largest n is
+60,000; here the curve goes to 12,500), the critic (from the initial policy). The world is the synthetic one with a
+large vocabulary; real text and human comparisons are a matter of data, not of this file (see configs/pythia.py).
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ from rmo.config import (
 
 def model(width: int, layers: int, heads: int) -> Model:
     shape = Model(width=width, layers=layers, heads=heads, positions="learned", dtype="bfloat16")
-    return replace(shape, remat="full" if layers * width > 16_384 else "none")
+    return replace(shape, remat="full")
 
 
 SIZES = (
@@ -80,7 +80,7 @@ def experiment() -> Experiment:
             batch=64,
             optimizer=replace(ADAM, lr=4.3e-4),
         ),
-        bon=BestOfN(prompts=256, draws=60_000, max_n=12_500, points=48, chunk=500),
+        bon=BestOfN(prompts=256, draws=61_440, max_n=12_500, points=48, chunk=512),
         ppo=PPO(
             against=(
                 Against("main"),
@@ -92,12 +92,12 @@ def experiment() -> Experiment:
             max_steps=400,
             prompts=31_000,
             batch=65_536,
-            chunk=1024,
+            chunk=512,
             epochs=1,
             minibatches=128,
             clip=0.2,
             lam=0.95,
-            policy_optimizer=replace(ADAM, lr=8e-7, schedule="constant"),
-            critic_optimizer=replace(ADAM, lr=9e-6, schedule="constant"),
+            policy_optimizer=replace(ADAM, lr=8e-7, schedule="constant", accumulate=4),
+            critic_optimizer=replace(ADAM, lr=9e-6, schedule="constant", accumulate=4),
         ),
     )

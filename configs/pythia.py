@@ -2,25 +2,25 @@
 
     launch/local.sh rmo run configs/pythia.py --world.prompts prompts.jsonl --world.demonstrations demonstrations.jsonl
 
-Policy Pythia-1.4B, fine-tuned on demonstrations; proxies from Pythia 14M to 2.8B with a fresh head, two seeds each;
+Policy Pythia-1.4B, fine-tuned on demonstrations; proxies from Pythia 14M to 2.8B with a fresh head, three seeds each;
 gold Skywork-Reward-V2-Llama-3.1-8B, which reads text through its own tokenizer and chat template. Prompts as in
 AlpacaFarm; by default Alpaca's own, from the hub.
 
 PLANS, computed and not measured; nothing here has been run at this size. Memory: 16 bytes per trained parameter
 (float32 master weights, gradient, two moments), 2 or 4 per frozen one, what the backward pass keeps without remat
-(34 T D + 5 H T^2 bytes per layer and sequence), float32 logits. Hours of one chip of 1 PFLOP/s bf16 at 40% and 3 TB/s:
-6 FLOPs per trained parameter and token, 2 per frozen one, decoding bound by weights. Divide by the chips, but as it
-stands every chip holds the whole state of PPO and the models that score.
+(34 T D + 5 H T^2 bytes per layer and sequence), a piece of the logits. Hours of one chip of 1 PFLOP/s bf16 at 40% and
+3 TB/s: 6 FLOPs per trained parameter and token, 2 per frozen one, decoding bound by weights; divided by the chips of a
+slice, over which states and batches are split. `rmo plan` asks the TPU compiler instead.
 
 | stage       | memory of all chips | chip-hours |
 |-------------|---------------------|------------|
-| sft         |               63 GB |        0.0 |
+| sft         |               59 GB |        0.0 |
 | gold        |               15 GB |        0.0 |
 | samples     |               27 GB |        2.3 |
 | comparisons |               27 GB |        0.4 |
-| proxies     |              353 GB |        1.0 |
-| bon         |               21 GB |        2.4 |
-| ppo         |              183 GB |       55.5 |
+| proxies     |              530 GB |        1.5 |
+| bon         |               32 GB |        3.7 |
+| ppo         |              227 GB |       83.3 |
 """
 
 from rmo.config import (
@@ -73,7 +73,7 @@ def experiment() -> Experiment:
                 pythia("1.4b", 2048, 24, 16), pythia("2.8b", 2560, 32, 32),
             ),
             sweeps=(Sweep("main", (Recipe(40_000),)), Sweep("noise", (Recipe(40_000, flip=0.25),), sizes=(2, 4))),
-            seeds=2,
+            seeds=3,
             optimizer=Optimizer(lr=6e-4, warmup=20),  # at width 16: 1e-5 at 1024
         ),
         bon=BestOfN(prompts=48, draws=12_288, max_n=4096, points=40, chunk=256),

@@ -3,20 +3,20 @@
     launch/local.sh rmo run configs/qwen.py --world.prompts prompts.jsonl --world.demonstrations demonstrations.jsonl
 
 Policy Qwen3-0.6B-Base, fine-tuned on the preferred answers of UltraFeedback; proxies from Qwen3 0.6B, 1.7B and 4B
-with a fresh head, two seeds each; gold Skywork-Reward-V2-Qwen3-8B, which has the policy's vocabulary but reads
+with a fresh head, three seeds each; gold Skywork-Reward-V2-Qwen3-8B, which has the policy's vocabulary but reads
 dialogues, so it reads text through its chat template.
 
 PLANS, computed as in configs/pythia.py and not measured; nothing here has been run at this size.
 
 | stage       | memory of all chips | chip-hours |
 |-------------|---------------------|------------|
-| sft         |              109 GB |        0.0 |
+| sft         |               80 GB |        0.0 |
 | gold        |               15 GB |        0.0 |
 | samples     |               25 GB |        2.8 |
 | comparisons |               25 GB |        0.7 |
-| proxies     |              926 GB |        2.4 |
-| bon         |               32 GB |        4.5 |
-| ppo         |              298 GB |       17.7 |
+| proxies     |             1389 GB |        3.6 |
+| bon         |               48 GB |        6.8 |
+| ppo         |              201 GB |       26.6 |
 """
 
 from rmo.config import (
@@ -73,7 +73,7 @@ def experiment() -> Experiment:
                 Sweep("data", (Recipe(2000), Recipe(8000)), sizes=(0,)),
                 Sweep("noise", (Recipe(40_000, flip=0.25),), sizes=(0,)),
             ),
-            seeds=2,
+            seeds=3,
             optimizer=Optimizer(lr=6e-4, warmup=20),  # at width 16: 1e-5 at 1024
         ),
         bon=BestOfN(prompts=48, draws=8192, max_n=2048, points=36, chunk=256),

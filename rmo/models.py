@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rmo import config
+from rmo import config, sharding
 
 Params = Any  # a pytree of arrays
 PIECE = 2**26  # logits that exist at once when only something of each token is wanted
@@ -139,7 +139,8 @@ class Block(nn.Module):
         h_BTD = self.dense(c.width, "down", c.bias == "all", out=True)(h_BTF)
         if c.post_norm:
             h_BTD = make_norm(c, "norm_mlp_out")(h_BTD)
-        return middle_BTD + drop(h_BTD), kv
+        # GSPMD might as well split the stream where parameters are split; a batch is split by its rows.
+        return sharding.split(middle_BTD + drop(h_BTD)), kv
 
     def attend(self, h_BTD, past, allowed_BTS, positions_BT):
         """Attention to every segment and to the tokens themselves: (output [B, T, D], their own keys and values)."""
@@ -217,7 +218,7 @@ class Transformer(nn.Module):
         if self.shape.window:
             near_BTS = positions_BT[:, :, None] - key_positions(past, positions_BT)[:, None] < self.shape.window
             windowed_L = jnp.arange(self.shape.layers) % 2 == 0
-        x_BTD = self.embed(tokens_BT)
+        x_BTD = sharding.split(self.embed(tokens_BT))
         if self.shape.embed_scale:
             x_BTD = x_BTD * jnp.asarray(self.shape.width**0.5, x_BTD.dtype)
         if self.shape.positions == "learned":

@@ -92,7 +92,8 @@ def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str
             row["largest_array"], row["largest"] = largest(traced.jaxpr.jaxpr)
             compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        found = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)[GM] hbm", str(error))
+        said = r"(?:temporaries|Used) \(?([\d.]+)([GM])\)? (?:of|exceeds available HBM) \(?([\d.]+)[GM]"
+        found = re.search(said, str(error))
         why = f"needs {found[1]}{found[2]} of {found[3]}G" if found else " ".join(str(error).split())[:160]
         return row | {"fits": False, "why": why, "compile_seconds": time.monotonic() - started}
     memory: Any = compiled.memory_analysis()

@@ -47,7 +47,8 @@ def shapes_of(module: LanguageModel | RewardModel, members: int = 0, stored: str
     if members:
         draw = lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, members))  # noqa: E731
     found = jax.eval_shape(draw, jax.random.key(0))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(stored)), found)
+    kind = lambda path, x: jnp.dtype(stored) if sharding.ruled(path) else x.dtype  # noqa: E731
+    return jax.tree_util.tree_map_with_path(lambda path, x: jax.ShapeDtypeStruct(x.shape, kind(path, x)), found)
 
 
 def inner(jitted: Any) -> Callable[..., Any]:
@@ -96,7 +97,6 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
             trained("sft", f"step, {label(shape)}", lm, objectives.sft(lm), e.sft.optimizer, steps, texts)
     gold = rm_of(e.gold.model)
     reads = p + r if e.gold.model.reads == "ids" or not isinstance(w, config.Text) else w.read_length
-    stored = e.gold.model.dtype if e.gold.kind == "checkpoint" else "float32"
     if e.gold.kind in ("annotator", "people"):
         b = e.gold.batch
         if e.gold.kind == "people":
@@ -114,8 +114,8 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
     prompt = batch(mesh, (p,), ints, None), batch(mesh, (p,), bools, None)
     drawn = batch(mesh, (e.bon.draws, r), ints, 0), batch(mesh, (e.bon.draws, r), bools, 0)
 
-    def scored(stage: str, name: str, rm, stored: str, length: int, calls: int):
-        params = place(shapes_of(rm, 0, stored), mesh, gathered=True)
+    def scored(stage: str, name: str, rm, length: int, calls: int):
+        params = place(shapes_of(rm, stored=rm.shape.dtype), mesh, gathered=True)
         before = prompt if length == p + r else (batch(mesh, (0,), ints, None), batch(mesh, (0,), bools, None))
         rows = drawn if length == p + r else tuple(batch(mesh, (e.bon.draws, length), d, 0) for d in (ints, bools))
         fn = partial(inner(reward.score_n), rm, chunk=chunk)
@@ -124,11 +124,11 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
     for shape in e.policies:
         lm = lm_of(shape)
         fn = partial(inner(sample_n), lm, draws=e.bon.draws, length=r, eos=2, chunk=chunk)
-        args = (place(shapes_of(lm), mesh, gathered=True), *prompt, keys(mesh))
+        args = (place(shapes_of(lm, stored=shape.dtype), mesh, gathered=True), *prompt, keys(mesh))
         more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws if shape == e.policy else 0
         out.append(Program("samples", f"draw {e.bon.draws:,}, {label(shape)}", fn, args, e.bon.prompts + more))
     more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws
-    scored("samples", f"score {e.bon.draws:,} by gold", gold, stored, reads, e.bon.prompts * len(e.policies) + more)
+    scored("samples", f"score {e.bon.draws:,} by gold", gold, reads, e.bon.prompts * len(e.policies) + more)
 
     every = range(len(e.proxies.sizes))
     for i in every:
@@ -150,23 +150,21 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
             )
         calls = sum(len(s.recipes) * e.proxies.seeds for s in sweeps if s.best_of_n) * e.bon.prompts
         if calls:
-            scored("bon", f"score {e.bon.draws:,}, {label(rm.shape)}", rm, "float32", p + r, calls)
+            scored("bon", f"score {e.bon.draws:,}, {label(rm.shape)}", rm, p + r, calls)
 
     by_name = {sweep.name: sweep for sweep in e.proxies.sweeps}
     for against in e.ppo.against:
         sweep = by_name[against.sweep]
         for i in against.sizes or sweep.sizes or every:
             members = len(against.recipes or sweep.recipes) * len(against.kl_coefs) * e.proxies.seeds
-            fn, args = ppo_program(
-                e, mesh, lm_of(e.policy), rm_of(e.policy), rm_of(e.proxies.sizes[i]), gold, stored, members
-            )
+            fn, args = ppo_program(e, mesh, lm_of(e.policy), rm_of(e.policy), rm_of(e.proxies.sizes[i]), gold, members)
             out.append(
                 Program("ppo", f"iteration, {members} x {label(e.proxies.sizes[i])}", fn, args, e.ppo.max_steps, (2,))
             )
     return out
 
 
-def ppo_program(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, stored: str, members: int):
+def ppo_program(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, members: int):
     """(one iteration of all members, its arguments)."""
     p, r = e.world.prompt, e.world.response
     s = ppo.Setup(lm, critic, proxy, gold, e.ppo, r, 2)

@@ -151,7 +151,7 @@ class Run:
     def load(self, name: str, module: LanguageModel | RewardModel, members: int = 0, gathered: bool = True) -> Params:
         """Parameters of a finished stage: gathered, to decode and score with, or as they lie at rest."""
         place = partial(sharding.shardings_of, mesh=self.mesh, gathered=gathered)
-        return store.restore(self.path(name), module, members, place)
+        return store.restore(self.path(name), module, members, place, module.shape.dtype if gathered else "")
 
     def gold_calibration(self) -> reward.Calibration:
         return reward.Calibration(**read_json(self.path("samples") / "calibration.json"))

@@ -44,6 +44,12 @@ def spec(path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, int], g
     )
 
 
+def ruled(path: tuple[Any, ...]) -> bool:
+    """Whether a leaf is a projection or a table: models use those in the type of their activations."""
+    names = {str(getattr(key, "key", "")) for key in path}
+    return bool(names & RULES.keys()) and "bias" not in names
+
+
 def shardings_of(tree: Any, mesh: Mesh, gathered: bool = False) -> Any:
     """Shardings of a whole train state, or of parameters, at rest or `gathered`."""
     sizes = dict(mesh.shape)
@@ -83,8 +89,7 @@ def gathered(params: Any, dtype: str) -> Any:
     """Parameters for decoding: fetched once, and projections and tables in the type that they are used in."""
 
     def cast(path, x):
-        names = {str(getattr(key, "key", "")) for key in path}
-        return x.astype(jnp.dtype(dtype)) if names & RULES.keys() and x.ndim > 1 else x
+        return x.astype(jnp.dtype(dtype)) if ruled(path) else x
 
     return _constrain(jax.tree_util.tree_map_with_path(cast, params), True)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rmo import config, data, hf, models
+from rmo import config, data, hf, models, sharding
 from rmo.files import load_params, read_json, save_params, write_json
 from rmo.models import LanguageModel, Params, RewardModel
 
@@ -28,14 +28,22 @@ def save(
     write_json(directory / FILE, {**what, "tokenizer": os.path.relpath(tokenizer, directory)})
 
 
-def restore(directory: Path, module: LanguageModel | RewardModel, members: int, place: Callable[[Any], Any]) -> Params:
-    """The parameters that `save` wrote, with a leading axis of `members`, if any; `place` makes shardings of shapes."""
+def restore(
+    directory: Path, module: LanguageModel | RewardModel, members: int, place: Callable[[Any], Any], dtype: str = ""
+) -> Params:
+    """The parameters that `save` wrote, with a leading axis of `members`, if any; `place` makes shardings of shapes and
+    `dtype`, if given, is what projections and tables are cast to.
+    """
     make = partial(models.init, module)
     if members:
         make = lambda key: jax.vmap(partial(models.init, module))(jax.random.split(key, members))  # noqa: E731
     shapes = jax.eval_shape(make, jax.random.key(0))
     stored = jnp.dtype(read_json(directory / FILE)["stored"])  # a frozen model may be kept in bfloat16
-    like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, stored, sharding=at), shapes, place(shapes))
+    kept = jax.tree_util.tree_map_with_path(
+        lambda path, _: jnp.dtype(dtype) if dtype and sharding.ruled(path) else stored, shapes
+    )
+    struct = lambda x, at, kind: jax.ShapeDtypeStruct(x.shape, kind, sharding=at)  # noqa: E731
+    like = jax.tree.map(struct, shapes, place(shapes), kept)
     return load_params(directory / "params", like)
 
 

@@ -90,14 +90,14 @@ def gradient(loss: Loss, params: Params, batch: Batch, parts: int) -> tuple[jax.
     of = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
         (value, metrics), grads = of(params, batch)
-        return value, metrics, grads
+        return value, metrics, sharding.at_rest(grads)
     split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
 
     def add(total, part):
-        (value, metrics), grads = of(params, part)
+        (value, metrics), grads = of(params, jax.tree.map(sharding.split, part))
         weight = jnp.float32(metrics.get("tokens", 1.0))
         new = jax.tree.map(lambda x: weight * x, (value, {**metrics, "tokens": 1.0}, grads))
-        return jax.tree.map(jnp.add, total, new), None
+        return sharding.at_rest(jax.tree.map(jnp.add, total, new)), None
 
     first = jax.tree.map(lambda x: x[0], split)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), jax.eval_shape(of, params, first))
