@@ -258,7 +258,9 @@ def test_bandit_converges_to_the_exponential_tilt():
     assert after < 0.06
 
 
-@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
+@pytest.mark.parametrize(
+    "shape", [pytest.param((8, 1), marks=pytest.mark.slow), (4, 2), pytest.param((2, 4), marks=pytest.mark.slow)]
+)
 def test_the_same_on_every_mesh(tmp_path, shape, monkeypatch):
     """Split over devices, states, batches and models give the same curve as on one."""
     monkeypatch.setattr(sharding, "SMALL", 32)

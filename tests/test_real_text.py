@@ -203,6 +203,7 @@ def test_drift_counts_what_it_says(made):
     assert found["not_text"] == 0
 
 
+@pytest.mark.slow
 def test_killed_and_continued_is_the_same(made, tmp_path):
     """Interrupted in the middle of PPO through text and continued from its checkpoint, it ends with the same numbers."""
     e, root = made.experiment, tmp_path / "runs"
