@@ -225,5 +225,5 @@ def table(found: dict[str, Any]) -> str:
             f" {row['calls']:,} |"
         )
     lines.append("")
-    lines.append(f"{found['chip_hours']:.0f} chip-hours at the roofline, for what compiles.")
+    lines.append(f"{found['chip_hours']:.0f} chip-hours at the roofline, for what is listed and compiles.")
     return "\n".join(lines)

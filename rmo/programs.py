@@ -56,13 +56,16 @@ def inner(jitted: Any) -> Callable[..., Any]:
     return jitted.__wrapped__
 
 
-def keys(mesh: Mesh, *shape: int) -> Any:
-    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape or ()))
+def a_key(mesh: Mesh) -> Any:
+    key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
 
 
 def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
-    """Every program of an experiment that costs anything, in the order of the stages."""
+    """The programs that an experiment spends its time in, in the order of the stages.
+
+    Not among them: PPO's reads and gold, which rests beside an iteration; PPO of other policies; the report.
+    """
     w, out = e.world, []
     p, r = w.prompt, w.response
     vocab = e.policy.vocab or getattr(w, "vocab", 0)
@@ -70,7 +73,7 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
     rm_of = lambda m: RewardModel(m, m.vocab or vocab, m.length or p + r)  # noqa: E731
     ints, bools = jnp.int32, jnp.bool_
 
-    def trained(stage: str, name: str, module, loss, optimizer, steps: int, data: Any, members: int = 0, rows=None):
+    def trained(stage: str, name: str, module, loss, optimizer, steps: int, data: Any, members: int = 0):
         settings = None
         if members:
             zero = jnp.zeros(members)
@@ -101,7 +104,15 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
         b = e.gold.batch
         if e.gold.kind == "people":
             pairs = batch(mesh, (b, 2, reads), ints), batch(mesh, (b, 2, reads), bools)
-            trained("gold", "step", gold, objectives.preference(gold), e.gold.optimizer, e.gold.epochs * 1000, pairs)
+            trained(
+                "gold",
+                "step, as often as people's comparisons give",
+                gold,
+                objectives.preference(gold),
+                e.gold.optimizer,
+                0,
+                pairs,
+            )
         else:
             texts = tuple(
                 batch(mesh, s, d) for s, d in (((b, p), ints), ((b, p), bools), ((b, r), ints), ((b, r), bools))
@@ -124,7 +135,7 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
     for shape in e.policies:
         lm = lm_of(shape)
         fn = partial(inner(sample_n), lm, draws=e.bon.draws, length=r, eos=2, chunk=chunk)
-        args = (place(shapes_of(lm, stored=shape.dtype), mesh, gathered=True), *prompt, keys(mesh))
+        args = (place(shapes_of(lm, stored=shape.dtype), mesh, gathered=True), *prompt, a_key(mesh))
         more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws if shape == e.policy else 0
         out.append(Program("samples", f"draw {e.bon.draws:,}, {label(shape)}", fn, args, e.bon.prompts + more))
     more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws
@@ -134,7 +145,7 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
     for i in every:
         rm, sweeps = rm_of(e.proxies.sizes[i]), [s for s in e.proxies.sweeps if not s.sizes or i in s.sizes]
         optimizer, b = e.proxies.optimizer, e.proxies.batch
-        for sweep in sweeps[:1]:
+        for sweep in sweeps:
             members = len(sweep.recipes) * e.proxies.seeds
             steps = max(recipe.epochs * (recipe.comparisons // b) for recipe in sweep.recipes)
             data = tuple(batch(mesh, (members, b, 2, p + r), d, 1) for d in (ints, bools))

@@ -105,7 +105,8 @@ def gradient(loss: Loss, params: Params, batch: Batch, parts: int) -> tuple[jax.
     (value, metrics, grads), _ = jax.lax.scan(add, start, split)
     tokens = metrics["tokens"]
     value, metrics, grads = jax.tree.map(lambda x: x / tokens, (value, metrics, grads))
-    return value, {**metrics, "tokens": tokens}, grads
+    said = {"tokens": tokens} if "tokens" in zero[0][1] else {}
+    return value, {**{n: x for n, x in metrics.items() if n != "tokens"}, **said}, grads
 
 
 def update_member(
