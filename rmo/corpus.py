@@ -70,7 +70,6 @@ def write(c: config.Text, tokenizer: Any, vocab: int, out: Path) -> dict[str, An
     }  # fmt: skip
     if c.demonstrations:
         info["demonstrations"] = write_demonstrations(c, tokenizer, vocab, out)
-    tokenizer.save_pretrained(out / "tokenizer")
     write_json(out / "info.json", info)
     return info
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmo import config
-from rmo.files import RunError, read_json, write_json
+from rmo import config, hosts
+from rmo.files import RunError, local, read_json, write_json, written
 
 
 class Comparisons(NamedTuple):
@@ -33,8 +33,16 @@ def make_tokenizer(vocabulary: list[str], directory: Path) -> Any:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=pad, bos_token=bos, eos_token=eos, padding_side="left"
     )
-    tokenizer.save_pretrained(directory)
+    save_tokenizer(tokenizer, directory)
     return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, directory: Path) -> None:
+    """All processes find it there afterwards."""
+    if hosts.writer():
+        with written(directory) as here:
+            tokenizer.save_pretrained(here)
+    hosts.barrier(f"tokenizer in {directory}")
 
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -52,7 +60,7 @@ def load_tokenizer(directory: Path) -> Any:
     if not any((directory / name).exists() for name in TOKENIZER_FILES):
         raise RunError(f"{directory} has no tokenizer ({', '.join(TOKENIZER_FILES)}): put one beside the model")
     try:
-        return AutoTokenizer.from_pretrained(str(directory))
+        return AutoTokenizer.from_pretrained(str(local(directory)))
     except Exception as error:
         raise RunError(f"{directory}: cannot load the tokenizer: {' '.join(str(error).split())}") from error
 
@@ -103,20 +111,24 @@ def write_comparisons(directory: Path, **splits: Comparisons) -> None:
 
     tfds may shuffle rows on writing; `prompt` and `gold` travel with them.
     """
-    builder = _builder_class()(splits=splits, data_dir=str(directory), file_format="array_record")
+    if not hosts.writer():
+        return
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not happen
-        builder.download_and_prepare()
-    write_json(directory / "dataset.json", {"path": str(Path(builder.data_dir).relative_to(directory))})
+    with written(directory) as here:
+        builder = _builder_class()(splits=splits, data_dir=str(here), file_format="array_record")
+        with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not happen
+            builder.download_and_prepare()
+        name = str(Path(builder.data_dir).relative_to(here))
+    write_json(directory / "dataset.json", {"path": name})
 
 
 def read_comparisons(directory: Path, split: str) -> Comparisons:
     """All rows of a split, in file order."""
     import tensorflow_datasets as tfds
 
-    path = directory / read_json(directory / "dataset.json")["path"]
+    path = local(directory) / read_json(directory / "dataset.json")["path"]
     try:
         builder: Any = tfds.builder_from_directory(str(path))
         source = builder.as_data_source(split=split)

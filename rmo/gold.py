@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import audit, corpus, data, hf, metrics, models, objectives, reward, sources, store, text
+from rmo import audit, corpus, data, hf, hosts, metrics, models, objectives, reward, sources, store, text
 from rmo.config import Text
 from rmo.files import Checkpoints, Log, RunError, read_json, write_json
 from rmo.models import Params, RewardModel
@@ -96,8 +96,8 @@ def broad_texts(run: Run, rng: np.random.Generator, size: int) -> Texts:
         s = draw(
             params, prompts.prompts[rows], prompts.prompt_mask[rows], keys, temperature=jnp.float32(temperatures[i])
         )
-        sampled.append(Texts(prompts.prompts[block], prompts.prompt_mask[block],
-                             np.asarray(s.tokens)[: len(block)], np.asarray(s.mask)[: len(block)]))  # fmt: skip
+        tokens, mask = (x[: len(block)] for x in hosts.fetch((s.tokens, s.mask)))
+        sampled.append(Texts(prompts.prompts[block], prompts.prompt_mask[block], tokens, mask))
     policy = concatenate(sampled)
     everything = concatenate([corpus, policy, run.world.broad(rng, corpus), run.world.broad(rng, policy)])
     order = rng.permutation(len(everything.tokens))[:size]

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from rmo import checks, config
+from rmo import checks, config, hosts
 from rmo.curve import CurveError, from_rows
 from rmo.files import RunError
+from rmo.lock import Held
 
-EXPECTED = (config.ConfigError, CurveError, RunError)  # one line each; anything else is a bug and keeps its traceback
+# One line each; anything else is a bug and keeps its traceback.
+EXPECTED = (config.ConfigError, CurveError, RunError, hosts.HostsError)
 HELP = """rmo: how hard may I optimise against this reward model before what I really want gets worse?
 
   rmo run CONFIG [--only STAGE ...] [--ppo.kl-max 20]   run every stage that is not done; the same command continues
@@ -42,8 +45,8 @@ class RunOptions:
     experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
     only: tuple[str, ...] = ()
     """Run only these stages, e.g. sft, proxies, or one instance as `rmo list` names it."""
-    runs: Path = Path("runs")
-    """Where run directories live."""
+    runs: str = "runs"
+    """Where run directories live: a directory, or a URL such as gs://bucket/runs."""
     model_parallel: int = 1
     """Devices that every layer is split over; over the rest, batches are (and what is trained lies spread)."""
     wandb: str | None = None
@@ -184,8 +187,9 @@ def open_run(command: str, args: Sequence[str]):
     """(options, Run) for `run` and `list`; no device is touched before the experiment is known to be sound."""
     options = experiment_options(RunOptions, command, args)
     from rmo import pipeline
+    from rmo.files import directory
 
-    return options, pipeline.open_run(options.experiment, options.runs / options.experiment.name)
+    return options, pipeline.open_run(options.experiment, directory(options.runs) / options.experiment.name)
 
 
 def plan_experiment(args: Sequence[str]) -> None:
@@ -201,28 +205,30 @@ def plan_experiment(args: Sequence[str]) -> None:
 
 
 def run(args: Sequence[str]) -> None:
+    if not any(arg in ("-h", "--help") for arg in args):
+        hosts.join()
     options, here = open_run("run", args)
     from rmo import pipeline
 
     wanted = [name for name in pipeline.matching(here, options.only) if not here.done(name)]
-    if wanted:
+    if hosts.agree(bool(wanted)):
         import jax
 
         from rmo import sharding
-        from rmo.files import Wandb
+        from rmo.files import Wandb, directory
 
-        here.root.mkdir(parents=True, exist_ok=True)
-        sharding.compilation_cache(options.runs / ".jax_cache")
+        sharding.compilation_cache(directory(options.runs) / ".jax_cache")
         if options.model_parallel < 1 or jax.device_count() % options.model_parallel:
             raise config.ConfigError(
                 f"--model-parallel is {options.model_parallel}: it must divide the {jax.device_count()} devices"
             )
         here.mesh = sharding.make_mesh(model=options.model_parallel)
+        pipeline.meet(here)
         if options.wandb:
             Wandb.start(options.wandb, here.experiment.name, here.root, config.to_json(here.experiment))
         pipeline.execute(here, options.only)
     pipeline.publish(here)
-    if here.done("report"):
+    if here.done("report") and hosts.writer():
         print(f"{here.root / 'report.html'}")
 
 
@@ -340,9 +346,18 @@ def main() -> None:
         if args[0] not in COMMANDS:
             raise config.ConfigError(f"no command {args[0]!r}: use {', '.join(COMMANDS)} (see rmo --help)")
         COMMANDS[args[0]](args[1:])
+    except hosts.Preempted:
+        hosts.leave(hosts.PREEMPTED, "told to stop, and saved; the same command continues")
+    except Held as error:
+        hosts.leave(hosts.HELD, str(error))
     except (*EXPECTED, OSError) as error:
-        print("rmo: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        hosts.leave(2, str(error))
     except KeyboardInterrupt:
-        print("\nrmo: stopped; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        hosts.leave(130, "stopped; the same command continues")
+    except Exception as error:
+        if hosts.lost(error):
+            hosts.leave(hosts.LOST, f"another process of this run is gone ({error}); start all again, they continue")
+        if hosts.alone():
+            raise
+        traceback.print_exc()
+        hosts.leave(1, "this process failed, see above; the others will say that they lost it")

@@ -7,7 +7,6 @@ never meets stale results. `DONE` is written last: a directory without it is con
 
 import dataclasses
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from rmo import __version__, config, gold, report, results, stages
-from rmo.files import SCRATCH, RunError, read_json, write_json, write_text
+from rmo import __version__, config, gold, hosts, report, results, stages
+from rmo.files import SCRATCH, RunError, read_json, remove, write_json, write_text
+from rmo.lock import Lock
 from rmo.run import Run, Stage, stage_name
 
 
@@ -132,32 +133,67 @@ def matching(run: Run, only: tuple[str, ...]) -> list[str]:
     return [n for n in run.stages if not only or any(n == want or n.startswith(want + "/") for want in only)]
 
 
+def meet(run: Run) -> None:
+    """Make the run directory, and see that all processes have the same one.
+
+    Raises:
+      RunError: this one has another.
+    """
+    token = run.root / ".meeting"
+    if hosts.writer():
+        run.root.mkdir(parents=True, exist_ok=True)
+        write_text(token, "")
+    hosts.barrier("meeting")
+    there = token.exists()
+    hosts.barrier("met")
+    if hosts.writer():
+        token.unlink()
+    if not there:
+        said = "--runs must be a directory that all processes share, on a network disk or gs://"
+        raise RunError(f"process {jax.process_index()} does not see what process 0 wrote to {run.root}: {said}")
+
+
 def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
     """Make every stage that is not done, in order; returns the names of those made.
 
     Raises:
       RunError: `only` names a stage whose upstream is missing.
+      Held: another run works on a stage instance.
+      Preempted: the run was told to stop; what is made is saved.
     """
     made = []
     for name in matching(run, only):
-        directory = run.path(name)
-        if not run.done(name):
+        if not hosts.agree(np.bool_(run.done(name))):
             for before in run.stages[name].upstream:
                 if not run.done(before.name):
                     advice = f"run without --only, or add {before.name}"
                     raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
-            directory.mkdir(parents=True, exist_ok=True)
-            started = time.monotonic()
-            with jax.set_mesh(run.mesh):
-                run.stages[name].make(run, directory)
-            versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
-            seconds = round(time.monotonic() - started, 2)
-            write_json(directory / "cost.json", {"seconds": seconds, **versions, "backend": jax.default_backend()})
-            write_text(directory / "DONE", run.stages[name].path + "\n")
-            made.append(name)
+            with Lock(run.path(name)):
+                if not hosts.agree(np.bool_(run.done(name))):  # another run may just have made it
+                    make(run, name)
+                    made.append(name)
+            if hosts.preempted():
+                raise hosts.Preempted
         # Only after DONE, and again if a kill came in between: half a checkpoint must never be met again.
-        shutil.rmtree(directory / SCRATCH, ignore_errors=True)
+        remove(run.path(name) / SCRATCH)
     return made
+
+
+def make(run: Run, name: str) -> None:
+    """One stage instance, by all processes together; `DONE` when all are."""
+    directory, started = run.path(name), time.monotonic()
+    if hosts.writer():
+        directory.mkdir(parents=True, exist_ok=True)
+    hosts.barrier(f"begin {name}")
+    with jax.set_mesh(run.mesh):
+        run.stages[name].make(run, directory)
+    versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
+    seconds = round(time.monotonic() - started, 2)
+    where = {"backend": jax.default_backend(), "devices": run.mesh.size, "processes": jax.process_count()}
+    write_json(directory / "cost.json", {"seconds": seconds, **versions, **where})
+    hosts.barrier(f"made {name}")
+    write_text(directory / "DONE", run.stages[name].path + "\n")
+    hosts.barrier(f"done {name}")
 
 
 def status(run: Run) -> list[dict[str, Any]]:
@@ -176,13 +212,14 @@ def status(run: Run) -> list[dict[str, Any]]:
 def make_report(run: Run, out: Path) -> None:
     """report.html and figures, from the run directory's files alone."""
     publish(run)
-    report.write(run.root, out)
+    if hosts.writer():
+        report.write(run.root, out)
 
 
 def publish(run: Run) -> None:
     """What people open lies at the top of the run directory, all of it of one experiment: copies of the fits' files and
     the report, and which stage is where. Nothing is touched before this experiment's fits are done."""
-    if not run.done("fits"):
+    if not (hosts.writer() and run.done("fits")):
         return
     write_json(run.root / "experiment.json", config.to_json(run.experiment))
     write_json(run.root / "stages.json", status(run))

@@ -5,6 +5,7 @@ networks. Gold is never seen by the optimiser: it is read on fixed held-out prom
 """
 
 import math
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rmo import config, losses, metrics, models, reward, sharding
+from rmo import config, hosts, losses, metrics, models, reward, sharding
 from rmo.files import Checkpoints, Log
 from rmo.models import LanguageModel, Params, RewardModel
 from rmo.reader import IDS, Reader
@@ -76,6 +77,7 @@ class PPOState(NamedTuple):
     iteration: jax.Array  # i32[]
     kl: jax.Array  # f32[], what the last rollout showed
     target: jax.Array  # f32[], sqrt(KL) at which gold is read next
+    read_at: jax.Array  # i32[], iteration at which gold was read last
     policy: TrainState
     critic: TrainState
 
@@ -204,12 +206,18 @@ def iteration(s: Setup, frozen: Frozen, member: Member, state: PPOState) -> tupl
     (policy, critic), seen = jax.lax.scan(minibatch, (state.policy, state.critic), rows)
     out |= {name: jnp.mean(seen[name]) for name in ("clip_fraction", "approx_kl", "entropy", "critic_loss")}
     out |= {"first_ratio": seen["ratio"][0], "policy_loss": jnp.mean(seen["loss"])}
-    return PPOState(state.iteration + 1, out["kl"], state.target, policy, critic), out
+    return PPOState(state.iteration + 1, out["kl"], state.target, state.read_at, policy, critic), out
 
 
 def finished(s: Setup, state: PPOState) -> jax.Array:
     """Whether a member has reached kl_max or made max_steps."""
     return (state.kl >= s.c.kl_max) | (state.iteration >= s.c.max_steps)
+
+
+def due(s: Setup, state: PPOState) -> jax.Array:
+    """Whether gold is to be read before a member goes on: sqrt(KL) is at its target, `patience` steps have passed
+    since the last read, or it is finished."""
+    return (state.kl >= state.target**2) | (state.iteration >= state.read_at + s.c.patience) | finished(s, state)
 
 
 def over_members(s: Setup, fn: Any, *trees: Any) -> Any:
@@ -218,31 +226,32 @@ def over_members(s: Setup, fn: Any, *trees: Any) -> Any:
 
 
 @partial(jax.jit, static_argnames="s", donate_argnames="states")
-def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState):
-    """Iterate each of M members until a rollout shows sqrt(KL) at its target, `patience` steps have passed or it is
-    finished; a finished one rests.
+def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState, last: Any = None, limit: Any = 2**30):
+    """Iterate each of M members until it is `due`, at most `limit` times; those that are due rest.
 
-    One dispatch per read: no host sync in the loop. Returns (states, metrics of each member's last iteration).
+    No host sync in the loop, and where the loop is cut changes nothing. Returns (states, metrics of each member's last
+    iteration: those of `last`, or nan, where it made none).
     """
 
-    def one(member: Member, state: PPOState):
-        step = partial(iteration, s, frozen, member)
-        blank = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(step, state)[1])
-        first = state.iteration
+    def one(member: Member, state: PPOState, last):
+        step, first = partial(iteration, s, frozen, member), state.iteration
+        more = lambda carry: ~due(s, carry[0]) & (carry[0].iteration < first + limit)  # noqa: E731
+        return jax.lax.while_loop(more, lambda carry: step(carry[0]), (state, last))
 
-        def short(carry):
-            state, _ = carry
-            waiting = (state.kl < state.target**2) & (state.iteration < first + s.c.patience)
-            return waiting & ~finished(s, state)
-
-        state, last = jax.lax.while_loop(short, lambda carry: step(carry[0]), (state, blank))
-        # Targets lie on one grid and only rise, so that the number of reads is bounded.
-        above = (jnp.sqrt(jnp.maximum(state.kl, 0)) // s.c.d_step + 1) * s.c.d_step
-        rise = jnp.maximum(above, state.target + 0.5 * s.c.d_step)
-        return state._replace(target=jnp.where(state.kl >= state.target**2, rise, state.target)), last
-
-    states, last = over_members(s, one, members, states)
+    if last is None:
+        seen = jax.eval_shape(lambda m, x: over_members(s, partial(iteration, s, frozen), m, x)[1], members, states)
+        last = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), seen)
+    states, last = over_members(s, one, members, states, last)
     return sharding.at_rest(states), last
+
+
+@partial(jax.jit, static_argnames="s")
+def after_read(s: Setup, state: PPOState) -> tuple[jax.Array, jax.Array]:
+    """(target, read_at) once gold was read. Targets lie on one grid and only rise, so that the number of reads is
+    bounded."""
+    above = (jnp.sqrt(jnp.maximum(state.kl, 0)) // s.c.d_step + 1) * s.c.d_step
+    rise = jnp.maximum(above, state.target + 0.5 * s.c.d_step)
+    return jnp.where(state.kl >= state.target**2, rise, state.target), state.iteration
 
 
 @partial(jax.jit, static_argnames="s")
@@ -302,12 +311,15 @@ def train_ppo(
     Returns (history, final states). history["read"] holds `read`'s values per read, [K, M, Q] (`tokens`, `mask`:
     [K, M, Q, R]); history["last"] the metrics of the last iteration before it, [K, M], and history["iteration"] its
     number. A finished member repeats its iteration number: such reads are not new points.
+
+    Raises:
+      Preempted: the run was told to stop; what is done is saved.
     """
     policy_tx, critic_tx = s.optimizers
     size = members.key.shape[0]
     begin = jax.vmap(
         lambda reference, critic: PPOState(
-            jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), init_state(reference, policy_tx),
+            jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), jnp.int32(0), init_state(reference, policy_tx),
             init_state(critic, critic_tx),
         ),
         in_axes=(None, 0),
@@ -321,25 +333,52 @@ def train_ppo(
         "iteration": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    blank = lambda x: jnp.full((s.reads, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
-    history = jax.device_put(jax.tree.map(blank, seen), everywhere)
-    frozen, members = jax.device_put((frozen, members), sharding.shardings_of((frozen, members), mesh))
-    (states, history), k = checkpoints.restore((like, history))
-    if not k:
+    blank = lambda n, x: jnp.full((*n, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
+    history = jax.device_put(jax.tree.map(partial(blank, (s.reads,)), seen), everywhere)
+    none = jax.device_put(jax.tree.map(partial(blank, ()), seen["last"]), everywhere)
+    frozen, members = sharding.place((frozen, members), sharding.shardings_of((frozen, members), mesh))
+    count = lambda k: jax.device_put(np.int32(k), everywhere)  # noqa: E731
+    (states, history, last, k), found = checkpoints.restore((like, history, none, count(0)))
+    k = int(k)
+    if not found:
         states = jax.jit(begin, out_shardings=at)(frozen.reference, critics)
+
+    def save() -> None:  # its number only has to grow
+        number = k + int(jnp.sum(states.iteration))
+        checkpoints.save(number, (states, history, last, count(k)))
+
     log.resume(k)
-    while k < s.reads and (k == 0 or not bool(jnp.all(finished(s, states)))):
-        last = None
-        if k > 0:
-            states, last = advance(s, frozen, members, jax.device_put(states, at))
+    saved, limit = time.monotonic(), 1
+    while k < s.reads and (k == 0 or bool(jnp.any(~finished(s, states) | (states.iteration > states.read_at)))):
+        while k and not bool(jnp.all(due(s, states))):
+            started = time.monotonic()
+            states, last = advance(s, frozen, members, jax.device_put(states, at), last, limit)
+            jax.block_until_ready(states.iteration)
+            limit = hosts.agree(np.int32(next_limit(limit, time.monotonic() - started)))
+            if hosts.preempted():
+                log.close()
+                save()
+                raise hosts.Preempted
         seen = {"read": read(s, frozen, members, states), "last": last, "iteration": states.iteration}
         for name, new in seen.items():
-            if new is not None:
-                history[name] = jax.tree.map(lambda all_K, one: all_K.at[k].set(one), history[name], new)  # noqa: B023
+            history[name] = jax.tree.map(lambda all_K, one: all_K.at[k].set(one), history[name], new)  # noqa: B023
         means = {name: jnp.mean(seen["read"][name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
-        log.write(k, {**means, "iteration": states.iteration, **{f"last_{n}": v for n, v in (last or {}).items()}})
+        shown = {f"last_{n}": v for n, v in last.items()} if k else {}
+        log.write(k, {**means, "iteration": states.iteration, **shown})
+        target, read_at = after_read(s, states)
+        states, last = states._replace(target=target, read_at=read_at), none
         k += 1
-        if k % every == 0:
-            checkpoints.save(k, (states, history))
+        if k % every == 0 or bool(hosts.agree(np.bool_(time.monotonic() - saved > MINUTES * 60))):
+            log.flush()
+            save()
+            saved = time.monotonic()
     log.close()
-    return jax.tree.map(lambda x: np.asarray(x[:k]), history), states
+    return jax.tree.map(lambda x: x[:k], hosts.fetch(history)), states
+
+
+MINUTES = 10  # between checkpoints, where reads are far apart
+
+
+def next_limit(limit: int, seconds: float) -> int:
+    """Iterations of the next dispatch: enough that dispatching costs nothing, few enough to be told to stop."""
+    return 2 * limit if seconds < 1 else max(limit // 2, 1) if seconds > 4 else limit

@@ -186,7 +186,7 @@ def ppo_program(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, membe
         return jax.ShapeDtypeStruct((), dtype)
 
     state = ppo.PPOState(
-        number(jnp.int32), number(jnp.float32), number(jnp.float32),
+        number(jnp.int32), number(jnp.float32), number(jnp.float32), number(jnp.int32),
         jax.eval_shape(partial(ppo.init_state, tx=policy_tx), shapes_of(lm)),
         jax.eval_shape(partial(ppo.init_state, tx=critic_tx), shapes_of(critic)),
     )  # fmt: skip

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import corpus, text
+from rmo import corpus, hosts, text
 from rmo.data import Comparisons
 
 
@@ -87,8 +87,8 @@ class TextReader(Reader):
 
     def rows(self, prompt_P, prompt_mask_P, tokens_NR, mask_NR):
         whole = [
-            np.concatenate([np.broadcast_to(np.asarray(a), (len(b), len(a))), np.asarray(b)], axis=1)
-            for a, b in ((prompt_P, tokens_NR), (prompt_mask_P, mask_NR))
+            np.concatenate([np.broadcast_to(a, (len(b), len(a))), b], axis=1)
+            for a, b in hosts.fetch(((prompt_P, tokens_NR), (prompt_mask_P, mask_NR)))
         ]
         tokens_NS, mask_NS = self.host(*whole)
         return np.zeros(0, np.int32), np.zeros(0, bool), tokens_NS, mask_NS

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
-from rmo import sharding
+from rmo import hosts, sharding
 from rmo.models import Params, RewardModel, values
 
 
@@ -66,7 +66,7 @@ def score_all(rm: RewardModel, params: Params, tokens_BT: np.ndarray, mask_BT: n
     chunk = min(chunk, size)
     for start in range(0, size, chunk):
         rows = np.minimum(np.arange(start, start + chunk), size - 1)
-        out.append(np.asarray(_score(rm, params, tokens_BT[rows], mask_BT[rows]))[: size - start])
+        out.append(hosts.fetch(_score(rm, params, tokens_BT[rows], mask_BT[rows]))[: size - start])
     return np.concatenate(out)
 
 

@@ -129,7 +129,7 @@ class Run:
         """Where the tokenizer of a stage's RM is: the policy's, or one of its own, saved in `out`."""
         if shape.reads == "ids":
             return self.path("sft") / "tokenizer"
-        tokenizer_of(shape.checkpoint).save_pretrained(out / "tokenizer")
+        data.save_tokenizer(tokenizer_of(shape.checkpoint), out / "tokenizer")
         return out / "tokenizer"
 
     def read_length(self, shape: config.Model) -> int:

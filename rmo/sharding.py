@@ -59,14 +59,28 @@ def shardings_of(tree: Any, mesh: Mesh, gathered: bool = False) -> Any:
 
 
 def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
-    """Host arrays onto the mesh, `axis` split over `data` where it divides, else replicated."""
+    """Host arrays, alike in all processes, onto the mesh: `axis` split over `data` where it divides, else replicated.
+    Each process puts only the rows of its own devices."""
 
     def put(x):
         split = x.ndim > axis and x.shape[axis] % mesh.shape["data"] == 0
-        spec = PartitionSpec(*([None] * axis), "data") if split else PartitionSpec()
-        return jax.device_put(x, NamedSharding(mesh, spec))
+        at = NamedSharding(mesh, PartitionSpec(*([None] * axis), "data") if split else PartitionSpec())
+        if at.is_fully_addressable:
+            return jax.device_put(x, at)
+        return jax.make_array_from_callback(x.shape, at, lambda index: x[index])
 
     return jax.tree.map(put, batch)
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Arrays of the host or of one device, alike in all processes, onto the mesh; those that lie right stay."""
+
+    def put(x, at):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # device_put has no keys across processes
+            return jax.jit(lambda x: x, out_shardings=at)(x)
+        return jax.device_put(x, at)
+
+    return jax.tree.map(put, tree, shardings)
 
 
 # Inside programs, on the mesh that `jax.set_mesh` made the current one; without one these do nothing.

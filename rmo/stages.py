@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import bon, config, corpus, data, hf, losses, metrics, models, objectives, ppo, reward, store, text
+from rmo import bon, config, corpus, data, hf, hosts, losses, metrics, models, objectives, ppo, reward, store, text
 from rmo.checks import STOPPING
 from rmo.files import SCRATCH, Checkpoints, Log, RunError, parts, read_json, read_npz, write_json, write_npz
 from rmo.reader import TextReader
@@ -34,10 +34,12 @@ def prompts(run: Run, out: Path) -> None:
     tokenizer = tokenizer_of(c.tokenizer or e.policy.checkpoint)
     if e.policy.checkpoint and not text.extends(tokenizer_of(e.policy.checkpoint), tokenizer):
         raise hf.CheckpointError(f"{c.tokenizer} has other ids than the tokenizer of {e.policy.checkpoint}, the policy")
-    info = corpus.write(c, tokenizer, e.policy.vocab or len(tokenizer), out)
-    print(f"prompts: {info['prompts']:,} from {info['rows']}; {info['longer_than_prompt']:,} too long")
-    if e.gold.comparisons:
-        corpus.write_comparisons(e.gold.comparisons, c.tolerance, out)
+    if hosts.writer():
+        info = corpus.write(c, tokenizer, e.policy.vocab or len(tokenizer), out)
+        print(f"prompts: {info['prompts']:,} from {info['rows']}; {info['longer_than_prompt']:,} too long")
+        if e.gold.comparisons:
+            corpus.write_comparisons(e.gold.comparisons, c.tolerance, out)
+    data.save_tokenizer(tokenizer, out / "tokenizer")
     # Refuse now what would stop a later stage, hours on.
     for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
         if shape.checkpoint:
@@ -53,7 +55,7 @@ def sft(run: Run, out: Path, policy: int = 0) -> None:
     if run.synthetic:
         data.make_tokenizer(run.world.vocabulary, out / "tokenizer")
     else:
-        run.world.tokenizer.save_pretrained(out / "tokenizer")
+        data.save_tokenizer(run.world.tokenizer, out / "tokenizer")
     first = run.first(lm, run.key("sft"))
     if not e.sft.texts and first.load:
         store.save(out, lm, params := first.load(), out / "tokenizer")
@@ -101,8 +103,8 @@ def samples(run: Run, out: Path, policy: int = 0) -> None:
         key = jax.random.fold_in(run.key("samples"), q)
         s = sample_n(lm, params, prompt, mask, key, e.bon.draws, e.world.response, run.world.eos, chunk)
         scores = reward.score_n(rm, gold_params, *reader.rows(prompt, mask, s.tokens, s.mask), chunk)
-        return {"tokens": np.asarray(s.tokens).astype(dtype), "mask": np.asarray(s.mask),
-                "logps": np.asarray(s.logps.sum(1)), "gold": np.asarray(scores)}  # fmt: skip
+        made = hosts.fetch({"tokens": s.tokens, "mask": s.mask, "logps": s.logps.sum(1), "gold": scores})
+        return made | {"tokens": made["tokens"].astype(dtype)}
 
     log = Log(out, stage_name("samples", policy, e), e.bon.prompts, "prompt")
     table = np.stack([part["gold"] for part in parts(out / "draws", e.bon.prompts, make, log)])
@@ -129,10 +131,10 @@ def comparisons(run: Run, out: Path) -> None:
         ids = i * per_part * draws + np.arange(len(rows))  # each draw has a key of its own, whatever the chunk
         keys = jax.vmap(partial(jax.random.fold_in, run.key("comparisons")))(ids)
         s = draw(policy, prompts.tokens[rows], prompts.mask[rows], keys)
-        tokens = np.concatenate([prompts.tokens[rows], np.asarray(s.tokens)], 1)
-        mask = np.concatenate([prompts.mask[rows], np.asarray(s.mask)], 1)
+        drawn = hosts.fetch((s.tokens, s.mask))
+        tokens, mask = (np.concatenate([x[rows], y], 1) for x, y in zip(prompts, drawn, strict=True))
         keep = min(per_part, c.prompts - i * per_part) * draws
-        scores = np.asarray(gold_score(gold_params, *reader.host(tokens, mask)))
+        scores = hosts.fetch(gold_score(gold_params, *reader.host(tokens, mask)))
         return {"tokens": tokens[:keep], "mask": mask[:keep], "gold": scores[:keep]}
 
     log = Log(out, "comparisons", count, "part")
@@ -245,7 +247,7 @@ def best_of_n(
         draws = read_npz(pool / "draws" / f"{q:05d}.npz")
         args = (prompts["tokens"][q], prompts["mask"][q], draws["tokens"].astype(np.int32), draws["mask"])
         return {
-            "proxy": np.asarray(every_member(params, *reader.rows(*args))),
+            "proxy": hosts.fetch(every_member(params, *reader.rows(*args))),
             "gold": draws["gold"],
             "logps": draws["logps"],
         }
@@ -278,7 +280,7 @@ def best_of_n(
         pairs_KQD = np.stack([np.concatenate([draw(0, n), draw(1, n)], axis=1) for n in ns])
         take = lambda table: np.stack([np.take_along_axis(table, k, axis=1) for k in pairs_KQD])  # noqa: B023, E731
         gaps = [(x[..., :PAIRS] - x[..., PAIRS:]) * logits for x in (take(proxy_QN), take(gold_QN))]
-        judged = {n: np.asarray(x).mean(-1) for n, x in metrics.agreement(*map(jnp.asarray, gaps)).items()}
+        judged = {n: x.mean(-1) for n, x in hosts.fetch(metrics.agreement(*map(jnp.asarray, gaps))).items()}
         first = np.stack([bon.nested(p_N, few) for p_N in proxy_QN], axis=1)  # [J, Q]
         member = {
             "proxy": proxy_KQ, "gold": gold_KQ, "kl_given": bon.expectation(proxy_QN, tight_KQN, ns), **judged,
@@ -328,8 +330,9 @@ def optimise(
     # Side by side members fill an accelerator; on a CPU, which one fills, they would only wait for the slowest.
     side_by_side = jax.default_backend() != "cpu"
     readers = run.reader(f"proxies/{name}", shape), run.reader("gold", e.gold.model)
-    if jax.default_backend() == "cpu" and run.mesh.size > 1 and any(isinstance(r, TextReader) for r in readers):
-        raise RunError("PPO against an RM that reads text hangs on several CPU devices: run on one, or an accelerator")
+    alone = run.mesh.size == 1 or (jax.default_backend() != "cpu" and jax.process_count() == 1)
+    if not alone and any(isinstance(r, TextReader) for r in readers):
+        raise RunError("PPO against an RM that reads text needs one process, and of CPUs one device")
     setup = ppo.Setup(
         lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, run.world.eos, side_by_side, *readers
     )

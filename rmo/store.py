@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rmo import config, data, hf, models, sharding
+from rmo import config, data, files, hf, models, sharding
 from rmo.files import load_params, read_json, save_params, write_json
 from rmo.models import LanguageModel, Params, RewardModel
 
@@ -64,7 +64,7 @@ def load_reward_model(name_or_path: str | Path, member: int = 0, dtype="float32"
 
 
 def _load(name_or_path, reward: bool, member: int, dtype) -> tuple[LanguageModel | RewardModel, Params, Any]:
-    directory = Path(name_or_path)
+    directory = files.directory(name_or_path)
     if not (directory / FILE).exists():
         directory = hf.resolve(name_or_path)
         module, params = (hf.load_reward_model if reward else hf.load_language_model)(directory, dtype=dtype)

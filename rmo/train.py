@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rmo import config, sharding
+from rmo import config, hosts, sharding
 from rmo.files import Checkpoints, Log
 from rmo.models import Params
 
@@ -156,6 +156,9 @@ def train(
       validate: one member's parameters -> its validation loss, read `validations` times per training of each member
         and at its end; members that `stop_early` end with the parameters that had the lowest.
       every: steps between checkpoints.
+
+    Raises:
+      Preempted: the run was told to stop; the steps made are saved.
     """
     begin, step_fn = make_step(loss, optimizer, steps, members)
     first = first if isinstance(first, First) else First(first)
@@ -193,6 +196,11 @@ def train(
             log.write(*pending)
             pending = None
             checkpoints.save(step + 1, pack())
+        elif hosts.preempted() and step + 1 < steps:
+            log.write(*pending)
+            log.close()
+            checkpoints.save(step + 1, pack())
+            raise hosts.Preempted
     if pending is not None:
         log.write(*pending)
     log.close()
@@ -204,7 +212,7 @@ def train(
 def due_steps(members: Member | None, validations: int) -> Callable[[int], np.ndarray]:
     """step -> which members are to be validated after it, bool[M]."""
     assert members is not None
-    steps, early = np.asarray(members.steps), np.asarray(members.stop_early)
+    steps, early = hosts.fetch((members.steps, members.stop_early))
     every = np.maximum(steps // validations, 1)
     return lambda step: early & (step < steps) & (((step + 1) % every == 0) | (step + 1 == steps))
 

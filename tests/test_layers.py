@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["shape", "config", "checks", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "models", "files", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
+ORDER = ["shape", "config", "checks", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "models", "files", "lock", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
          "beyond", "tables", "markdown", "report", "scores", "stages", "pipeline", "main"]  # fmt: skip
@@ -15,7 +15,7 @@ ORDER = ["shape", "config", "checks", "metrics", "losses", "curve", "resample", 
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon"}
 OWNERS = {  # library -> modules that may import it
     "flax": {"models"}, "orbax": {"files"}, "wandb": {"files"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"weights"}, "huggingface_hub": {"hf", "sources"}, "pyarrow": {"scores", "sources"},
-    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"files"},
+    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"files"}, "fsspec": {"lock"}, "etils": {"files"},
 }  # fmt: skip
 # Imported inside functions only.
 LAZY = {

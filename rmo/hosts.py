@@ -1,0 +1,151 @@
+"""The processes of one run, one per host or per GPU: joining, who writes, waiting for one another, being told to stop.
+
+All run the same stages on one mesh over all their devices. Each puts only its own rows of a batch on its devices,
+process 0 alone writes (checkpoints all write together), and what the host reads of an array all read. The directory of
+runs must be one that they share.
+"""
+
+import os
+import re
+import signal
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+PREEMPTED, LOST, HELD = 75, 76, 77  # exit codes: the same command continues
+SILENCE = 30  # seconds without a sign of life after which a process counts as lost
+
+
+class Preempted(RuntimeError):
+    """Everything is saved; the run was told to stop."""
+
+
+class HostsError(RuntimeError):
+    """The processes cannot be joined: what is wrong with the environment, in one line."""
+
+
+class _Stop:
+    asked = False
+    polls = 0  # how often `preempted` was called; equal in all processes
+
+
+def explicit(environ: Any) -> tuple[str, int, int] | None:
+    """(coordinator, processes, this process) as JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say.
+
+    Raises:
+      HostsError: only some of them are there, or they are not what they should be.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = [environ.get(name, "") for name in names]
+    if not any(given):
+        return None
+    try:
+        address, count, index = given[0], int(given[1]), int(given[2])
+    except ValueError:
+        raise HostsError(f"{', '.join(names)} are {given}: give all three, e.g. 10.0.0.2:8476, 4 and 0") from None
+    if ":" not in address or not 0 <= index < count:
+        raise HostsError(f"{', '.join(names)} are {given}: the address needs a port, the process is 0 to {count - 1}")
+    return address, count, index
+
+
+def several(environ: Any) -> bool:
+    """Whether Slurm, GKE or Cloud TPU started this process beside others (RMO_HOSTS=1 says so where nothing else does:
+    a TPU VM knows the other workers, but not whether they were started too)."""
+    tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
+    workers = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    slices = environ.get("MEGASCALE_NUM_SLICES", "1")
+    return bool(environ.get("RMO_HOSTS")) or tasks != "1" or len(workers) > 1 or slices != "1"
+
+
+def join(timeout: int = 300) -> None:
+    """Become one of the processes that the environment tells of, if it does; before any device is touched.
+
+    Raises:
+      HostsError: it cannot be done.
+    """
+    given = explicit(os.environ)
+    if given or several(os.environ):
+        address, count, index = given or (None, None, None)
+        try:
+            jax.distributed.initialize(
+                address,
+                count,
+                index,
+                initialization_timeout=timeout,
+                heartbeat_timeout_seconds=SILENCE,
+                shutdown_timeout_seconds=60,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise HostsError(f"cannot join the other processes: {' '.join(str(error).split())[:300]}") from error
+    if alone():
+        signal.signal(signal.SIGTERM, _ask)  # of several, JAX's own notice tells all of them of one stopping point
+
+
+def _ask(*_: Any) -> None:
+    _Stop.asked = True
+
+
+def preempted() -> bool:
+    """Whether to save and stop now. All processes must ask equally often, and get the same answer."""
+    _Stop.polls += 1
+    if alone():
+        return _Stop.asked
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(_Stop.polls)
+
+
+def alone() -> bool:
+    """Whether this process is the only one; asked without touching a device."""
+    return not jax.distributed.is_initialized()
+
+
+def lost(error: Exception) -> bool:
+    """Whether an error says that another process cannot be reached."""
+    signs = r"gloo|connection|coordination|heartbeat|unavailable|deadline|barrier|preempted"
+    return not alone() and isinstance(error, RuntimeError) and bool(re.search(signs, str(error), re.IGNORECASE))
+
+
+def leave(code: int, why: str) -> None:
+    """End with one line. One of several processes does not wait for the others, which may be waiting for it."""
+    print(("" if code == 2 else "\n") + "rmo: " + " ".join(why.split())[:600], file=sys.stderr, flush=True)
+    if not alone():
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def writer() -> bool:
+    """Whether this process writes files, shows progress and talks to wandb."""
+    return alone() or jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Wait until all processes are here: what the writer wrote before it, all can read after it."""
+    if not alone():
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(value: Any) -> Any:
+    """Process 0's value (numbers) in all processes: for what depends on clocks or on files just written."""
+    if alone():
+        return value
+    from jax.experimental import multihost_utils
+
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, value)))
+
+
+def fetch(tree: Any) -> Any:
+    """Whole arrays on every host, as numpy."""
+
+    def whole(x: Any) -> Any:
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            x = jax.jit(lambda x: x, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec()))(x)  # type: ignore[attr-defined]
+        return x
+
+    return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(whole, tree)))

@@ -1,0 +1,116 @@
+"""One stage instance, one run at a time: a file HOLDER in its directory says who works on it."""
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from rmo import hosts
+from rmo.files import RunError, full, remote
+
+FILE = "HOLDER"
+BEAT, SILENCE = 20.0, 120.0  # seconds between signs of life; without one for so long, a holder counts as dead
+
+
+class Held(RunError):
+    """Another run works on the stage instance."""
+
+
+def born(pid: int) -> str:
+    """When a process of this machine started, so that its number is not taken for that of a later one; "" if gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""
+
+
+class Lock:
+    """Held inside `with`, by the process that writes; the others of a run take no part."""
+
+    def __init__(self, directory: Path):
+        self.path = directory / FILE
+        self.me = {
+            "host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid()),
+            "job": os.environ.get("SLURM_JOB_ID", ""), "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        }  # fmt: skip
+        self.done = threading.Event()
+
+    def __enter__(self) -> "Lock":
+        """Raises Held."""
+        if hosts.writer():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            while not self.create():
+                holder, silent = self.holder()
+                if holder and not self.gone(holder, silent):
+                    job = f", job {holder['job']}" if holder["job"] else ""
+                    who = f"{holder['host']}, process {holder['pid']}{job}"
+                    raise Held(
+                        f"{self.path.parent} is being made by {who} since {holder['since']} (last sign of life "
+                        f"{silent:.0f} s ago): wait for it, or remove {self.path} if it is gone"
+                    )
+                self.path.unlink(missing_ok=True)
+            threading.Thread(target=self.beat, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.done.set()
+        if hosts.writer() and self.mine():
+            self.path.unlink(missing_ok=True)
+
+    def create(self) -> bool:
+        """Make the file, unless it is there; one of several who try at once succeeds."""
+        content = json.dumps(self.me)
+        if remote(self.path):
+            return create_object(full(self.path), content.encode())
+        part = self.path.with_name(f".{FILE}.{self.me['host']}.{self.me['pid']}")
+        part.write_text(content)
+        try:
+            os.link(part, self.path)  # with its content, or not at all
+        except FileExistsError:
+            return False
+        finally:
+            part.unlink()
+        return True
+
+    def holder(self) -> tuple[dict[str, Any], float]:
+        """(who holds it, seconds since their last sign of life); nobody if it has just been left."""
+        try:
+            said, at = json.loads(self.path.read_text()), self.path.stat()
+        except (OSError, ValueError):
+            return {}, 0.0
+        return said, time.time() - getattr(at, "st_mtime", getattr(at, "mtime", None) or 0.0)
+
+    def gone(self, holder: dict[str, Any], silent: float) -> bool:
+        """Whether a holder cannot be alive: its process ended, its Slurm job was started again, or it fell silent."""
+        if holder["host"] == self.me["host"] and holder["born"]:
+            return born(holder["pid"]) != holder["born"]
+        again = bool(holder["job"]) and holder["job"] == self.me["job"]
+        return again or silent > SILENCE
+
+    def mine(self) -> bool:
+        return self.holder()[0] == self.me
+
+    def beat(self) -> None:
+        while not self.done.wait(BEAT):
+            if not self.mine():  # this process was asleep, and taken for dead
+                print(f"\nrmo: {self.path.parent} was taken over by another run: this one stops", flush=True)
+                os._exit(hosts.HELD)
+            if remote(self.path):
+                self.path.write_text(json.dumps(self.me))
+            else:
+                os.utime(self.path)
+
+
+def create_object(url: str, content: bytes) -> bool:
+    """An object that did not exist, or False."""
+    import fsspec
+
+    fs, name = fsspec.core.url_to_fs(url)
+    try:
+        fs.pipe_file(name, content, mode="create")
+    except FileExistsError:
+        return False
+    return True
