@@ -13,7 +13,7 @@ want="$extras $(cksum < "$root/pyproject.toml")"
 if [ "$(cat "$venv/.installed" 2>/dev/null || true)" != "$want" ]; then
   [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
   echo "launch/local.sh: installing rmo[$extras] into $venv (once; minutes)" >&2
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[$extras]"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "${root}[$extras]"
   printf '%s\n' "$want" > "$venv/.installed"
 fi
 # glibc would give every large buffer back to the kernel and fault it in again at the next step (a fifth of the time).

@@ -39,6 +39,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class ListOptions:
+    """Every stage instance: done, started, stale or missing; what it cost, and its directory."""
+
+    experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
+    runs: str = "runs"
+    """Where run directories live: a directory, or a URL such as gs://bucket/runs."""
+    jobs: bool = False
+    """For schedulers: a line for all that can run side by side, with tabs between its name, the names of what it waits
+    for (or -), and the instances (for --only) that are not done."""
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Run every stage of an experiment that is not done. Killed at any moment, the same command continues."""
 
@@ -185,7 +197,7 @@ def experiment_options(kind: type[T], command: str, args: Sequence[str]) -> T:
 
 def open_run(command: str, args: Sequence[str]):
     """(options, Run) for `run` and `list`; no device is touched before the experiment is known to be sound."""
-    options = experiment_options(RunOptions, command, args)
+    options: Any = experiment_options(RunOptions if command == "run" else ListOptions, command, args)
     from rmo import pipeline
     from rmo.files import directory
 
@@ -233,9 +245,13 @@ def run(args: Sequence[str]) -> None:
 
 
 def list_stages(args: Sequence[str]) -> None:
-    _, here = open_run("list", args)
+    options, here = open_run("list", args)
     from rmo import pipeline
 
+    if options.jobs:
+        for group, needs, names in pipeline.groups(here):
+            print(f"{group}\t{' '.join(needs) or '-'}\t{' '.join(names)}")
+        return
     table = pipeline.status(here)
     for row in table:
         seconds = f"{row['seconds']:8.1f} s" if row["seconds"] is not None else " " * 10

@@ -209,6 +209,24 @@ def status(run: Run) -> list[dict[str, Any]]:
     return out
 
 
+def groups(run: Run) -> list[tuple[str, list[str], list[str]]]:
+    """(name, groups it waits for, instances) of the stage instances that are not done: those of one group are of one
+    kind and need nothing of one another, so that they can run side by side, on machines of their own."""
+    group_of: dict[str, str] = {}
+    members: dict[str, list[str]] = {}
+    needs: dict[str, dict[str, None]] = {}
+    for name, stage in run.stages.items():
+        if run.done(name):
+            continue
+        before = [group_of[s.name] for s in stage.upstream if s.name in group_of]
+        kind = name.split("/")[0]
+        level = sum(1 for g in dict.fromkeys(before) if g.split(".")[0] == kind)  # e.g. a second policy's best-of-n
+        group = group_of[name] = f"{kind}.{level + 1}" if level else kind
+        members.setdefault(group, []).append(name)
+        needs.setdefault(group, {}).update(dict.fromkeys(before))
+    return [(group, list(needs[group]), names) for group, names in members.items()]
+
+
 def make_report(run: Run, out: Path) -> None:
     """report.html and figures, from the run directory's files alone."""
     publish(run)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmo import config, models, ppo, reward, sharding
+from rmo import config, hosts, models, ppo, reward, sharding
 from rmo.files import Checkpoints, Log
 from rmo.train import init_state
 
@@ -51,6 +51,7 @@ def start(s, frozen, critic):
         jnp.int32(0),
         jnp.float32(0),
         jnp.float32(s.c.d_step),
+        jnp.int32(0),
         init_state(frozen.reference, policy_tx),
         init_state(critic, critic_tx),
     )
@@ -142,7 +143,9 @@ def test_learning_rate_zero_changes_nothing():
     before = ppo.read(s, frozen, members, states)
     after_states, _ = advance(s, frozen, members, states)
     assert (np.asarray(after_states.iteration) == s.c.patience).all()  # KL stands still: only patience ends the wait
-    np.testing.assert_array_equal(after_states.target, states.target)
+    target, read_at = ppo.after_read(s, after_states)
+    np.testing.assert_array_equal(target, states.target)
+    np.testing.assert_array_equal(read_at, after_states.iteration)
     after = ppo.read(s, frozen, members, after_states)
     for name in ("kl", "kl_k1", "kl_k3", "proxy", "gold", "length"):
         np.testing.assert_allclose(before[name], after[name], atol=1e-5)
@@ -228,6 +231,29 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, one_device, monkeypatch
     for a, b in zip(jax.tree.leaves(states.policy), jax.tree.leaves(resumed_states.policy), strict=True):
         np.testing.assert_array_equal(a, b)
     lines = [(tmp_path / w / "metrics.jsonl").read_text() for w in ("whole", "killed")]
+    assert lines[0] == lines[1]
+
+
+def test_told_to_stop_between_two_reads_it_saves_and_continues(tmp_path, one_device, monkeypatch):
+    """Where dispatches are cut, and where the run is, changes nothing."""
+    s, frozen, members, critics = make()
+
+    def go(where, limit):
+        monkeypatch.setattr(ppo, "next_limit", lambda *_: limit)
+        log = Log(tmp_path / where, "ppo", s.reads, "read")
+        return ppo.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log)
+
+    whole, states = go("whole", 2**20)
+    polls = iter(range(100))
+    monkeypatch.setattr(hosts, "preempted", lambda: next(polls) in (3, 5))
+    for reads in (1, 1):  # patience is longer than six iterations, and one dispatch is one iteration
+        with pytest.raises(hosts.Preempted):
+            go("stopped", 1)
+        assert len((tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()) == reads
+    again, again_states = go("stopped", 2)
+    for a, b in zip(jax.tree.leaves((whole, states)), jax.tree.leaves((again, again_states)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    lines = [(tmp_path / w / "metrics.jsonl").read_text() for w in ("whole", "stopped")]
     assert lines[0] == lines[1]
 
 

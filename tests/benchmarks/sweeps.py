@@ -83,7 +83,7 @@ def ppo_runs(e: config.Experiment, shape: config.Model, runs: int = 4, steps: in
     frozen = ppo.Frozen(reference, params, reward.Calibration(), prompts, prompts)
     txs = s.optimizers
     fresh = ppo.PPOState(
-        jnp.int32(0), jnp.float32(0), jnp.float32(1e3), init_state(reference, txs[0]),
+        jnp.int32(0), jnp.float32(0), jnp.float32(1e3), jnp.int32(0), init_state(reference, txs[0]),
         init_state(models.init(critic, jax.random.key(2)), txs[1]),
     )  # fmt: skip
     repeat = lambda tree, m: jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[None], m, axis=0), tree)
