@@ -76,7 +76,7 @@ def place(tree: Any, shardings: Any) -> Any:
     """Arrays of the host or of one device, alike in all processes, onto the mesh; those that lie right stay."""
 
     def put(x, at):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # device_put has no keys across processes
+        if jax.dtypes.issubdtype(jax.typeof(x).dtype, jax.dtypes.prng_key):  # device_put has no keys across processes
             return jax.jit(lambda x: x, out_shardings=at)(x)
         return jax.device_put(x, at)
 
