@@ -236,7 +236,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, one_device, monkeypatch
 
 def test_told_to_stop_between_two_reads_it_saves_and_continues(tmp_path, one_device, monkeypatch):
     """Where dispatches are cut, and where the run is, changes nothing."""
-    s, frozen, members, critics = make()
+    s, frozen, members, critics = make(d_step=3.0, kl_max=9.0)  # KL never gets there: only patience, 10, asks for reads
 
     def go(where, limit):
         monkeypatch.setattr(ppo, "next_limit", lambda *_: limit)
@@ -246,7 +246,7 @@ def test_told_to_stop_between_two_reads_it_saves_and_continues(tmp_path, one_dev
     whole, states = go("whole", 2**20)
     polls = iter(range(100))
     monkeypatch.setattr(hosts, "preempted", lambda: next(polls) in (3, 5))
-    for reads in (1, 1):  # patience is longer than six iterations, and one dispatch is one iteration
+    for reads in (1, 1):  # one dispatch is one iteration
         with pytest.raises(hosts.Preempted):
             go("stopped", 1)
         assert len((tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()) == reads
