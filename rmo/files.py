@@ -46,7 +46,9 @@ def directory(name: str | Path) -> Path:
     if "://" not in str(name):
         return Path(name)
     from etils import epath
+    from fsspec import config
 
+    config.conf.setdefault("gcs", {})["use_listings_cache"] = False  # it would not see what other hosts write
     try:
         found: Any = epath.Path(str(name))
         found.exists()

@@ -39,18 +39,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ListOptions:
-    """Every stage instance: done, started, stale or missing; what it cost, and its directory."""
-
-    experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
-    runs: str = "runs"
-    """Where run directories live: a directory, or a URL such as gs://bucket/runs."""
-    jobs: bool = False
-    """For schedulers: a line for all that can run side by side, with tabs between its name, the names of what it waits
-    for (or -), and the instances (for --only) that are not done."""
-
-
-@dataclass(frozen=True)
 class RunOptions:
     """Run every stage of an experiment that is not done. Killed at any moment, the same command continues."""
 
@@ -63,6 +51,15 @@ class RunOptions:
     """Devices that every layer is split over; over the rest, batches are (and what is trained lies spread)."""
     wandb: str | None = None
     """Mirror the logs to this Weights & Biases project."""
+
+
+@dataclass(frozen=True)
+class ListOptions(RunOptions):
+    """Every stage instance: done, started, stale or missing; what it cost, and its directory."""
+
+    jobs: bool = False
+    """For schedulers: a line for all that can run side by side, with tabs between its name, the names of what it waits
+    for (or -), and the instances (for --only) that are not done."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from rmo import checks, config, pipeline, report, sharding, store
+from rmo import checks, config, files, pipeline, report, sharding, store
 from rmo.curve import COLUMNS, from_rows
 from rmo.files import RunError, read_csv, read_json, read_npz
 
@@ -122,7 +122,7 @@ def test_a_kill_between_any_two_steps_of_a_stage_is_survived(where, tmp_path, mo
     """Saving, describing, marking done, cleaning up: dying in any of them costs a repetition, never the stage."""
     tiny = dataclasses.replace(SMOKE, sft=dataclasses.replace(SMOKE.sft, texts=256, epochs=1))
     run = pipeline.open_run(tiny, tmp_path / "run", sharding.make_mesh(1))
-    owner = {"save_params": store, "write_json": pipeline, "rmtree": pipeline.shutil}[where]
+    owner = {"save_params": store, "write_json": pipeline, "rmtree": files.shutil}[where]
     real = getattr(owner, where)
 
     def dying(path, *args, **kwargs):
