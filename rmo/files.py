@@ -190,8 +190,8 @@ def write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) ->
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows as text."""
-    with open(path, newline="", encoding="utf-8-sig") as file:  # a spreadsheet may have put a byte-order mark
-        return list(csv.DictReader(file))
+    text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def save_params(path: Path, params: Tree) -> None:

@@ -126,7 +126,11 @@ class Handler(BaseHTTPRequestHandler):
             self.route(url.path, q, data)
         except Error as e:
             LOG[-1] += f" -> {e.code}"
-            err = {"code": e.code, "message": e.message, "errors": [{"message": e.message, "reason": e.reason, "domain": "global"}]}
+            err = {
+                "code": e.code,
+                "message": e.message,
+                "errors": [{"message": e.message, "reason": e.reason, "domain": "global"}],
+            }
             self.reply(e.code, {"error": err})
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = handle_any
@@ -154,7 +158,9 @@ class Handler(BaseHTTPRequestHandler):
             b = unquote(m[1])
             find(b, "")
             if os.environ.get("GCS_DENY_BUCKET_GET") and self.command == "GET":  # as for roles/storage.objectAdmin
-                raise Error(403, "does not have storage.buckets.get access to the Google Cloud Storage bucket.", "forbidden")
+                raise Error(
+                    403, "does not have storage.buckets.get access to the Google Cloud Storage bucket.", "forbidden"
+                )
             if self.command == "DELETE":
                 if BUCKETS[b]:
                     raise Error(409, "The bucket you tried to delete is not empty.", "conflict")
@@ -257,7 +263,11 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK:
             find(b, "")
             for name in sorted(BUCKETS[b], key=lambda s: s.encode()):
-                if not name.startswith(prefix) or name < q.get("startOffset", "") or (q.get("endOffset") and name >= q["endOffset"]):
+                if (
+                    not name.startswith(prefix)
+                    or name < q.get("startOffset", "")
+                    or (q.get("endOffset") and name >= q["endOffset"])
+                ):
                     continue
                 cut = name.find(delim, len(prefix)) if delim else -1
                 entry = name[: cut + len(delim)] if cut >= 0 else name
@@ -282,13 +292,24 @@ class Handler(BaseHTTPRequestHandler):
             if o is None:
                 raise Error(404, f"No such object: {b}/{name}", "notFound")
             check(q, o, source=True)
-            new = put(b2, name2, o["data"], o["type"], {k: v for k, v in q.items() if k.startswith("if")}, dict(o["metadata"]))
+            new = put(
+                b2, name2, o["data"], o["type"], {k: v for k, v in q.items() if k.startswith("if")}, dict(o["metadata"])
+            )
             if how == "moveTo" and (b, name) != (b2, name2):
                 del BUCKETS[b][name]
         if how != "rewriteTo":
             return self.reply(200, new)
         n = str(len(o["data"]))
-        self.reply(200, {"kind": "storage#rewriteResponse", "done": True, "objectSize": n, "totalBytesRewritten": n, "resource": new})
+        self.reply(
+            200,
+            {
+                "kind": "storage#rewriteResponse",
+                "done": True,
+                "objectSize": n,
+                "totalBytesRewritten": n,
+                "resource": new,
+            },
+        )
 
     def batch(self, data: bytes) -> None:  # deletes only
         out, mark = [], "batch_x"
@@ -297,7 +318,9 @@ class Handler(BaseHTTPRequestHandler):
                 gone = find(unquote(m[1].decode()), name := unquote(m[2].decode()))
                 BUCKETS[unquote(m[1].decode())].pop(name, None)
             status = "204 No Content" if gone else "404 Not Found"
-            out.append(f"--{mark}\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n\r\n")
+            out.append(
+                f"--{mark}\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n\r\n"
+            )
         self.reply(200, ("".join(out) + f"--{mark}--\r\n").encode(), f"multipart/mixed; boundary={mark}")
 
 
