@@ -78,7 +78,7 @@ def put(bucket: str, name: str, data: bytes, ctype: str, q: dict, metadata: dict
     md5, crc = base64.b64encode(hashlib.md5(data).digest()).decode(), crc32c(data)
     with LOCK:  # test and set in one: what makes create-if-absent exclusive
         check(q, find(bucket, name))
-        now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + ".%03dZ" % (time.time() % 1 * 1000)
+        now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{int(time.time() % 1 * 1000):03d}Z"
         o = {"data": data, "generation": next_generation(), "type": ctype or "application/octet-stream", "time": now,
              "md5": md5, "crc32c": crc, "metadata": metadata or {}}  # fmt: skip
         BUCKETS[bucket][name] = o
