@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from rmo import config, sharding
+from rmo.attention import attend, cap
 
 Params = Any  # a pytree of arrays
 PIECE = 2**26  # logits that exist at once when only something of each token is wanted
@@ -77,23 +78,8 @@ def make_norm(c: config.Model, name: str | None = None) -> nn.Module:
     return nn.RMSNorm(epsilon=c.norm_eps, dtype=dtype, name=name)
 
 
-def cap(x: jax.Array, limit: float) -> jax.Array:
-    """x held softly within +-limit; 0 means no limit."""
-    return limit * jnp.tanh(x / limit) if limit else x
-
-
 REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
 ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": lambda x: nn.gelu(x, approximate=False), "relu": nn.relu, "silu": nn.silu}
-
-
-def read_segment(equation: str, x: jax.Array, segment: jax.Array) -> jax.Array:
-    """einsum of x with one segment of keys or values; a segment of one row is shared by every row of x.
-
-    Shared, it is one matmul over one array: draws from one prompt never copy the prompt's cache.
-    """
-    if segment.shape[0] == 1 and x.shape[0] > 1:
-        equation, segment = equation.replace("bsgk", "sgk"), segment[0]
-    return jnp.einsum(equation, x, segment, preferred_element_type=jnp.float32)
 
 
 class Block(nn.Module):
@@ -144,7 +130,7 @@ class Block(nn.Module):
 
     def attend(self, h_BTD, past, allowed_BTS, positions_BT):
         """Attention to every segment and to the tokens themselves: (output [B, T, D], their own keys and values)."""
-        c, dtype, bias = self.shape, jnp.dtype(self.shape.dtype), self.shape.bias != "none"
+        c, bias = self.shape, self.shape.bias != "none"
         heads, kv_heads, head = c.heads, c.kv_heads or c.heads, c.head_width
         q_BTHK = self.dense((heads, head), "query", bias)(h_BTD)
         k_BTHK = self.dense((kv_heads, head), "key", bias)(h_BTD)
@@ -154,16 +140,8 @@ class Block(nn.Module):
         if c.positions == "rotary":
             q_BTHK, k_BTHK = rotate(q_BTHK, positions_BT, c), rotate(k_BTHK, positions_BT, c)
 
-        segments = [*past, (k_BTHK, v_BTHK)]
-        q_BTGHK = q_BTHK.reshape(*q_BTHK.shape[:2], kv_heads, heads // kv_heads, head) / (c.query_scale or head) ** 0.5
-        scores = [read_segment("btghk,bsgk->bghts", q_BTGHK, k) for k, _ in segments]
-        scores_BGHTS = cap(jnp.concatenate(scores, axis=-1), c.attention_cap)
-        scores_BGHTS = jnp.where(allowed_BTS[:, None, None], scores_BGHTS, -1e30)
-        weights_BGHTS = jax.nn.softmax(scores_BGHTS, axis=-1).astype(dtype)
-        ends = np.cumsum([k.shape[1] for k, _ in segments])[:-1]
-        parts = jnp.split(weights_BGHTS, ends, axis=-1)
-        mixed = [read_segment("bghts,bsgk->btghk", part, v) for part, (_, v) in zip(parts, segments, strict=True)]
-        mixed_BTHK = sum(mixed[1:], mixed[0]).reshape(q_BTHK.shape).astype(dtype)
+        divisor, causal = (c.query_scale or head) ** 0.5, not (past or c.window)
+        mixed_BTHK = attend(q_BTHK, [*past, (k_BTHK, v_BTHK)], allowed_BTS, divisor, c.attention_cap, causal)
         bias_out = c.bias in ("attention", "all")
         return self.dense(c.width, "out", bias_out, out=True, axis=(-2, -1))(mixed_BTHK), (k_BTHK, v_BTHK)
 

@@ -130,3 +130,45 @@ def test_bfloat16_keeps_float32_outside():
     assert cache.k.dtype == jnp.bfloat16
     rm = models.RewardModel(shape, V, P + R)
     assert reward.score(rm, models.init(rm, jax.random.key(0)), tokens, mask).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("mesh", [None, 1])  # several CPU devices wait for one another when they interpret
+def test_the_kernel_for_tpus_computes_the_same(mesh):
+    """Interpreted here: values of real tokens and gradients, grouped heads, pads on both sides, alone and on a mesh."""
+    from contextlib import nullcontext
+
+    from jax.experimental.pallas import tpu
+
+    from rmo import attention, sharding
+
+    rows, length, heads, width = 2, 2 * attention.BLOCK, 2, 16
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, g = (jax.random.normal(k, (rows, length, heads, width)) for k in keys[:2])
+    k, v = (jax.random.normal(k, (rows, length, heads // 2, width)) for k in keys[2:])
+    start, end = np.array([9, 130])[:, None], np.array([256, 200])[:, None]
+    real = jnp.asarray((np.arange(length) >= start) & (np.arange(length) < end))
+    allowed = jnp.tril(jnp.ones((length, length), bool))[None] & real[:, None]
+
+    def both(q, k, v):
+        plain = attention.written_out(q, [(k, v)], allowed, 4.0, 0.0)
+        k, v = (jnp.repeat(x, 2, axis=2) for x in (k, v))
+        return plain, attention.flash(q, k, v, real, 0.25, mesh is not None)
+
+    def loss(which):
+        return jax.grad(lambda *a: jnp.sum(both(*a)[which] * g * real[..., None, None]), argnums=(0, 1, 2))
+
+    with tpu.force_tpu_interpret_mode(), jax.set_mesh(sharding.make_mesh(mesh)) if mesh else nullcontext():
+        plain, fast = jax.jit(both)(q, k, v)
+        np.testing.assert_allclose(plain[real], fast[real], atol=2e-5)
+        for a, b in zip(jax.jit(loss(0))(q, k, v), jax.jit(loss(1))(q, k, v), strict=True):
+            np.testing.assert_allclose(a, b, atol=5e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
+def test_the_kernel_for_gpus_computes_the_same():
+    from rmo import attention
+
+    q, k, v = (jax.random.normal(key, (2, 256, 4, 64), jnp.bfloat16) for key in jax.random.split(jax.random.key(0), 3))
+    allowed = jnp.broadcast_to(jnp.tril(jnp.ones((256, 256), bool)), (2, 256, 256))
+    args = q, [(k, v)], allowed, 8.0, 0.0
+    np.testing.assert_allclose(attention.attend(*args, True), attention.written_out(*args), atol=3e-2)

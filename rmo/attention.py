@@ -1,0 +1,89 @@
+"""Attention of queries to segments of keys: written out, or by the device's own kernel where its shapes allow.
+
+The kernels never hold the [T, S] weights: the flash kernel that JAX ships for TPUs, cuDNN's on GPUs. They serve whole
+sequences (training and scoring); decoding, where T is 1 and keys lie in several segments, is written out.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+BLOCK = 128  # the TPU kernel's tiles: shorter sequences, and other multiples, are written out
+
+
+def cap(x: jax.Array, limit: float) -> jax.Array:
+    """x held softly within +-limit; 0 means no limit."""
+    return limit * jnp.tanh(x / limit) if limit else x
+
+
+def attend(
+    q_BTHK: jax.Array, segments: list[tuple[jax.Array, jax.Array]], allowed_BTS: jax.Array, divisor: float,
+    limit: float, causal: bool,
+) -> jax.Array:  # fmt: skip
+    """Mixed values [B, T, H, K] of every segment (k, v) [B or 1, S, G, K]; G divides H, S sums to that of the mask.
+
+    Args:
+      divisor: of the scores, the square root of K by custom.
+      limit: scores are held within it softly; 0 for none.
+      causal: `allowed` is nothing but "earlier, and real": what the kernels know.
+    """
+    if causal and len(segments) == 1 and not limit and q_BTHK.shape[1] % BLOCK == 0:
+        k, v = (jnp.repeat(x, q_BTHK.shape[2] // x.shape[2], axis=2) for x in segments[0])
+        real_BT = jnp.diagonal(allowed_BTS, axis1=1, axis2=2)
+        sizes = dict(jax.sharding.get_abstract_mesh().shape)
+        rows, heads = (q_BTHK.shape[axis] % sizes.get(name, 1) == 0 for axis, name in ((0, "data"), (2, "model")))
+        if jax.default_backend() == "gpu" and q_BTHK.dtype != jnp.float32:
+            mask = allowed_BTS[:, None]
+            return jax.nn.dot_product_attention(q_BTHK, k, v, mask=mask, scale=1 / divisor, implementation="cudnn")
+        if rows and heads:
+            return jax.lax.platform_dependent(
+                q_BTHK, k, v, real_BT,
+                tpu=lambda q, k, v, real: flash(q, k, v, real, 1 / divisor, bool(sizes)),
+                default=lambda q, k, v, _: written_out(q, [(k, v)], allowed_BTS, divisor, limit),
+            )  # fmt: skip
+    return written_out(q_BTHK, segments, allowed_BTS, divisor, limit)
+
+
+def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float, spread: bool) -> jax.Array:
+    """The TPU kernel, on each device's own rows and heads where arrays are `spread` over a mesh."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as kernel
+
+    def one(q, k, v, real):
+        ids = real.astype(jnp.int32)  # pads are a text of their own: what is real does not see them
+        q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+        segments = kernel.SegmentIds(ids, ids)
+        out = kernel.flash_attention(q, k, v, segment_ids=segments, causal=True, sm_scale=scale)
+        return out.transpose(0, 2, 1, 3)
+
+    if not spread:
+        return one(q_BTHK, k_BTHK, v_BTHK, real_BT)
+    rows, heads = PartitionSpec("data"), PartitionSpec("data", None, "model")
+    return jax.shard_map(one, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)(
+        q_BTHK, k_BTHK, v_BTHK, real_BT
+    )
+
+
+def written_out(q_BTHK, segments, allowed_BTS, divisor: float, limit: float) -> jax.Array:
+    """Scores in float32, one softmax over all segments."""
+    kv_heads, dtype = segments[0][0].shape[2], q_BTHK.dtype
+    batch, length, heads, head = q_BTHK.shape
+    q_BTGHK = q_BTHK.reshape(batch, length, kv_heads, heads // kv_heads, head) / divisor
+    scores = [read_segment("btghk,bsgk->bghts", q_BTGHK, k) for k, _ in segments]
+    scores_BGHTS = cap(jnp.concatenate(scores, axis=-1), limit)
+    scores_BGHTS = jnp.where(allowed_BTS[:, None, None], scores_BGHTS, -1e30)
+    weights_BGHTS = jax.nn.softmax(scores_BGHTS, axis=-1).astype(dtype)
+    ends = np.cumsum([k.shape[1] for k, _ in segments])[:-1]
+    parts = jnp.split(weights_BGHTS, ends, axis=-1)
+    mixed = [read_segment("bghts,bsgk->btghk", part, v) for part, (_, v) in zip(parts, segments, strict=True)]
+    return sum(mixed[1:], mixed[0]).reshape(q_BTHK.shape).astype(dtype)
+
+
+def read_segment(equation: str, x: jax.Array, segment: jax.Array) -> jax.Array:
+    """einsum of x with one segment of keys or values; a segment of one row is shared by every row of x.
+
+    Shared, it is one matmul over one array: draws from one prompt never copy the prompt's cache.
+    """
+    if segment.shape[0] == 1 and x.shape[0] > 1:
+        equation, segment = equation.replace("bsgk", "sgk"), segment[0]
+    return jnp.einsum(equation, x, segment, preferred_element_type=jnp.float32)
