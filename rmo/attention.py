@@ -31,22 +31,19 @@ def attend(
     if causal and len(segments) == 1 and not limit and q_BTHK.shape[1] % BLOCK == 0:
         k, v = (jnp.repeat(x, q_BTHK.shape[2] // x.shape[2], axis=2) for x in segments[0])
         real_BT = jnp.diagonal(allowed_BTS, axis1=1, axis2=2)
-        sizes = dict(jax.sharding.get_abstract_mesh().shape)
-        rows, heads = (q_BTHK.shape[axis] % sizes.get(name, 1) == 0 for axis, name in ((0, "data"), (2, "model")))
         if jax.default_backend() == "gpu" and q_BTHK.dtype != jnp.float32:
             mask = allowed_BTS[:, None]
             return jax.nn.dot_product_attention(q_BTHK, k, v, mask=mask, scale=1 / divisor, implementation="cudnn")
-        if rows and heads:
-            return jax.lax.platform_dependent(
-                q_BTHK, k, v, real_BT,
-                tpu=lambda q, k, v, real: flash(q, k, v, real, 1 / divisor, bool(sizes)),
-                default=lambda q, k, v, _: written_out(q, [(k, v)], allowed_BTS, divisor, limit),
-            )  # fmt: skip
+        return jax.lax.platform_dependent(
+            q_BTHK, k, v, real_BT,
+            tpu=lambda q, k, v, real: flash(q, k, v, real, 1 / divisor),
+            default=lambda q, k, v, _: written_out(q, [(k, v)], allowed_BTS, divisor, limit),
+        )  # fmt: skip
     return written_out(q_BTHK, segments, allowed_BTS, divisor, limit)
 
 
-def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float, spread: bool) -> jax.Array:
-    """The TPU kernel, on each device's own rows and heads where arrays are `spread` over a mesh."""
+def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float) -> jax.Array:
+    """The TPU kernel, on each device's own rows and heads; what does not divide, all do."""
     from jax.experimental.pallas.ops.tpu import flash_attention as kernel
 
     def one(q, k, v, real):
@@ -56,9 +53,11 @@ def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float, spread: bool
         out = kernel.flash_attention(q, k, v, segment_ids=segments, causal=True, sm_scale=scale)
         return out.transpose(0, 2, 1, 3)
 
-    if not spread:
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    if not sizes:
         return one(q_BTHK, k_BTHK, v_BTHK, real_BT)
-    rows, heads = PartitionSpec("data"), PartitionSpec("data", None, "model")
+    row, head = (name if q_BTHK.shape[axis] % sizes[name] == 0 else None for axis, name in ((0, "data"), (2, "model")))
+    rows, heads = PartitionSpec(row), PartitionSpec(row, None, head)
     return jax.shard_map(one, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)(
         q_BTHK, k_BTHK, v_BTHK, real_BT
     )

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,8 +71,11 @@ def plan(e: config.Experiment, name: str, model: int = 1) -> dict[str, Any]:
     everything = programs(e, mesh)
     bar = progress(name, len(everything), "program")
     rows = []
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
     for program in everything:
-        rows.append(examine(program, mesh, chip, e.world.response))
+        key = program.stage, program.name  # sweeps of one shape differ in how many steps they make
+        seen[key] = seen.get(key) or examine(program, mesh, chip, e.world.response)
+        rows.append(seen[key] | {"calls": program.calls})
         bar.update()
     bar.close()
     chips = mesh.size // chip.devices
@@ -125,6 +129,24 @@ def inner(eqn: Any) -> list[Any]:
     return found
 
 
+def kernels(eqn: Any) -> tuple[list[Any], list[Any]]:
+    """(branches with a kernel of the device's own, branches without) of one equation: where both are there, the
+    compiler takes one (see attention.py)."""
+    branches = [branch.jaxpr for branch in eqn.params.get("branches", ())]
+    has = [any("pallas" in str(sub.primitive) for sub in every(branch)) for branch in branches]
+    return [b for b, h in zip(branches, has, strict=True) if h], [
+        b for b, h in zip(branches, has, strict=True) if not h
+    ]
+
+
+def every(jaxpr: Any) -> Iterator[Any]:
+    """Equations of a program and of what it calls."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for part in inner(eqn):
+            yield from every(part)
+
+
 def matmuls(jaxpr: Any, response: int) -> tuple[float, float]:
     """(FLOPs, bytes of operands and results) of every matrix multiplication, over all devices; a loop of unknown length
     is a decode loop, of `response` steps."""
@@ -135,6 +157,11 @@ def matmuls(jaxpr: Any, response: int) -> tuple[float, float]:
             a, b, out = eqn.invars[0].aval, eqn.invars[1].aval, eqn.outvars[0].aval
             flops += 2.0 * math.prod(out.shape) * math.prod(a.shape[i] for i in contract)
             size += sum(float(math.prod(x.shape)) * x.dtype.itemsize for x in (a, b, out))
+        own, written_out = kernels(eqn)
+        if own and written_out:  # as many FLOPs, but nothing except operands and results goes through memory
+            flops += matmuls(written_out[0], response)[0]
+            size += sum(float(math.prod(v.aval.shape)) * v.aval.dtype.itemsize for v in (*eqn.invars, *eqn.outvars))
+            continue
         times = {"scan": eqn.params.get("length", 1), "while": response}.get(eqn.primitive.name, 1)
         for part in inner(eqn):
             more = matmuls(part, response)
@@ -150,7 +177,8 @@ def largest(jaxpr: Any) -> tuple[int, str]:
             aval = var.aval
             if getattr(aval, "dtype", None) == np.float32:
                 best = max(best, (math.prod(aval.shape) * 4, f"f32{list(aval.shape)}"))
-        for part in inner(eqn):
+        own, written_out = kernels(eqn)
+        for part in own if own and written_out else inner(eqn):
             best = max(best, largest(part))
     return best
 

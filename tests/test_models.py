@@ -152,7 +152,7 @@ def test_the_kernel_for_tpus_computes_the_same(mesh):
     def both(q, k, v):
         plain = attention.written_out(q, [(k, v)], allowed, 4.0, 0.0)
         k, v = (jnp.repeat(x, 2, axis=2) for x in (k, v))
-        return plain, attention.flash(q, k, v, real, 0.25, mesh is not None)
+        return plain, attention.flash(q, k, v, real, 0.25)
 
     def loss(which):
         return jax.grad(lambda *a: jnp.sum(both(*a)[which] * g * real[..., None, None]), argnums=(0, 1, 2))
