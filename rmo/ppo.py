@@ -220,6 +220,12 @@ def due(s: Setup, state: PPOState) -> jax.Array:
     return (state.kl >= state.target**2) | (state.iteration >= state.read_at + s.c.patience) | finished(s, state)
 
 
+def fills(shape: config.Model) -> bool:
+    """Whether one policy keeps an accelerator busy. Smaller ones go side by side; larger ones (and all on a CPU) take
+    turns: they would only wait for the slowest at every read, and hold as many copies gathered for decoding."""
+    return shape.weights > 2**27
+
+
 def over_members(s: Setup, fn: Any, *trees: Any) -> Any:
     """fn of every member, in one program; trees have a leading axis M."""
     return jax.vmap(fn)(*trees) if s.side_by_side else jax.lax.map(lambda args: fn(*args), trees)

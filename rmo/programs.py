@@ -178,7 +178,7 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
 def ppo_program(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, members: int):
     """(one iteration of all members, its arguments)."""
     p, r = e.world.prompt, e.world.response
-    s = ppo.Setup(lm, critic, proxy, gold, e.ppo, r, 2)
+    s = ppo.Setup(lm, critic, proxy, gold, e.ppo, r, 2, side_by_side=not ppo.fills(lm.shape))
     policy_tx, critic_tx = s.optimizers
     many = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), tree)  # noqa: E731
 

@@ -327,8 +327,7 @@ def optimise(
     c = dataclasses.replace(
         e.ppo, policy_optimizer=scaled(e.ppo.policy_optimizer), critic_optimizer=scaled(e.ppo.critic_optimizer)
     )
-    # Side by side members fill an accelerator; on a CPU, which one fills, they would only wait for the slowest.
-    side_by_side = jax.default_backend() != "cpu"
+    side_by_side = jax.default_backend() != "cpu" and not ppo.fills(lm.shape)
     readers = run.reader(f"proxies/{name}", shape), run.reader("gold", e.gold.model)
     alone = run.mesh.size == 1 or (jax.default_backend() != "cpu" and jax.process_count() == 1)
     if not alone and any(isinstance(r, TextReader) for r in readers):

@@ -372,59 +372,59 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 SWEEP = '''"""Twelve proxies of smoke size, and best-of-n against each."""
-import dataclasses
-from configs.smoke import experiment as smoke
+from dataclasses import replace
+from rmo import checks
 
-shapes = [dataclasses.replace(smoke.proxies.sizes[0], width=w, heads=2) for w in range(4, 28, 2)]
-experiment = dataclasses.replace(
-    smoke, name="twelve", proxies=dataclasses.replace(smoke.proxies, sizes=tuple(shapes)),
-    ppo=dataclasses.replace(smoke.ppo, against=()),
-)
+
+def experiment():
+    smoke = checks.load("{root}/configs/smoke.py")
+    shapes = tuple(replace(smoke.proxies.sizes[0], width=w, heads=2) for w in range(4, 28, 2))
+    sweeps = (replace(smoke.proxies.sweeps[0], sizes=()),)
+    return replace(
+        smoke, name="twelve", proxies=replace(smoke.proxies, sizes=shapes, sweeps=sweeps), ppo=replace(smoke.ppo, against=())
+    )
 '''
 
 
 @pytest.mark.slow
 def test_twelve_proxies_as_an_array_of_a_real_slurm(slurm, tmp_path):
     """Every stage instance is made once, also when a job is killed in the middle and queued again."""
-    config, runs = ROOT / "configs" / f"twelve_{os.getpid()}.py", tmp_path / "runs"
-    config.write_text(SWEEP)
-    try:
-        got = subprocess.run(
-            [LAUNCH / "slurm.sh", config, "--runs", runs, "--", f"--output={tmp_path}/%x-%a.log", "--cpus-per-task=1"],
-            env=slurm, capture_output=True, text=True,
-        )  # fmt: skip
-        assert got.returncode == 0, got.stderr
-        killed, seen = "", {}
-        deadline = time.time() + 1500
-        while time.time() < deadline:
-            for file in runs.glob("twelve/*/*/HOLDER"):
-                try:
-                    holder = json.loads(file.read_text())
-                except (OSError, ValueError):
-                    continue
-                if not killed and file.parent.parent.name == "proxies" and file.parent.name.startswith("w10"):
-                    second = subprocess.run(
-                        [LAUNCH / "local.sh", "rmo", "run", config, "--runs", runs, "--only", "proxies/w10x1-main"],
-                        env=os.environ, capture_output=True, text=True,
-                    )  # fmt: skip
-                    if second.returncode == 77:  # else it had just been let go
-                        assert f"process {holder['pid']}" in second.stderr
-                        assert len(second.stderr.strip().splitlines()) == 1
-                        os.kill(holder["pid"], signal.SIGKILL)
-                        killed = file.parent.name
-                seen.setdefault(file.parent.name, set()).add((holder["pid"], holder["born"]))
-            left = subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, text=True).stdout
-            if not left.strip():
-                break
-            time.sleep(0.5)
-        logs = {file.name: file.read_text() for file in tmp_path.glob("*.log")}
-        assert (runs / "twelve" / "report.html").exists(), logs
-        assert killed
-        assert "was killed: queued again" in "".join(logs.values())
-        proxies = sorted((runs / "twelve" / "proxies").iterdir())
-        assert len(proxies) == 12
-        assert all((path / "DONE").exists() for path in proxies)
-        assert len(seen[killed]) == 2
-        assert all(len(holders) == 1 for name, holders in seen.items() if name != killed)
-    finally:
-        config.unlink()
+    config, runs = tmp_path / "twelve.py", tmp_path / "runs"
+    config.write_text(SWEEP.replace("{root}", str(ROOT)))
+    got = subprocess.run(
+        [LAUNCH / "slurm.sh", config, "--runs", runs, "--", f"--output={tmp_path}/%x-%a.log", "--cpus-per-task=1"],
+        env=slurm, capture_output=True, text=True,
+    )  # fmt: skip
+    assert got.returncode == 0, got.stderr
+    killed, seen = "", {}
+    deadline = time.time() + 1500
+    while time.time() < deadline:
+        for file in runs.glob("twelve/*/*/HOLDER"):
+            try:
+                holder = json.loads(file.read_text())
+            except (OSError, ValueError):
+                continue
+            if not killed and file.parent.parent.name == "proxies" and file.parent.name.startswith("w10"):
+                second = subprocess.run(
+                    [LAUNCH / "local.sh", "rmo", "run", config, "--runs", runs, "--only", "proxies/w10x1-main"],
+                    env=os.environ, capture_output=True, text=True,
+                )  # fmt: skip
+                if second.returncode == 77:  # else it had just been let go
+                    assert f"process {holder['pid']}" in second.stderr
+                    assert len(second.stderr.strip().splitlines()) == 1
+                    os.kill(holder["pid"], signal.SIGKILL)
+                    killed = file.parent.name
+            seen.setdefault(file.parent.name, set()).add((holder["pid"], holder["born"]))
+        left = subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, text=True).stdout
+        if not left.strip():
+            break
+        time.sleep(0.5)
+    logs = {file.name: file.read_text() for file in tmp_path.glob("*.log")}
+    assert (runs / "twelve" / "report.html").exists(), logs
+    assert killed
+    assert "was killed: queued again" in "".join(logs.values())
+    proxies = sorted((runs / "twelve" / "proxies").iterdir())
+    assert len(proxies) == 12
+    assert all((path / "DONE").exists() for path in proxies)
+    assert len(seen[killed]) == 2
+    assert all(len(holders) == 1 for name, holders in seen.items() if name != killed)
