@@ -378,7 +378,7 @@ from rmo import checks
 
 def experiment():
     smoke = checks.load("{root}/configs/smoke.py")
-    shapes = tuple(replace(smoke.proxies.sizes[0], width=w, heads=2) for w in range(4, 28, 2))
+    shapes = tuple(replace(smoke.proxies.sizes[0], width=w, heads=2) for w in range(4, 52, 4))
     sweeps = (replace(smoke.proxies.sweeps[0], sizes=()),)
     return replace(
         smoke, name="twelve", proxies=replace(smoke.proxies, sizes=shapes, sweeps=sweeps), ppo=replace(smoke.ppo, against=())
@@ -404,9 +404,9 @@ def test_twelve_proxies_as_an_array_of_a_real_slurm(slurm, tmp_path):
                 holder = json.loads(file.read_text())
             except (OSError, ValueError):
                 continue
-            if not killed and file.parent.parent.name == "proxies" and file.parent.name.startswith("w10"):
+            if not killed and file.parent.parent.name == "proxies" and file.parent.name.startswith("w12"):
                 second = subprocess.run(
-                    [LAUNCH / "local.sh", "rmo", "run", config, "--runs", runs, "--only", "proxies/w10x1-main"],
+                    [LAUNCH / "local.sh", "rmo", "run", config, "--runs", runs, "--only", "proxies/w12x1-main"],
                     env=os.environ, capture_output=True, text=True,
                 )  # fmt: skip
                 if second.returncode == 77:  # else it had just been let go
