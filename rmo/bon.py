@@ -67,6 +67,12 @@ def expectation(proxy_QN: np.ndarray, tables_KQN: list[np.ndarray], ns: np.ndarr
     return np.stack(rows)
 
 
+def nested_ns(draws: int) -> np.ndarray:
+    """1, 3, 10, 30, ... up to the draws there are (paper Table 2)."""
+    grid = [int(base * 10**k) for k in range(9) for base in (1, 3)]
+    return np.array([n for n in grid if n <= draws])
+
+
 def nested(proxy_N: np.ndarray, ns: np.ndarray) -> np.ndarray:
     """Index of the best of the first n draws, for every n: one growing set of samples (paper Table 2)."""
     return np.array([int(np.argmax(proxy_N[:n])) for n in ns])

@@ -1,4 +1,4 @@
-"""Files of a run: small JSON/NPZ/CSV written whole or not at all, orbax checkpoints, logs, the wandb mirror.
+"""Files of a run: small JSON/NPZ/CSV written whole or not at all, orbax checkpoints.
 
 A run directory is local or a URL such as gs://bucket/runs. Of several processes only one writes (`hosts.writer`).
 """
@@ -13,14 +13,12 @@ import math
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from rmo import hosts
 
@@ -247,122 +245,3 @@ class Checkpoints:
             except Exception as error:
                 line = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise RunError(f"cannot load {self.directory}: {line}; remove it and run again") from error
-
-
-class Wandb:
-    """Mirror of the logs; the files stay the truth. `run` is None when nothing is mirrored."""
-
-    run: Any = None
-
-    @classmethod
-    def start(cls, project: str, name: str, root: Path, settings: dict[str, Any]) -> None:
-        """Begin, or continue the run whose id the run directory holds."""
-        if not hosts.writer():
-            return
-        import wandb
-
-        id_file = root / "wandb_id"
-        if not id_file.exists():
-            write_text(id_file, wandb.util.generate_id())  # type: ignore[attr-defined]
-        here = str(root) if not remote(root) else None
-        cls.run = wandb.init(
-            project=project, name=name, id=id_file.read_text().strip(), resume="allow", config=settings, dir=here
-        )
-
-    @classmethod
-    def log(cls, prefix: str, step: int, values: dict[str, Any]) -> None:
-        """Curves are drawn against `<prefix>/step`, since stages do not share a step counter."""
-        if cls.run is not None:
-            cls.run.log({f"{prefix}/{name}": value for name, value in values.items()} | {f"{prefix}/step": step})
-
-
-def progress(name: str, total: int, unit: str, done: int = 0) -> tqdm:
-    """A progress bar with ETA."""
-    return tqdm(
-        total=total, desc=f"{name:<24.24}", unit=unit, initial=done, mininterval=0.5, dynamic_ncols=True,
-        disable=not hosts.writer(),
-    )  # fmt: skip
-
-
-class Log:
-    """metrics.jsonl of one stage, its progress bar, and the wandb mirror."""
-
-    every = 30.0  # seconds after which a file that cannot be appended to is written again
-
-    def __init__(self, directory: Path, name: str, total: int, unit: str = "step"):
-        self.path, self.name = directory / "metrics.jsonl", name
-        self.bar = progress(name, total, unit)
-        self.lines: list[str] = []  # of a URL: everything so far
-        self.flushed = time.monotonic()
-
-    def resume(self, step: int) -> None:
-        """Drop what was written after the checkpoint: those steps come again."""
-        kept = []
-        if hosts.writer() and self.path.exists():
-            for line in self.path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    break
-                if row["step"] < step:
-                    kept.append(line + "\n")
-        self.lines = kept
-        write_text(self.path, "".join(kept))
-        self.bar.update(step - self.bar.n)
-
-    def write(self, step: int, metrics: dict[str, Any]) -> None:
-        """One line; arrays over members become lists."""
-        values = {name: value.tolist() for name, value in hosts.fetch(metrics).items()}
-        if hosts.writer():
-            self.append(json.dumps({"step": step, **values}) + "\n")
-            Wandb.log(self.name, step, values)
-        loss = values.get("loss", values.get("kl"))
-        if loss is not None:
-            self.bar.set_postfix_str(f"{'loss' if 'loss' in values else 'KL'} {np.mean(loss):.4g}", refresh=False)
-        self.bar.update(step + 1 - self.bar.n)
-
-    def append(self, line: str) -> None:
-        if not remote(self.path):
-            with open(self.path, "a") as file:
-                file.write(line)
-            return
-        self.lines.append(line)
-        if time.monotonic() - self.flushed > self.every:
-            self.flush()
-
-    def flush(self) -> None:
-        """Before a checkpoint: what is logged up to it must not be lost."""
-        if remote(self.path):
-            write_text(self.path, "".join(self.lines))
-            self.flushed = time.monotonic()
-
-    def close(self) -> None:
-        """Finish the file and the bar."""
-        self.flush()
-        self.bar.close()
-
-
-def parts(
-    directory: Path, count: int, make: Callable[[int], dict[str, np.ndarray]], log: Log
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was.
-
-    Raises:
-      Preempted: the run was told to stop; what is made is kept.
-    """
-    log.resume(0)
-    there = {file.name for file in directory.glob("*.npz")} if directory.exists() else set()
-    found = hosts.agree(np.array([f"{i:05d}.npz" in there for i in range(count)]))
-    for i in range(count):
-        file = directory / f"{i:05d}.npz"
-        if found[i]:
-            part = read_npz(file)
-        else:
-            part = make(i)
-            write_npz(file, **part)
-            if hosts.preempted():
-                log.close()
-                raise hosts.Preempted
-        log.bar.update(i + 1 - log.bar.n)
-        yield part
-    log.close()

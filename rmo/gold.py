@@ -11,7 +11,8 @@ import numpy as np
 
 from rmo import audit, corpus, data, hf, hosts, metrics, models, objectives, reward, sources, store, text
 from rmo.config import Text
-from rmo.files import Checkpoints, Log, RunError, read_json, write_json
+from rmo.files import Checkpoints, RunError, read_json, write_json
+from rmo.log import Log
 from rmo.models import Params, RewardModel
 from rmo.run import Run
 from rmo.sample import sample

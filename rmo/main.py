@@ -224,7 +224,8 @@ def run(args: Sequence[str]) -> None:
         import jax
 
         from rmo import sharding
-        from rmo.files import Wandb, directory
+        from rmo.files import directory
+        from rmo.log import Wandb
 
         sharding.compilation_cache(directory(options.runs) / ".jax_cache")
         if options.model_parallel < 1 or jax.device_count() % options.model_parallel:

@@ -9,7 +9,6 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from rmo import config
-from rmo.files import RunError, progress
+from rmo.files import RunError
+from rmo.flops import largest, matmuls
+from rmo.log import progress
 from rmo.programs import Program, programs
 
 
@@ -101,7 +102,8 @@ def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str
         why = f"needs {found[1]}{found[2]} of {found[3]}G" if found else " ".join(str(error).split())[:160]
         return row | {"fits": False, "why": why, "compile_seconds": time.monotonic() - started}
     memory: Any = compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    beside = sum(map(on_one_device, jax.tree.leaves(program.beside)))
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + beside
     total = held + memory.temp_size_in_bytes
     moved = collectives(compiled.as_text() or "")
     flops, size = work[0] / mesh.size, work[1] / mesh.size
@@ -117,70 +119,9 @@ def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str
     }  # fmt: skip
 
 
-def inner(eqn: Any) -> list[Any]:
-    """Jaxprs inside one equation."""
-    found = []
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(item, "eqns"):
-                found.append(item)
-            elif hasattr(item, "jaxpr") and hasattr(item.jaxpr, "eqns"):
-                found.append(item.jaxpr)
-    return found
-
-
-def kernels(eqn: Any) -> tuple[list[Any], list[Any]]:
-    """(branches with a kernel of the device's own, branches without) of one equation: where both are there, the
-    compiler takes one (see attention.py)."""
-    branches = [branch.jaxpr for branch in eqn.params.get("branches", ())]
-    has = [any("pallas" in str(sub.primitive) for sub in every(branch)) for branch in branches]
-    return [b for b, h in zip(branches, has, strict=True) if h], [
-        b for b, h in zip(branches, has, strict=True) if not h
-    ]
-
-
-def every(jaxpr: Any) -> Iterator[Any]:
-    """Equations of a program and of what it calls."""
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for part in inner(eqn):
-            yield from every(part)
-
-
-def matmuls(jaxpr: Any, response: int) -> tuple[float, float]:
-    """(FLOPs, bytes of operands and results) of every matrix multiplication, over all devices; a loop of unknown length
-    is a decode loop, of `response` steps."""
-    flops = size = 0.0
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
-            contract = eqn.params["dimension_numbers"][0][0]
-            a, b, out = eqn.invars[0].aval, eqn.invars[1].aval, eqn.outvars[0].aval
-            flops += 2.0 * math.prod(out.shape) * math.prod(a.shape[i] for i in contract)
-            size += sum(float(math.prod(x.shape)) * x.dtype.itemsize for x in (a, b, out))
-        own, written_out = kernels(eqn)
-        if own and written_out:  # as many FLOPs, but nothing except operands and results goes through memory
-            flops += matmuls(written_out[0], response)[0]
-            size += sum(float(math.prod(v.aval.shape)) * v.aval.dtype.itemsize for v in (*eqn.invars, *eqn.outvars))
-            continue
-        times = {"scan": eqn.params.get("length", 1), "while": response}.get(eqn.primitive.name, 1)
-        for part in inner(eqn):
-            more = matmuls(part, response)
-            flops, size = flops + times * more[0], size + times * more[1]
-    return flops, size
-
-
-def largest(jaxpr: Any) -> tuple[int, str]:
-    """(bytes, type and shape) of the largest float32 array that a program makes, over all devices."""
-    best = (0, "")
-    for eqn in jaxpr.eqns:
-        for var in eqn.outvars:
-            aval = var.aval
-            if getattr(aval, "dtype", None) == np.float32:
-                best = max(best, (math.prod(aval.shape) * 4, f"f32{list(aval.shape)}"))
-        own, written_out = kernels(eqn)
-        for part in own if own and written_out else inner(eqn):
-            best = max(best, largest(part))
-    return best
+def on_one_device(x: Any) -> int:
+    """Bytes of an array's share."""
+    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 def collectives(text: str) -> list[dict[str, Any]]:

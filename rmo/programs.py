@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rmo import config, models, objectives, ppo, reward, sharding
+from rmo import climb, config, models, objectives, ppo, reward, sharding
 from rmo.models import LanguageModel, RewardModel
 from rmo.sample import sample_n
-from rmo.train import Member, make_step
+from rmo.train import Member, init_state, make_step, pick
 
 
 class Program(NamedTuple):
@@ -26,11 +26,12 @@ class Program(NamedTuple):
     args: tuple[Any, ...]  # trees of ShapeDtypeStruct with shardings
     calls: int  # in the whole experiment
     donated: tuple[int, ...] = ()
+    beside: Any = ()  # what else rests in memory meanwhile
 
 
-def place(tree: Any, mesh: Mesh, gathered: bool = False) -> Any:
+def place(tree: Any, mesh: Mesh) -> Any:
     """A tree of shapes with the shardings of parameters and states."""
-    at = sharding.shardings_of(tree, mesh, gathered)
+    at = sharding.shardings_of(tree, mesh)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, at)
 
 
@@ -64,7 +65,7 @@ def a_key(mesh: Mesh) -> Any:
 def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
     """The programs that an experiment spends its time in, in the order of the stages.
 
-    Not among them: PPO's reads and gold, which rests beside an iteration; PPO of other policies; the report.
+    Not among them: PPO of other policies, and what takes little: best-of-n of other policies, the audit, the report.
     """
     w, out = e.world, []
     p, r = w.prompt, w.response
@@ -126,18 +127,20 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
     drawn = batch(mesh, (e.bon.draws, r), ints, 0), batch(mesh, (e.bon.draws, r), bools, 0)
 
     def scored(stage: str, name: str, rm, length: int, calls: int):
-        params = place(shapes_of(rm, stored=rm.shape.dtype), mesh, gathered=True)
+        params = place(shapes_of(rm, stored=rm.shape.dtype), mesh)
         before = prompt if length == p + r else (batch(mesh, (0,), ints, None), batch(mesh, (0,), bools, None))
         rows = drawn if length == p + r else tuple(batch(mesh, (e.bon.draws, length), d, 0) for d in (ints, bools))
         fn = partial(inner(reward.score_n), rm, chunk=chunk)
-        out.append(Program(stage, name, fn, (params, *before, *rows), calls))
+        beside = place(shapes_of(lm_of(e.policy), stored=e.policy.dtype), mesh) if stage == "samples" else ()
+        out.append(Program(stage, name, fn, (params, *before, *rows), calls, beside=beside))
 
     for shape in e.policies:
         lm = lm_of(shape)
         fn = partial(inner(sample_n), lm, draws=e.bon.draws, length=r, eos=2, chunk=chunk)
-        args = (place(shapes_of(lm, stored=shape.dtype), mesh, gathered=True), *prompt, a_key(mesh))
+        args = (place(shapes_of(lm, stored=shape.dtype), mesh), *prompt, a_key(mesh))
         more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws if shape == e.policy else 0
-        out.append(Program("samples", f"draw {e.bon.draws:,}, {label(shape)}", fn, args, e.bon.prompts + more))
+        name, rests = f"draw {e.bon.draws:,}, {label(shape)}", place(shapes_of(gold, stored=e.gold.model.dtype), mesh)
+        out.append(Program("samples", name, fn, args, e.bon.prompts + more, beside=rests))
     more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws
     scored("samples", f"score {e.bon.draws:,} by gold", gold, reads, e.bon.prompts * len(e.policies) + more)
 
@@ -168,17 +171,15 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
         sweep = by_name[against.sweep]
         for i in against.sizes or sweep.sizes or every:
             members = len(against.recipes or sweep.recipes) * len(against.kl_coefs) * e.proxies.seeds
-            fn, args = ppo_program(e, mesh, lm_of(e.policy), rm_of(e.policy), rm_of(e.proxies.sizes[i]), gold, members)
-            out.append(
-                Program("ppo", f"iteration, {members} x {label(e.proxies.sizes[i])}", fn, args, e.ppo.max_steps, (2,))
-            )
+            out += ppo_programs(e, mesh, lm_of(e.policy), rm_of(e.policy), rm_of(e.proxies.sizes[i]), gold, members)
     return out
 
 
-def ppo_program(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, members: int):
-    """(one iteration of all members, its arguments)."""
+def ppo_programs(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, members: int) -> list[Program]:
+    """One iteration of all members or, of policies that fill the machine, the three programs of one member's."""
     p, r = e.world.prompt, e.world.response
-    s = ppo.Setup(lm, critic, proxy, gold, e.ppo, r, 2, side_by_side=not ppo.fills(lm.shape))
+    large = climb.fills(lm.shape)
+    s = ppo.Setup(lm, critic, proxy, gold, e.ppo, r, 2, side_by_side=not large, in_phases=large)
     policy_tx, critic_tx = s.optimizers
     many = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), tree)  # noqa: E731
 
@@ -187,17 +188,40 @@ def ppo_program(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, membe
 
     state = ppo.PPOState(
         number(jnp.int32), number(jnp.float32), number(jnp.float32), number(jnp.int32),
-        jax.eval_shape(partial(ppo.init_state, tx=policy_tx), shapes_of(lm)),
-        jax.eval_shape(partial(ppo.init_state, tx=critic_tx), shapes_of(critic)),
+        jax.eval_shape(partial(init_state, tx=policy_tx), shapes_of(lm)),
+        jax.eval_shape(partial(init_state, tx=critic_tx), shapes_of(critic)),
     )  # fmt: skip
     prompts = batch(mesh, (e.ppo.prompts, p), jnp.int32, None), batch(mesh, (e.ppo.prompts, p), jnp.bool_, None)
+    shown = batch(mesh, (e.bon.prompts, p), jnp.int32, None), batch(mesh, (e.bon.prompts, p), jnp.bool_, None)
     frozen = ppo.Frozen(
-        place(shapes_of(lm), mesh), None, reward.Calibration(), prompts, (prompts[0], prompts[1]), 1.0,
+        place(shapes_of(lm), mesh), place(shapes_of(gold, stored=gold.shape.dtype), mesh),
+        reward.Calibration(*(number(jnp.float32),) * 2), prompts, shown, number(jnp.float32),
     )  # fmt: skip
     calibration = reward.Calibration(number(jnp.float32), number(jnp.float32))
     member = ppo.Member(shapes_of(proxy), calibration, jax.eval_shape(lambda: jax.random.key(0)), number(jnp.float32))
-    fn = lambda frozen, members, states: ppo.over_members(s, partial(ppo.iteration, s, frozen), members, states)  # noqa: E731
-    return fn, (frozen, place(many(member), mesh), place(many(state), mesh))
+    runs, states = place(many(member), mesh), place(many(state), mesh)
+    who, steps = f"{members} x {label(proxy.shape)}", e.ppo.max_steps
+    read = Program("ppo", f"read, {who}", partial(inner(climb.read), s), (frozen, runs, states), s.reads)
+    others = frozen._replace(gold=None)  # an iteration never sees gold, which rests beside it
+    if not large:
+        fn = lambda frozen, members, states: climb.over_members(s, partial(ppo.iteration, s, frozen), members, states)  # noqa: E731
+        return [Program("ppo", f"iteration, {who}", fn, (others, runs, states), steps, (2,), frozen.gold), read]
+    m = number(jnp.int32)
+    spread = partial(jax.tree.map, lambda x: batch(mesh, x.shape, x.dtype, 0 if x.ndim else None))
+    draw, judge, learn = (partial(inner(f), s) for f in (climb.draw_one, climb.judge_one, climb.learn_one))
+    with jax.set_mesh(mesh):
+        drawn = spread(jax.eval_shape(draw, others, runs, states, m))
+        rolled, out = jax.eval_shape(judge, others, runs, states, m, drawn)
+        rolled = spread(rolled)
+        _, seen = jax.eval_shape(lambda f, r, x: ppo.iteration(s, f, *pick((r, x), 0)), others, runs, states)
+    last = jax.tree.map(lambda x: jax.ShapeDtypeStruct((members,), x.dtype), seen)
+    calls = steps * members
+    return [
+        Program("ppo", f"sample, {who}", draw, (others, runs, states, m), calls, beside=frozen.gold),
+        Program("ppo", f"score, {who}", judge, (others, runs, states, m, drawn), calls, beside=frozen.gold),
+        Program("ppo", f"update, {who}", learn, (runs, states, last, m, rolled, out), calls, (1, 2), others),
+        read,
+    ]
 
 
 def label(shape: config.Model) -> str:

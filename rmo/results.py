@@ -10,7 +10,8 @@ import numpy as np
 from rmo import audit, claims, judge, summary
 from rmo.curve import COLUMNS, Curve, from_prompts, to_rows
 from rmo.evidence import Evidence
-from rmo.files import Log, read_json, read_npz, write_csv, write_json
+from rmo.files import read_json, read_npz, write_csv, write_json
+from rmo.log import Log
 from rmo.run import Run, stage_name
 
 KEYS = ["method", "rm_params", "rm_comparisons", "variant", "policy_params", "kl_coef", "seed"]

@@ -148,10 +148,11 @@ class Run:
         gold = self.experiment.gold
         return self.rm(gold.model, gold.gain if gold.kind == "random" else 1.0)
 
-    def load(self, name: str, module: LanguageModel | RewardModel, members: int = 0, gathered: bool = True) -> Params:
-        """Parameters of a finished stage: gathered, to decode and score with, or as they lie at rest."""
-        place = partial(sharding.shardings_of, mesh=self.mesh, gathered=gathered)
-        return store.restore(self.path(name), module, members, place, module.shape.dtype if gathered else "")
+    def load(self, name: str, module: LanguageModel | RewardModel, members: int = 0, master: bool = False) -> Params:
+        """Parameters of a finished stage, split over all devices: in the type that they are used in or, as `master`
+        weights, to train on, in that they were trained in. Decoding gathers them for as long as it takes."""
+        place = partial(sharding.shardings_of, mesh=self.mesh)
+        return store.restore(self.path(name), module, members, place, "" if master else module.shape.dtype)
 
     def gold_calibration(self) -> reward.Calibration:
         return reward.Calibration(**read_json(self.path("samples") / "calibration.json"))

@@ -12,13 +12,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import bon, config, corpus, data, hf, hosts, losses, metrics, models, objectives, ppo, reward, store, text
+from rmo import (
+    bon,
+    climb,
+    config,
+    corpus,
+    data,
+    hf,
+    hosts,
+    losses,
+    metrics,
+    models,
+    objectives,
+    ppo,
+    reward,
+    store,
+    text,
+)
 from rmo.checks import STOPPING
-from rmo.files import SCRATCH, Checkpoints, Log, RunError, parts, read_json, read_npz, write_json, write_npz
+from rmo.files import SCRATCH, Checkpoints, RunError, read_json, read_npz, write_json, write_npz
+from rmo.log import Log, parts
 from rmo.reader import TextReader
 from rmo.run import Run, stage_name, tokenizer_of
 from rmo.sample import sample, sample_n
-from rmo.train import Member, train
+from rmo.train import Member, pick, train
 from rmo.world import Texts
 
 PAIRS = 8  # pairs of winners per prompt and n on which an RM is judged along the path
@@ -222,11 +239,6 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
     write_json(out / "info.json", found)
 
 
-def pick(tree: Any, m: Any) -> Any:
-    """Member m of a tree with a leading axis of members, or several."""
-    return jax.tree.map(lambda x: x[m], tree)
-
-
 def best_of_n(
     run: Run, out: Path, shape: config.Model, name: str, policy: int = 0, recipes: tuple[int, ...] = ()
 ) -> None:
@@ -257,7 +269,7 @@ def best_of_n(
     gold_QN = gold_calibration(np.stack([t["gold"] for t in tables]).astype(np.float64))
     logps_QN = np.stack([t["logps"] for t in tables])
     held = read_npz(run.path(f"proxies/{name}") / "validation.npz")
-    logits, ns, few = run.gold_logits, bon.grid(e.bon.max_n, e.bon.points), nested_ns(e.bon.draws)
+    logits, ns, few = run.gold_logits, bon.grid(e.bon.max_n, e.bon.points), bon.nested_ns(e.bon.draws)
     tight_KQN = [metrics.kl_bon_given(logps_QN, int(n)) for n in ns]
     out_members: dict[str, list[Any]] = {}
     calibrations = []
@@ -302,12 +314,6 @@ def best_of_n(
     )
 
 
-def nested_ns(draws: int) -> np.ndarray:
-    """1, 3, 10, 30, ... up to the draws there are (paper Table 2)."""
-    grid = [int(base * 10**k) for k in range(9) for base in (1, 3)]
-    return np.array([n for n in grid if n <= draws])
-
-
 def optimise(
     run: Run, out: Path, shape: config.Model, name: str, against: config.Against, policy: int = 0, base: str = ""
 ) -> None:
@@ -319,27 +325,36 @@ def optimise(
     recipes = against.recipes or tuple(range(len(info["members"]) // seeds))
     members = [(r * seeds + s, kl_coef, s) for r in recipes for kl_coef in against.kl_coefs for s in range(seeds)]
     index = np.array([m for m, _, _ in members])
-    proxies = pick(run.load(f"proxies/{name}", proxy_rm, len(info["members"]), gathered=False), index)
+    proxies = pick(run.load(f"proxies/{name}", proxy_rm, len(info["members"]), master=True), index)
     calibrations = [read_json(run.path(f"bon/{name}") / "calibration.json")[m] for m in index]
-    params = run.load(stage_name("sft", policy, e), lm, gathered=False)
+    params = run.load(stage_name("sft", policy, e), lm, master=True)
     scale_lr = against.lr_scale * e.policy.width / e.policies[policy].width
     scaled = lambda o: dataclasses.replace(o, lr=o.lr * scale_lr)  # noqa: E731
     c = dataclasses.replace(
         e.ppo, policy_optimizer=scaled(e.ppo.policy_optimizer), critic_optimizer=scaled(e.ppo.critic_optimizer)
     )
-    side_by_side = jax.default_backend() != "cpu" and not ppo.fills(lm.shape)
+    side_by_side = jax.default_backend() != "cpu" and not climb.fills(lm.shape)
     readers = run.reader(f"proxies/{name}", shape), run.reader("gold", e.gold.model)
     alone = run.mesh.size == 1 or (jax.default_backend() != "cpu" and jax.process_count() == 1)
     if not alone and any(isinstance(r, TextReader) for r in readers):
         raise RunError("PPO against an RM that reads text needs one process, and of CPUs one device")
     setup = ppo.Setup(
-        lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, run.world.eos, side_by_side, *readers
+        lm,
+        critic_rm,
+        proxy_rm,
+        run.gold_rm(),
+        c,
+        e.world.response,
+        run.world.eos,
+        side_by_side,
+        climb.fills(lm.shape),
+        *readers,
     )
     train_prompts = run.world.prompts(run.rng("ppo prompts"), e.ppo.prompts, "ppo")
     read_prompts = read_npz(run.path("samples") / "prompts.npz")
     put = partial(jax.tree.map, jnp.asarray)
     frozen = ppo.Frozen(
-        params, run.load("gold", run.gold_rm(), gathered=False), put(run.gold_calibration()), put(tuple(train_prompts)),
+        params, run.load("gold", run.gold_rm()), put(run.gold_calibration()), put(tuple(train_prompts)),
         put((read_prompts["tokens"], read_prompts["mask"])), jnp.float32(run.gold_logits),
     )  # fmt: skip
     column = lambda key: jnp.asarray([c[key] for c in calibrations], jnp.float32)  # noqa: E731
@@ -363,7 +378,7 @@ def optimise(
         critic = {"trunk": params["trunk"], "head": zeros}
         critics = jax.tree.map(lambda x: jnp.repeat(x[None], len(members), axis=0), critic)
     log = Log(out, f"ppo {out.name.rsplit('-', 1)[0]}", setup.reads, "read")
-    history, states = ppo.train_ppo(setup, frozen, runs, critics, run.mesh, Checkpoints(out), log)
+    history, states = climb.train_ppo(setup, frozen, runs, critics, run.mesh, Checkpoints(out), log)
     store.save(out, lm, states.policy.params, run.path("sft") / "tokenizer", len(members))
     reads, last = history["read"], history["last"]
     fresh = np.concatenate([np.ones((1, len(members)), bool), np.diff(history["iteration"], axis=0) > 0])

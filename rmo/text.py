@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmo import config, sources
-from rmo.files import RunError, progress
+from rmo.files import RunError
+from rmo.log import progress
 
 
 class TextError(RunError):

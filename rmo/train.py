@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rmo import config, hosts, sharding
-from rmo.files import Checkpoints, Log
+from rmo import config, flops, hosts, sharding
+from rmo.files import Checkpoints
+from rmo.log import Log
 from rmo.models import Params
 
 Batch = Any
@@ -184,17 +185,25 @@ def train(
     log.resume(start)
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
     keep_fn = jax.jit(partial(keep_best, validate))
-    pending = None
+    pending, cost = None, 0.0
     for step in range(start, steps):
-        state, metrics = step_fn(state, sharding.put_batch(batch_at(step), mesh, axis=int(members is not None)))
+        with log.timed("batch"):
+            rows = batch_at(step)
+            batch = sharding.put_batch(rows, mesh, axis=int(members is not None))
+        if step == start and flops.peak(jax.devices()[0].device_kind):
+            cost = model_flops(loss, like.params, rows, members)
+        tokens = sum(x.sum() for x in jax.tree.leaves(rows) if x.dtype == bool)
+        state, metrics = step_fn(state, batch)
         if best is not None and (due := due_at(step)).any():
             best = keep_fn(best, state.params, due)
         if pending is not None:  # the previous step's numbers, now that this one is dispatched
             log.write(*pending)
+        log.did(tokens, cost)
         pending = (step, metrics)
         if (step + 1) % every == 0 and step + 1 < steps:
             log.write(*pending)
             pending = None
+            log.flush()
             checkpoints.save(step + 1, pack())
         elif hosts.preempted() and step + 1 < steps:
             log.write(*pending)
@@ -209,12 +218,25 @@ def train(
     return where_member(members.stop_early, best[1], state.params)
 
 
+def model_flops(loss: Callable[..., Any], params: Params, batch: Batch, members: Member | None) -> float:
+    """FLOPs of one step as the model asks for them: a backward pass costs two forward ones."""
+    if members is None:
+        return 3 * flops.forward(loss, params, batch)
+    each = lambda p, b, m: loss(p, b, m, jnp.int32(0))  # noqa: E731
+    return 3 * flops.forward(jax.vmap(each), params, batch, members)
+
+
 def due_steps(members: Member | None, validations: int) -> Callable[[int], np.ndarray]:
     """step -> which members are to be validated after it, bool[M]."""
     assert members is not None
     steps, early = hosts.fetch((members.steps, members.stop_early))
     every = np.maximum(steps // validations, 1)
     return lambda step: early & (step < steps) & (((step + 1) % every == 0) | (step + 1 == steps))
+
+
+def pick(tree: Any, m: Any) -> Any:
+    """Member m of a tree with a leading axis of members, or several."""
+    return jax.tree.map(lambda x: x[m], tree)
 
 
 def where_member(choice_M: jax.Array, yes: Params, no: Params) -> Params:

@@ -218,18 +218,18 @@ def bucket():
 
 IN_BUCKET = """
 import numpy as np, pytest
-from rmo import files, lock
+from rmo import files, lock, log as logs
 here = files.directory("gs://bucket/some/run")
 files.write_json(here / "a.json", {"x": [1.5]})
 files.write_npz(here / "b.npz", y=np.arange(3))
 assert files.read_json(here / "a.json") == {"x": [1.5]}
 assert files.read_npz(here / "b.npz")["y"].tolist() == [0, 1, 2]
-log = files.Log(here, "x", 3)
+log = logs.Log(here, "x", 3)
 log.resume(0)
 for step in range(3): log.write(step, {"loss": 1.0})
 log.close()
 assert (here / "metrics.jsonl").read_text().count("loss") == 3
-log = files.Log(here, "x", 3)
+log = logs.Log(here, "x", 3)
 log.resume(2)
 log.write(2, {"loss": 2.0})
 log.close()

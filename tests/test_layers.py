@@ -7,15 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["shape", "config", "checks", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "lock", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
-         "world", "corpus", "reader", "run", "ppo", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
+ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "log", "lock", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
+         "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
          "beyond", "tables", "markdown", "report", "scores", "stages", "pipeline", "main"]  # fmt: skip
 # Arrays and numbers in, never a config.
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon"}
 OWNERS = {  # library -> modules that may import it
-    "flax": {"models"}, "orbax": {"files"}, "wandb": {"files"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"weights"}, "huggingface_hub": {"hf", "sources"}, "pyarrow": {"scores", "sources"},
-    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"files"}, "fsspec": {"files", "lock"}, "etils": {"files"},
+    "flax": {"models"}, "orbax": {"files"}, "wandb": {"log"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"weights"}, "huggingface_hub": {"hf", "sources"}, "pyarrow": {"scores", "sources"},
+    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"log"}, "fsspec": {"files", "lock"}, "etils": {"files"},
 }  # fmt: skip
 # Imported inside functions only.
 LAZY = {

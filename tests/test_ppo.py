@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from functools import partial
 
 import jax
@@ -6,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmo import config, hosts, models, ppo, reward, sharding
-from rmo.files import Checkpoints, Log
+from rmo import climb, config, hosts, models, ppo, reward, sharding
+from rmo.files import Checkpoints
+from rmo.log import Log
 from rmo.train import init_state
 
 P, R, V, EOS = 4, 6, 12, 2
@@ -37,8 +39,8 @@ def make(size=2, **changes):
 
 
 def advance(s, frozen, members, states):
-    """`ppo.advance`, which takes the states it is given (donation), on a copy of them."""
-    return ppo.advance(s, frozen, members, jax.tree.map(jnp.copy, states))
+    """`climb.advance`, which takes the states it is given (donation), on a copy of them."""
+    return climb.advance(s, frozen, members, jax.tree.map(jnp.copy, states))
 
 
 def first(tree):
@@ -127,7 +129,7 @@ def test_reads_measure_one_kl_three_ways():
     rng = np.random.default_rng(9)
     moved = jax.tree.map(lambda x: x + 0.03 * rng.normal(size=x.shape).astype(np.float32), states.policy.params)
     states = states._replace(policy=states.policy._replace(params=moved))
-    out = {name: np.asarray(value)[0] for name, value in ppo.read(s, frozen, members, states).items()}
+    out = {name: np.asarray(value)[0] for name, value in climb.read(s, frozen, members, states).items()}
     exact = out["kl"].mean()
     assert exact > 0.02
     for name in ("kl_k1", "kl_k3"):
@@ -140,13 +142,13 @@ def test_learning_rate_zero_changes_nothing():
     still = config.Optimizer(lr=1e-30, schedule="constant")
     s, frozen, members, critics = make(policy_optimizer=still, critic_optimizer=still)
     states = jax.vmap(partial(start, s, frozen))(critics)
-    before = ppo.read(s, frozen, members, states)
+    before = climb.read(s, frozen, members, states)
     after_states, _ = advance(s, frozen, members, states)
     assert (np.asarray(after_states.iteration) == s.c.patience).all()  # KL stands still: only patience ends the wait
-    target, read_at = ppo.after_read(s, after_states)
+    target, read_at = climb.after_read(s, after_states)
     np.testing.assert_array_equal(target, states.target)
     np.testing.assert_array_equal(read_at, after_states.iteration)
-    after = ppo.read(s, frozen, members, after_states)
+    after = climb.read(s, frozen, members, after_states)
     for name in ("kl", "kl_k1", "kl_k3", "proxy", "gold", "length"):
         np.testing.assert_allclose(before[name], after[name], atol=1e-5)
     np.testing.assert_allclose(before["kl"], 0, atol=1e-6)
@@ -175,7 +177,7 @@ def test_reads_lie_on_a_grid_and_members_take_their_own(tmp_path, one_device):
     same = jax.tree.map(lambda x: x[jnp.array([0, 0])], members)
     same = same._replace(kl_coef=jnp.array([0.0, 5.0]))
     critics = jax.tree.map(lambda x: x[jnp.array([0, 0])], critics)
-    go = lambda where, m, c: ppo.train_ppo(
+    go = lambda where, m, c: climb.train_ppo(
         s, frozen, m, c, one_device, Checkpoints(tmp_path / where), Log(tmp_path / where, "ppo", s.reads, "read")
     )
     both, _ = go("both", same, critics)
@@ -209,11 +211,11 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, one_device, monkeypatch
 
     def go(where):
         log = Log(tmp_path / where, "ppo", s.reads, "read")
-        return ppo.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log, every=2)
+        return climb.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log, every=2)
 
     whole, states = go("whole")
     assert whole["read"]["kl"].mean(-1)[-1].max() > 0.5  # it went somewhere
-    real, calls = ppo.read, []
+    real, calls = climb.read, []
 
     def dying(*args):
         calls.append(1)
@@ -221,10 +223,10 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, one_device, monkeypatch
             raise Kill
         return real(*args)
 
-    monkeypatch.setattr(ppo, "read", dying)
+    monkeypatch.setattr(climb, "read", dying)
     with pytest.raises(Kill):
         go("killed")
-    monkeypatch.setattr(ppo, "read", real)
+    monkeypatch.setattr(climb, "read", real)
     resumed, resumed_states = go("killed")
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -239,9 +241,9 @@ def test_told_to_stop_between_two_reads_it_saves_and_continues(tmp_path, one_dev
     s, frozen, members, critics = make(d_step=3.0, kl_max=9.0)  # KL never gets there: only patience, 10, asks for reads
 
     def go(where, limit):
-        monkeypatch.setattr(ppo, "next_limit", lambda *_: limit)
+        monkeypatch.setattr(climb, "next_limit", lambda *_: limit)
         log = Log(tmp_path / where, "ppo", s.reads, "read")
-        return ppo.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log)
+        return climb.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log)
 
     whole, states = go("whole", 2**20)
     polls = iter(range(100))
@@ -255,6 +257,23 @@ def test_told_to_stop_between_two_reads_it_saves_and_continues(tmp_path, one_dev
         np.testing.assert_array_equal(a, b)
     lines = [(tmp_path / w / "metrics.jsonl").read_text() for w in ("whole", "stopped")]
     assert lines[0] == lines[1]
+
+
+def test_in_phases_it_is_the_same_climb(tmp_path, one_device):
+    """Sampling, scoring and updating as programs of their own, member after member; their seconds are known."""
+    s, frozen, members, critics = make(max_steps=8, patience=4)
+
+    def go(where, s):
+        log = Log(tmp_path / where, "ppo", s.reads, "read")
+        return climb.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log)
+
+    whole, states = go("whole", s)
+    parts, parts_states = go("parts", dataclasses.replace(s, in_phases=True))
+    for a, b in zip(jax.tree.leaves((whole, states)), jax.tree.leaves((parts, parts_states)), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+    speed = [json.loads(line) for line in (tmp_path / "parts" / "speed.jsonl").read_text().splitlines()]
+    assert {"sample", "score", "update", "read", "wait", "tokens_per_second"} < speed[1].keys()
+    assert speed[1]["sample"] + speed[1]["score"] + speed[1]["update"] + speed[1]["read"] <= speed[1]["seconds"]
 
 
 def test_bandit_converges_to_the_exponential_tilt():
@@ -295,7 +314,7 @@ def test_the_same_on_every_mesh(tmp_path, shape, monkeypatch):
     def go(mesh, name):
         with jax.set_mesh(mesh):
             log = Log(tmp_path / name, "ppo", s.reads, "read")
-            return ppo.train_ppo(s, frozen, members, critics, mesh, Checkpoints(tmp_path / name), log)
+            return climb.train_ppo(s, frozen, members, critics, mesh, Checkpoints(tmp_path / name), log)
 
     alone, _ = go(sharding.make_mesh(1), "one")
     spread, states = go(sharding.make_mesh(*shape), "many")

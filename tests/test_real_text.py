@@ -14,6 +14,7 @@ from checkpoints import write_checkpoint, write_tokenizer
 
 from rmo import (
     checks,
+    climb,
     config,
     corpus,
     data,
@@ -21,7 +22,6 @@ from rmo import (
     gold,
     hf,
     pipeline,
-    ppo,
     reader,
     reward,
     serve,
@@ -212,7 +212,7 @@ def test_killed_and_continued_is_the_same(made, tmp_path):
     before = read_npz(made.root / stage / "curve.npz")
     shutil.rmtree(root / e.name / stage)
     run = pipeline.open_run(e, root / e.name, sharding.make_mesh(1))
-    real, calls = ppo.read, []
+    real, calls = climb.read, []
 
     def interrupted(*args):
         calls.append(1)
@@ -220,7 +220,7 @@ def test_killed_and_continued_is_the_same(made, tmp_path):
             raise KeyboardInterrupt
         return real(*args)
 
-    every = functools.partial(ppo.train_ppo, every=2)
+    every = functools.partial(climb.train_ppo, every=2)
     restored, restore = [], files.Checkpoints.restore
 
     def watched(self, state):
@@ -229,12 +229,12 @@ def test_killed_and_continued_is_the_same(made, tmp_path):
         return out
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ppo, "read", interrupted)
-        patch.setattr(ppo, "train_ppo", every)
+        patch.setattr(climb, "read", interrupted)
+        patch.setattr(climb, "train_ppo", every)
         patch.setattr(files.Checkpoints, "restore", watched)
         with pytest.raises(KeyboardInterrupt):
             pipeline.execute(run, ("ppo/w24x2-main",))
-        patch.setattr(ppo, "read", real)
+        patch.setattr(climb, "read", real)
         pipeline.execute(run, ("ppo/w24x2-main",))
     assert restored == [0, 2]
     pipeline.execute(run, ("ppo/w24x2-main",))

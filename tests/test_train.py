@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from rmo import config, data, losses, models, reward, sharding
-from rmo.files import Checkpoints, Log, RunError, load_params, read_json, save_params, write_json
+from rmo.files import Checkpoints, RunError, load_params, read_json, save_params, write_json
+from rmo.log import Log
 from rmo.metrics import token_logps
 from rmo.sample import sample
 from rmo.train import Member, init_state, make_optimizer, train, update

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import checks, config, losses, models, ppo, reward
+from rmo import checks, climb, config, losses, models, ppo, reward
 from rmo.train import Member, init_state, make_optimizer, update_member
 from rmo.world import EOS, SyntheticWorld
 
@@ -93,7 +93,7 @@ def ppo_runs(e: config.Experiment, shape: config.Model, runs: int = 4, steps: in
         m = len(which)
         keys = jnp.stack([jax.random.key(3)] * m)
         members = ppo.Member(repeat(params, m), repeat(reward.Calibration(), m), keys, coefs[jnp.array(which)])
-        states, _ = ppo.advance(s, frozen, members, repeat(fresh, m))
+        states, _ = climb.advance(s, frozen, members, repeat(fresh, m))
         return float(sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(states.policy.params)))
 
     everything = list(range(runs))

@@ -1,0 +1,189 @@
+"""Logs of a stage: metrics and speed as JSON lines, a progress bar, the wandb mirror; parts that are made once."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rmo import flops, hosts
+from rmo.files import read_npz, remote, write_npz, write_text
+
+
+class Wandb:
+    """Mirror of the logs; the files stay the truth. `run` is None when nothing is mirrored."""
+
+    run: Any = None
+
+    @classmethod
+    def start(cls, project: str, name: str, root: Path, settings: dict[str, Any]) -> None:
+        """Begin, or continue the run whose id the run directory holds."""
+        if not hosts.writer():
+            return
+        import wandb
+
+        id_file = root / "wandb_id"
+        if not id_file.exists():
+            write_text(id_file, wandb.util.generate_id())  # type: ignore[attr-defined]
+        here = str(root) if not remote(root) else None
+        cls.run = wandb.init(
+            project=project, name=name, id=id_file.read_text().strip(), resume="allow", config=settings, dir=here
+        )
+
+    @classmethod
+    def log(cls, prefix: str, step: int, values: dict[str, Any]) -> None:
+        """Curves are drawn against `<prefix>/step`, since stages do not share a step counter."""
+        if cls.run is not None:
+            cls.run.log({f"{prefix}/{name}": value for name, value in values.items()} | {f"{prefix}/step": step})
+
+
+def progress(name: str, total: int, unit: str, done: int = 0) -> tqdm:
+    """A progress bar with ETA."""
+    return tqdm(
+        total=total, desc=f"{name:<24.24}", unit=unit, initial=done, mininterval=0.5, dynamic_ncols=True,
+        disable=not hosts.writer(),
+    )  # fmt: skip
+
+
+class Lines:
+    """A JSON-lines file that grows; of a URL, which cannot be appended to, all of it is written again now and then."""
+
+    every = 30.0  # seconds
+
+    def __init__(self, path: Path):
+        self.path, self.lines, self.flushed = path, [], time.monotonic()
+
+    def resume(self, step: int) -> None:
+        """Keep the rows of steps before this one."""
+        kept = []
+        if hosts.writer() and self.path.exists():
+            for line in self.path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break
+                if row["step"] < step:
+                    kept.append(line + "\n")
+        self.lines = kept
+        write_text(self.path, "".join(kept))
+
+    def append(self, row: dict[str, Any]) -> None:
+        if not hosts.writer():
+            return
+        line = json.dumps(row) + "\n"
+        if not remote(self.path):
+            with open(self.path, "a") as file:
+                file.write(line)
+            return
+        self.lines.append(line)
+        if time.monotonic() - self.flushed > self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        if remote(self.path):
+            write_text(self.path, "".join(self.lines))
+            self.flushed = time.monotonic()
+
+
+class Log:
+    """metrics.jsonl of one stage, its progress bar, and the wandb mirror.
+
+    speed.jsonl beside it says where the time went: per line of metrics its seconds, those of them in what was `timed`
+    and in waiting for the device, tokens per second, FLOP/s as a share of the devices' peak (matmuls that the model
+    asks for: nothing computed twice counts twice), and the most memory that a device ever held.
+    """
+
+    def __init__(self, directory: Path, name: str, total: int, unit: str = "step"):
+        self.metrics, self.speed = Lines(directory / "metrics.jsonl"), Lines(directory / "speed.jsonl")
+        self.name, self.bar = name, progress(name, total, unit)
+        self.last = time.monotonic()
+        self.spent: dict[str, float] = {}
+        self.work = {"tokens": 0.0, "flops": 0.0}
+
+    def resume(self, step: int) -> None:
+        """Drop what was written after the checkpoint: those steps come again."""
+        self.metrics.resume(step)
+        self.speed.resume(step)
+        self.bar.update(step - self.bar.n)
+        self.last = time.monotonic()
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Seconds inside count as those of `what`."""
+        began = time.monotonic()
+        yield
+        self.spent[what] = self.spent.get(what, 0.0) + time.monotonic() - began
+
+    def did(self, tokens: float, flops: float) -> None:
+        """Work since the last line, of all devices together; 0 where it is not known."""
+        self.work["tokens"] += tokens
+        self.work["flops"] += flops
+
+    def write(self, step: int, metrics: dict[str, Any]) -> None:
+        """One line; arrays over members become lists."""
+        with self.timed("wait"):
+            values = {name: value.tolist() for name, value in hosts.fetch(metrics).items()}
+        self.metrics.append({"step": step, **values})
+        speed = self.rates()
+        self.speed.append({"step": step, **speed})
+        Wandb.log(self.name, step, values | {f"speed/{name}": value for name, value in speed.items()})
+        loss = values.get("loss", values.get("kl"))
+        if loss is not None:
+            self.bar.set_postfix_str(f"{'loss' if 'loss' in values else 'KL'} {np.mean(loss):.4g}", refresh=False)
+        self.bar.update(step + 1 - self.bar.n)
+
+    def rates(self) -> dict[str, float]:
+        """Of what was done since the last line."""
+        now = time.monotonic()
+        seconds, self.last = now - self.last, now
+        out = {"seconds": seconds, **self.spent}
+        most = flops.peak(jax.devices()[0].device_kind) * jax.device_count()
+        if self.work["tokens"]:
+            out["tokens_per_second"] = self.work["tokens"] / seconds
+        if self.work["flops"] and most:
+            out["utilisation"] = self.work["flops"] / seconds / most
+        if peak := flops.memory_in_use():
+            out["peak_memory"] = peak
+        self.spent, self.work = {}, dict.fromkeys(self.work, 0.0)
+        return {name: round(value, 6) for name, value in out.items()}
+
+    def flush(self) -> None:
+        """Before a checkpoint: what is logged up to it must not be lost."""
+        self.metrics.flush()
+        self.speed.flush()
+
+    def close(self) -> None:
+        """Finish the files and the bar."""
+        self.flush()
+        self.bar.close()
+
+
+def parts(
+    directory: Path, count: int, make: Callable[[int], dict[str, np.ndarray]], log: Log
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was.
+
+    Raises:
+      Preempted: the run was told to stop; what is made is kept.
+    """
+    log.resume(0)
+    there = {file.name for file in directory.glob("*.npz")} if directory.exists() else set()
+    found = hosts.agree(np.array([f"{i:05d}.npz" in there for i in range(count)]))
+    for i in range(count):
+        file = directory / f"{i:05d}.npz"
+        if found[i]:
+            part = read_npz(file)
+        else:
+            part = make(i)
+            write_npz(file, **part)
+            if hosts.preempted():
+                log.close()
+                raise hosts.Preempted
+        log.bar.update(i + 1 - log.bar.n)
+        yield part
+    log.close()
