@@ -7,7 +7,7 @@
 #   --sweep N          one JobSet per stage instance, at most N at a time, in the order that they need one another
 #   --hosts H --chips C    pods, and chips of each       --restarts N    default 50
 #   --namespace NS     --wait TIMEOUT    how long to wait for the end, e.g. 24h; without it, the last line says how
-#   --dry-run          print the commands and manifests; fields of the experiment (--ppo.kl-max 20) go to rmo
+#   --dry-run          print the commands and manifests; fields of the experiment go to rmo
 set -euo pipefail
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

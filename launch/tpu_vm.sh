@@ -9,7 +9,7 @@
 # A slice that is preempted, or a worker that is lost, is made and started again: the run continues from the bucket.
 #   --zone Z --project P --type T --runtime R    of the slice (runtime: default by type)
 #   --runs gs://BUCKET/DIR    where run directories live
-#   --model-parallel N        passed on to rmo, as are all fields of the experiment (--ppo.kl-max 20)
+#   --model-parallel N        passed on to rmo, as are all fields of the experiment
 #   --spot             cheaper, may be taken away         --restarts N    default 20
 #   --keep             do not delete the slice at the end    --dry-run       print the commands
 set -euo pipefail
