@@ -144,6 +144,8 @@ class PlanOptions:
     experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
     topology: str = "v5e:8x8"
     """Chip and shape of the slice: v4:4x4x2, v5e:8x8, v5p:2x2x4, v6e:4x4, ..."""
+    suggest: bool = False
+    """Find the smallest slice of this kind of chip, and the least splitting of layers, that fit instead."""
     model_parallel: int = 1
     """Devices that every layer is split over."""
     out: Path | None = None
@@ -207,7 +209,10 @@ def plan_experiment(args: Sequence[str]) -> None:
     from rmo import plan
     from rmo.files import write_json
 
-    found = plan.plan(options.experiment, options.topology, options.model_parallel)
+    if options.suggest:
+        found = plan.suggest(options.experiment, plan.kind_of(options.topology))
+    else:
+        found = plan.plan(options.experiment, options.topology, options.model_parallel)
     if options.out:
         write_json(options.out, found)
     print(plan.table(found))

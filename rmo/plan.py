@@ -38,8 +38,28 @@ CHIPS = {
     "v4": Chip(275e12, 32 * 2**30, 1228e9, 300e9, 2), "v5e": Chip(197e12, 16 * 2**30, 819e9, 200e9),
     "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9), "v6e": Chip(918e12, 32 * 2**30, 1640e9, 448e9),
 }  # fmt: skip
+# Slices that can be had, small ones first (Google Cloud's pages of TPU configurations, 2026).
+SLICES = {
+    "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+    "v5e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+    "v6e": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+}
+USABLE = 0.984  # of a chip's memory; the rest is the runtime's own
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+
+
+def kind_of(name: str) -> str:
+    """The chip of a slice's name.
+
+    Raises:
+      RunError: there is no such chip.
+    """
+    kind = name.split(":")[0]
+    if kind not in CHIPS:
+        raise RunError(f"--topology {name}: known chips are {', '.join(CHIPS)}, e.g. v5e:8x8")
+    return kind
 
 
 def topology(name: str, model: int) -> tuple[Mesh, Chip]:
@@ -48,9 +68,7 @@ def topology(name: str, model: int) -> tuple[Mesh, Chip]:
     Raises:
       RunError: libtpu is not installed, or it knows no such slice.
     """
-    kind = name.split(":")[0]
-    if kind not in CHIPS:
-        raise RunError(f"--topology {name}: known chips are {', '.join(CHIPS)}, e.g. v5e:8x8")
+    kind = kind_of(name)
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     from jax.experimental import topologies
 
@@ -70,13 +88,12 @@ def plan(e: config.Experiment, name: str, model: int = 1) -> dict[str, Any]:
     """What every program of an experiment takes on a slice: {topology, chips, programs: [...], chip_hours}."""
     mesh, chip = topology(name, model)
     everything = programs(e, mesh)
-    bar = progress(name, len(everything), "program")
-    rows = []
-    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    calls: dict[tuple[str, str], int] = {}  # sweeps of one shape differ in how many steps they make
     for program in everything:
-        key = program.stage, program.name  # sweeps of one shape differ in how many steps they make
-        seen[key] = seen.get(key) or examine(program, mesh, chip, e.world.response)
-        rows.append(seen[key] | {"calls": program.calls})
+        calls[program.stage, program.name] = calls.get((program.stage, program.name), 0) + program.calls
+    bar, rows = progress(name, len(calls), "program"), []
+    for key, program in {(program.stage, program.name): program for program in everything}.items():
+        rows.append(examine(program, mesh, chip, e.world.response) | {"calls": calls[key]})
         bar.update()
     bar.close()
     chips = mesh.size // chip.devices
@@ -85,11 +102,40 @@ def plan(e: config.Experiment, name: str, model: int = 1) -> dict[str, Any]:
     return {"topology": name, "chips": chips, "mesh": dict(mesh.shape), "programs": rows, "chip_hours": hours}
 
 
+def suggest(e: config.Experiment, kind: str) -> dict[str, Any]:
+    """The plan on the smallest slice of chips `kind`, and on it the least splitting of layers, that all programs fit.
+
+    Raises:
+      RunError: none does.
+    """
+    hard: list[tuple[str, str]] = []  # what did not fit before is tried first
+    for shape in SLICES[kind]:
+        for model in (1, 2, 4, 8):
+            mesh, chip = topology(f"{kind}:{shape}", 1)
+            if mesh.size % model or mesh.size == model > 1:
+                continue
+            mesh, _ = topology(f"{kind}:{shape}", model)
+            key = lambda p: hard.index((p.stage, p.name)) if (p.stage, p.name) in hard else len(hard)  # noqa: E731
+            for program in sorted(programs(e, mesh), key=key):
+                row = examine(program, mesh, chip, e.world.response)
+                if not row["fits"]:
+                    hard[:0] = [(program.stage, program.name)]
+                    print(f"{kind}:{shape}, --model-parallel {model}: {program.stage}, {program.name} {row['why']}")
+                    break
+            else:
+                return plan(e, f"{kind}:{shape}", model)
+    raise RunError(f"no slice of {kind} up to {SLICES[kind][-1]} fits; {hard[0][0]}, {hard[0][1]} is what needs most")
+
+
 def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str, Any]:
     """One row; a program that the compiler refuses says why."""
     row: dict[str, Any] = {"stage": program.stage, "program": program.name, "calls": program.calls, "seconds": None}
     started = time.monotonic()
-    limit = chip.memory / chip.devices
+    limit = chip.memory / chip.devices * USABLE
+    rests = sum(map(on_one_device, jax.tree.leaves((program.args, program.beside))))
+    if rests > limit:  # the compiler need not be asked
+        why = f"needs {rests / 2**30:.1f}G of {limit / 2**30:.1f}G for what it is given"
+        return row | {"fits": False, "why": why, "compile_seconds": 0.0}
     try:
         with jax.set_mesh(mesh):
             traced = jax.jit(program.fn, donate_argnums=program.donated).trace(*program.args)
@@ -113,7 +159,8 @@ def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str
         sum(c["bytes"] * c["times"] for c in moved) * share / chip.links,
     )  # fmt: skip
     return row | {
-        "fits": bool(total <= limit), "arguments": memory.argument_size_in_bytes,
+        "fits": bool(total <= limit), "why": f"needs {total / 2**30:.1f}G of {limit / 2**30:.1f}G",
+        "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes, "total": total, "memory": limit, "flops": flops, "bytes": size,
         "seconds": seconds, "collectives": moved, "compile_seconds": time.monotonic() - started,
     }  # fmt: skip
@@ -121,7 +168,8 @@ def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str
 
 def on_one_device(x: Any) -> int:
     """Bytes of an array's share."""
-    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    shape = x.sharding.shard_shape(x.shape) if getattr(x, "sharding", None) else x.shape
+    return math.prod(shape) * x.dtype.itemsize
 
 
 def collectives(text: str) -> list[dict[str, Any]]:

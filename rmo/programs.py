@@ -201,6 +201,7 @@ def ppo_programs(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, memb
     member = ppo.Member(shapes_of(proxy), calibration, jax.eval_shape(lambda: jax.random.key(0)), number(jnp.float32))
     runs, states = place(many(member), mesh), place(many(state), mesh)
     who, steps = f"{members} x {label(proxy.shape)}", e.ppo.max_steps
+    climbers = f"one of {members} x {label(lm.shape)}"  # the same whatever they climb against
     read = Program("ppo", f"read, {who}", partial(inner(climb.read), s), (frozen, runs, states), s.reads)
     others = frozen._replace(gold=None)  # an iteration never sees gold, which rests beside it
     if not large:
@@ -217,9 +218,9 @@ def ppo_programs(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, memb
     last = jax.tree.map(lambda x: jax.ShapeDtypeStruct((members,), x.dtype), seen)
     calls = steps * members
     return [
-        Program("ppo", f"sample, {who}", draw, (others, runs, states, m), calls, beside=frozen.gold),
-        Program("ppo", f"score, {who}", judge, (others, runs, states, m, drawn), calls, beside=frozen.gold),
-        Program("ppo", f"update, {who}", learn, (runs, states, last, m, rolled, out), calls, (1, 2), others),
+        Program("ppo", f"sample, {climbers}", draw, (others, runs, states, m), calls, beside=frozen.gold),
+        Program("ppo", f"score, one of {who}", judge, (others, runs, states, m, drawn), calls, beside=frozen.gold),
+        Program("ppo", f"update, {climbers}", learn, (runs, states, last, m, rolled, out), calls, (1, 2), others),
         read,
     ]
 
