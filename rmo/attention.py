@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from rmo import sharding
+
 BLOCK = 128  # the TPU kernel's tiles: shorter sequences, and other multiples, are written out
 
 
@@ -56,7 +58,8 @@ def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float) -> jax.Array
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
     if not sizes:
         return one(q_BTHK, k_BTHK, v_BTHK, real_BT)
-    row, head = (name if q_BTHK.shape[axis] % sizes[name] == 0 else None for axis, name in ((0, "data"), (2, "model")))
+    row = sharding.row_axes(sizes, q_BTHK.shape[0])
+    head = "model" if q_BTHK.shape[2] % sizes["model"] == 0 else None
     rows, heads = PartitionSpec(row), PartitionSpec(row, None, head)
     return jax.shard_map(one, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)(
         q_BTHK, k_BTHK, v_BTHK, real_BT

@@ -1,10 +1,13 @@
 """The mesh and how arrays lie on it. The same code runs on one CPU core and on a pod: only the mesh changes.
 
+Between slices of a multi-slice run, whose network is slow, parameters are copied and only gradients are summed.
+
 Parameters have two layouts. At rest, and where they are trained, they are split over both axes: `data` is FSDP,
 `model` is tensor parallelism. Gathered, for decoding, they are split over `model` alone, so that no step of a loop
 fetches them; a larger `model` axis is for models that do not fit so. Batches are split over `data`.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -23,11 +26,22 @@ RULES: dict[str, tuple[str | None, ...]] = {
 }  # fmt: skip
 
 
-def make_mesh(data: int = 0, model: int = 1) -> Mesh:
-    """A `(data, model)` mesh over all devices; data=0 takes what is left."""
-    data = data or jax.device_count() // model
+def make_mesh(data: int = 0, model: int = 1, slices: int = 0) -> Mesh:
+    """A `(data, model)` mesh over all devices; data=0 takes what is left. Where devices are of several TPU slices, or
+    as many are asked for, a first axis `slice` goes over those."""
+    slices = slices or len({getattr(device, "slice_index", 0) for device in jax.devices()})
+    data = data or jax.device_count() // model // slices
     # Auto axes: linen's Embed fails under the Explicit default.
-    return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+    if slices == 1:
+        return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    devices = np.array(sorted(jax.devices(), key=lambda device: (getattr(device, "slice_index", 0), device.id)))
+    return Mesh(devices.reshape(slices, data, model), ("slice", "data", "model"), axis_types=(AxisType.Auto,) * 3)
+
+
+def row_axes(sizes: dict[str, int], rows: int) -> tuple[str, ...] | None:
+    """The axes that as many rows of a batch are split over; None where they do not divide."""
+    axes = tuple(name for name in ("slice", "data") if name in sizes)
+    return axes if axes and rows % math.prod(sizes[name] for name in axes) == 0 else None
 
 
 def spec(path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, int], gathered: bool = False) -> PartitionSpec:
@@ -63,8 +77,8 @@ def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     Each process puts only the rows of its own devices."""
 
     def put(x):
-        split = x.ndim > axis and x.shape[axis] % mesh.shape["data"] == 0
-        at = NamedSharding(mesh, PartitionSpec(*([None] * axis), "data") if split else PartitionSpec())
+        split = row_axes(dict(mesh.shape), x.shape[axis]) if x.ndim > axis else None
+        at = NamedSharding(mesh, PartitionSpec(*[None] * axis, split) if split else PartitionSpec())
         if at.is_fully_addressable:
             return jax.device_put(x, at)
         return jax.make_array_from_callback(x.shape, at, lambda index: x[index])
@@ -87,11 +101,12 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def split(x: jax.Array, axis: int = 0) -> jax.Array:
-    """x with `axis` over `data`, where it divides."""
+    """x with `axis` over `data` (and `slice`), where it divides."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
-    if sizes.get("data", 1) == 1 or x.shape[axis] % sizes["data"]:
+    axes = row_axes(sizes, x.shape[axis])
+    if not axes or max(sizes[name] for name in axes) == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, "data"))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, axes))
 
 
 def at_rest(tree: Any) -> Any:

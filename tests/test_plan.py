@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from rmo import checks, config, models, plan, sharding
@@ -122,3 +123,32 @@ def test_for_a_real_slice():
     pytest.importorskip("libtpu")
     found = plan.plan(SMOKE, "v5e:4x4")
     assert all(row["fits"] for row in found["programs"])
+
+
+def test_suggest_takes_the_smallest_slice_that_fits_all(monkeypatch, capsys):
+    """What did not fit is tried first on the next; a slice is never split over more devices than needed."""
+    from types import SimpleNamespace
+
+    tried = []
+
+    def examine(program, mesh, *_):
+        tried.append((mesh.size, mesh.shape["model"], program.name))
+        need = {"small": 4, "large": 40}[program.name] / mesh.size / (2 if mesh.shape["model"] > 1 else 1)
+        return {"fits": need <= 3, "why": f"needs {need}"}
+
+    def topology(name, model):
+        size = int(np.prod([int(x) for x in name.split(":")[1].split("x")]))
+        return SimpleNamespace(size=size, shape={"data": size // model, "model": model}), None
+
+    both = [SimpleNamespace(stage="s", name=name) for name in ("small", "large")]
+    monkeypatch.setattr(plan, "examine", examine)
+    monkeypatch.setattr(plan, "topology", topology)
+    monkeypatch.setattr(plan, "programs", lambda e, mesh: both)
+    monkeypatch.setattr(plan, "plan", lambda e, name, model: (name, model))
+    e = SimpleNamespace(world=SimpleNamespace(response=1))
+    assert plan.suggest(e, "v5e") == ("v5e:2x4", 2)
+    assert tried[:3] == [(4, 1, "small"), (4, 1, "large"), (4, 2, "large")]
+    assert "v5e:2x2, --model-parallel 1: s, large needs 10" in capsys.readouterr().out
+    monkeypatch.setattr(plan, "examine", lambda *_: {"fits": False, "why": ""})
+    with pytest.raises(RunError, match="no slice of v5e up to 16x16 fits"):
+        plan.suggest(e, "v5e")

@@ -304,7 +304,7 @@ def test_bandit_converges_to_the_exponential_tilt():
 
 
 @pytest.mark.parametrize(
-    "shape", [pytest.param((8, 1), marks=pytest.mark.slow), (4, 2), pytest.param((2, 4), marks=pytest.mark.slow)]
+    "shape", [(4, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((8, 1), (2, 4), (2, 2, 2)))]
 )
 def test_the_same_on_every_mesh(tmp_path, shape, monkeypatch):
     """Split over devices, states, batches and models give the same curve as on one."""
