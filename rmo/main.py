@@ -148,6 +148,8 @@ class PlanOptions:
     """Find the smallest slice of this kind of chip, and the least splitting of layers, that fit instead."""
     model_parallel: int = 1
     """Devices that every layer is split over."""
+    only: tuple[str, ...] = ()
+    """Only programs with one of these in their names, e.g. ppo or 1.2B."""
     out: Path | None = None
     """Where to write the plan as JSON; default: nowhere."""
 
@@ -212,7 +214,7 @@ def plan_experiment(args: Sequence[str]) -> None:
     if options.suggest:
         found = plan.suggest(options.experiment, plan.kind_of(options.topology))
     else:
-        found = plan.plan(options.experiment, options.topology, options.model_parallel)
+        found = plan.plan(options.experiment, options.topology, options.model_parallel, options.only)
     if options.out:
         write_json(options.out, found)
     print(plan.table(found))

@@ -84,15 +84,25 @@ def topology(name: str, model: int) -> tuple[Mesh, Chip]:
     return mesh, CHIPS[kind]
 
 
-def plan(e: config.Experiment, name: str, model: int = 1) -> dict[str, Any]:
-    """What every program of an experiment takes on a slice: {topology, chips, programs: [...], chip_hours}."""
+def plan(e: config.Experiment, name: str, model: int = 1, only: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What every program of an experiment (or those with one of `only` in their names) takes on a slice: {topology,
+    chips, mesh, programs: [...], chip_hours}.
+
+    Raises:
+      RunError: no program has such a name.
+    """
     mesh, chip = topology(name, model)
     everything = programs(e, mesh)
     calls: dict[tuple[str, str], int] = {}  # sweeps of one shape differ in how many steps they make
     for program in everything:
         calls[program.stage, program.name] = calls.get((program.stage, program.name), 0) + program.calls
-    bar, rows = progress(name, len(calls), "program"), []
-    for key, program in {(program.stage, program.name): program for program in everything}.items():
+    once = {(program.stage, program.name): program for program in everything}
+    if only:
+        once = {key: program for key, program in once.items() if any(want in ", ".join(key) for want in only)}
+    if not once:
+        raise RunError(f"--only {' '.join(only)}: no program has that in its name; without it all are listed")
+    bar, rows = progress(name, len(once), "program"), []
+    for key, program in once.items():
         rows.append(examine(program, mesh, chip, e.world.response) | {"calls": calls[key]})
         bar.update()
     bar.close()
