@@ -15,6 +15,8 @@ do_() {
   if [ -n "$dry" ]; then printf '%q ' "$@"; echo; else "$@"; fi
 }
 
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || die "needs bash 4.4 or later, this is $BASH_VERSION"
+
 # The value of an option, which must be there: value "$@"
 value() { [ $# -ge 2 ] || die "$1 needs a value (see ${0##*/} --help)"; printf '%s' "$2"; }
 

@@ -95,11 +95,13 @@ submit() {
 
 # Until a JobSet has come to its end; fails where it failed.
 finish() {
-  local name=$1 how
+  local name=$1 how silent=0
   [ -z "$dry" ] || { echo "# until kubectl get jobset $name says Completed"; return 0; }
   while true; do
-    how=$(kubectl get jobset "$name" --namespace "$namespace" --output jsonpath='{.status.terminalState}') || how=''
+    how=$(kubectl get jobset "$name" --namespace "$namespace" --output jsonpath='{.status.terminalState}') || how=Silent
     case $how in Completed) return 0 ;; Failed) say "$name failed: kubectl logs -l jobset.sigs.k8s.io/jobset-name=$name"; return 1 ;; esac
+    if [ "$how" = Silent ]; then silent=$((silent + 1)); else silent=0; fi
+    [ "$silent" -lt 30 ] || { say "kubectl does not find $name"; return 1; }
     sleep "${POLL:-20}"
   done
 }
@@ -125,8 +127,9 @@ while IFS=$'\t' read -r group _ instances; do
   started=()
   for i in "${!names[@]}"; do
     [ "$i" -lt "$sweep" ] || finish "${started[$((i - sweep))]}"
-    job=$base-$(tidy "${names[$i]}")-$i
-    submit "$job" "$config" --runs "$runs" "${options[@]}" --only "${names[$i]}"
+    job=$base-$(tidy "${names[$i]}")-$(cksum <<< "${names[$i]} ${options[*]}" | cut -d ' ' -f 1)
+    do_ kubectl delete jobset "$job" --namespace "$namespace" --ignore-not-found # of an earlier attempt
+    submit "$job" "$config" --runs "$runs" "${options[@]}" --only "=${names[$i]}"
     started+=("$job")
   done
   for job in "${started[@]}"; do finish "$job"; done

@@ -12,8 +12,15 @@ shift "$count"
 names=("$@")
 name=${names[$SLURM_ARRAY_TASK_ID]}
 me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-srun launch/local.sh rmo run "$config" --runs "$runs" "${options[@]}" --only "$name"
+codes=$PWD/.codes.$me
+rm -f "$codes"
+# shellcheck disable=SC2016
+srun bash -c '"${@:2}" || { code=$?; echo "$code" >> "$1"; exit "$code"; }' _ "$codes" \
+  launch/local.sh rmo run "$config" --runs "$runs" "${options[@]}" --only "=$name"
 code=$?
+# Of several tasks one that cannot go on explains why the others lost it.
+while read -r one; do again "$one" || { code=$one; break; }; done < <(cat "$codes" 2> /dev/null)
+rm -f "$codes"
 if again "$code" && [ "${SLURM_RESTART_COUNT:-0}" -lt "$restarts" ]; then
   echo "slurm_job.sh: $name $(why "$code"): queued again" >&2
   scontrol requeue "$me" && sleep 60 # Slurm ends this script

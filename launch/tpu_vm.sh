@@ -69,12 +69,14 @@ create() {
 }
 
 wait_() {
+  local now tries=0
   [ -z "$dry" ] || { echo "# until \`gcloud compute tpus queued-resources describe $name\` says ACTIVE"; return 0; }
   while true; do
     now=$(state)
     case $now in
       ACTIVE) return 0 ;;
       FAILED | SUSPENDED | SUSPENDING | NONE) say "the slice is $now"; return 1 ;;
+      UNKNOWN) tries=$((tries + 1)); [ "$tries" -lt 60 ] || { say "gcloud does not say what became of the slice"; return 1; }; sleep "$poll" ;;
       *) say "the slice is $now"; sleep "$poll" ;;
     esac
   done
@@ -94,21 +96,27 @@ run() {
   bucket
   local what
   what=$(quoted rmo run "$config" --runs "$runs" "${options[@]}")
-  everywhere "pkill -f '[r]mo run'; sleep 1" || true # what is left of a run that lost a worker
-  everywhere "cd rmo && rm -f exit && RMO_HOSTS=1 EXTRAS=tpu,gcs setsid nohup bash -c 'launch/local.sh ${what//\'/\'\\\'\'}; echo \$? > exit' > log 2>&1 < /dev/null &"
+  # What is left of a run that lost a worker saves, or is killed.
+  everywhere "pkill -f '[r]mo run'; for i in \$(seq 60); do pgrep -f '[r]mo run' > /dev/null || break; sleep 2; done; pkill -9 -f '[r]mo run'; true"
+  everywhere "cd rmo && rm -f exit && { RMO_HOSTS=1 EXTRAS=tpu,gcs setsid nohup bash -c 'launch/local.sh ${what//\'/\'\\\'\'}; echo \$? > exit' > log 2>&1 < /dev/null & }"
 }
 
 # Follow worker 0; the exit code is the run's, 75 if the slice is gone.
 logs() {
-  local found='' tries=0 ssh=(gcloud compute tpus tpu-vm ssh "$name" "${at[@]}" --worker=0)
+  local found tries=0 now ssh=(gcloud compute tpus tpu-vm ssh "$name" "${at[@]}" --worker=0)
   # shellcheck disable=SC2016
   do_ "${ssh[@]}" --command 'cd rmo && touch log && { tail -n +1 -F log & p=$!; until [ -f exit ]; do sleep 2; done; sleep 2; kill $p; }' || true
   [ -z "$dry" ] || return 0
-  until [ -n "$found" ]; do
-    found=$("${ssh[@]}" --command 'cat rmo/exit' 2>/dev/null) && [ -n "$found" ] && return "$found"
-    [ "$(state)" = ACTIVE ] || return 75
-    tries=$((tries + 1))
-    [ "$tries" -lt 20 ] || { say "worker 0 does not answer"; return 76; }
+  while true; do
+    if found=$("${ssh[@]}" --command 'cat rmo/exit 2> /dev/null || echo running' 2> /dev/null); then
+      tries=0
+      case $found in running | '') ;; *) return "$found" ;; esac # running: only the connection was lost
+    else
+      tries=$((tries + 1))
+      [ "$tries" -lt 20 ] || { say "worker 0 does not answer"; return 76; }
+    fi
+    now=$(state)
+    case $now in ACTIVE | UNKNOWN) ;; *) return 75 ;; esac
     sleep "$poll"
   done
 }
@@ -124,7 +132,7 @@ fetch() {
   done
 }
 
-delete() { resources delete "$name" --quiet --force || true; }
+delete() { resources delete "$name" --quiet --force || say "could not delete $name: look for it, it may still cost"; }
 
 up() {
   need type
@@ -141,7 +149,7 @@ up() {
     if ! again "$code"; then break; fi
     say "the run $(why "$code")"
     [ "$attempt" -lt "$restarts" ] || { say "gave up after $attempt restarts; the same command continues"; exit "$code"; }
-    [ "$code" -eq 76 ] || [ "$(state)" = ACTIVE ] || { delete; sleep "$poll"; }
+    case $(state) in ACTIVE | UNKNOWN) ;; *) delete; sleep "$poll" ;; esac
   done
   [ "$code" -ne 0 ] || fetch
   [ "$code" -eq 0 ] || say "the run ended with $code, see above"

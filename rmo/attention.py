@@ -33,8 +33,9 @@ def attend(
     if causal and len(segments) == 1 and not limit and q_BTHK.shape[1] % BLOCK == 0:
         k, v = (jnp.repeat(x, q_BTHK.shape[2] // x.shape[2], axis=2) for x in segments[0])
         real_BT = jnp.diagonal(allowed_BTS, axis1=1, axis2=2)
-        if jax.default_backend() == "gpu" and q_BTHK.dtype != jnp.float32:
-            mask = allowed_BTS[:, None]
+        if on_gpu(q_BTHK):
+            own = jnp.eye(q_BTHK.shape[1], dtype=bool)  # a pad may see itself: a row without any key is not defined
+            mask = (allowed_BTS | own)[:, None]
             return jax.nn.dot_product_attention(q_BTHK, k, v, mask=mask, scale=1 / divisor, implementation="cudnn")
         return jax.lax.platform_dependent(
             q_BTHK, k, v, real_BT,
@@ -42,6 +43,13 @@ def attend(
             default=lambda q, k, v, _: written_out(q, [(k, v)], allowed_BTS, divisor, limit),
         )  # fmt: skip
     return written_out(q_BTHK, segments, allowed_BTS, divisor, limit)
+
+
+def on_gpu(q_BTHK: jax.Array) -> bool:
+    """Whether cuDNN's kernel can be had: half precision, a head width that it has, Ampere or later."""
+    if jax.default_backend() != "gpu" or q_BTHK.dtype == jnp.float32 or q_BTHK.shape[-1] % 8 or q_BTHK.shape[-1] > 128:
+        return False
+    return float(jax.devices()[0].compute_capability) >= 8.0
 
 
 def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float) -> jax.Array:

@@ -63,7 +63,7 @@ def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState, last: A
     return sharding.at_rest(states), last
 
 
-def in_phases(s: Setup, frozen: Frozen, members: Member, states: PPOState, last: Any, limit: int, log: Log):
+def in_phases(s: Setup, frozen: Frozen, members: Member, states: PPOState, last: Any, limit: Any, log: Log):
     """As `advance`, member after member, an iteration being three programs whose seconds go to the log."""
 
     def finish(what: str, program: Any, *args: Any) -> Any:
@@ -77,6 +77,8 @@ def in_phases(s: Setup, frozen: Frozen, members: Member, states: PPOState, last:
             drawn = finish("sample", draw_one, frozen, members, states, m)
             batch, out = finish("score", judge_one, frozen, members, states, m, drawn)
             states, last = finish("update", learn_one, members, states, last, m, batch, out)
+            if hosts.preempted():
+                return states, last
     return states, last
 
 
@@ -216,7 +218,7 @@ def train_ppo(
         checkpoints.save(number, (states, history, last, count(k)))
 
     log.resume(k)
-    saved, limit = time.monotonic(), 1
+    saved, limit = time.monotonic(), np.int32(1)
     known = flops.peak(jax.devices()[0].device_kind)
     cost = model_flops(s, frozen, members, shapes) if known else 0.0
     while k < s.reads and (k == 0 or bool(jnp.any(~finished(s, states) | (states.iteration > states.read_at)))):
@@ -228,11 +230,15 @@ def train_ppo(
                 with log.timed("iterate"):
                     states, last = advance(s, frozen, members, jax.device_put(states, at), last, limit)
                     jax.block_until_ready(states.iteration)
-            limit = hosts.agree(np.int32(next_limit(limit, time.monotonic() - started)))
+            limit = hosts.agree(np.int32(next_limit(int(limit), time.monotonic() - started)))
             if hosts.preempted():
                 log.close()
                 save()
                 raise hosts.Preempted
+            if hosts.agree(np.bool_(time.monotonic() - saved > MINUTES * 60)):
+                log.flush()
+                save()
+                saved = time.monotonic()
         with log.timed("read"):
             found = jax.block_until_ready(read(s, frozen, members, states))
         seen = {"read": found, "last": last, "iteration": states.iteration}
@@ -247,7 +253,7 @@ def train_ppo(
         target, read_at = after_read(s, states)
         states, last = states._replace(target=target, read_at=read_at), none
         k += 1
-        if k % every == 0 or bool(hosts.agree(np.bool_(time.monotonic() - saved > MINUTES * 60))):
+        if k % every == 0:
             log.flush()
             save()
             saved = time.monotonic()
@@ -255,9 +261,9 @@ def train_ppo(
     return jax.tree.map(lambda x: x[:k], hosts.fetch(history)), states
 
 
-MINUTES = 10  # between checkpoints, where reads are far apart
+MINUTES = 10  # between checkpoints, where iterations are long
 
 
 def next_limit(limit: int, seconds: float) -> int:
     """Iterations of the next dispatch: enough that dispatching costs nothing, few enough to be told to stop."""
-    return 2 * limit if seconds < 1 else max(limit // 2, 1) if seconds > 4 else limit
+    return min(2 * limit, 2**16) if seconds < 1 else max(limit // 2, 1) if seconds > 4 else limit

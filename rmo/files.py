@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
+        if hosts.passing(error):
+            raise
         raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
 
 
@@ -170,7 +173,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if hosts.passing(error):
+            raise
         raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
 
 
@@ -210,6 +215,8 @@ def load_params(path: Path, like: Tree) -> Tree:
     try:
         return ocp.load(full(path), like)
     except Exception as error:
+        if hosts.lost(error) or hosts.passing(error):
+            raise
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"cannot load {path}: {line}; remove {path.parent} and run again") from error
 
@@ -233,7 +240,7 @@ class Checkpoints:
 
     def restore(self, state: Tree) -> tuple[Tree, int]:
         """(saved state, its step), or (`state`, 0) where nothing was saved."""
-        if not self.directory.exists():
+        if not hosts.agree(np.bool_(self.directory.exists())):
             return state, 0
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         with self._checkpointer() as checkpointer:
@@ -243,5 +250,7 @@ class Checkpoints:
             try:
                 return checkpointer.load(latest.step, like), latest.step
             except Exception as error:
+                if hosts.lost(error) or hosts.passing(error):
+                    raise
                 line = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise RunError(f"cannot load {self.directory}: {line}; remove it and run again") from error

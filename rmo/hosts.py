@@ -5,6 +5,8 @@ process 0 alone writes (checkpoints all write together), and what the host reads
 runs must be one that they share.
 """
 
+import errno
+import functools
 import os
 import re
 import signal
@@ -95,7 +97,9 @@ def preempted() -> bool:
         return _Stop.asked
     from jax.experimental import multihost_utils
 
-    return multihost_utils.reached_preemption_sync_point(_Stop.polls)
+    # It says so once, at the same poll everywhere; whoever asks later must hear it too.
+    _Stop.asked = _Stop.asked or multihost_utils.reached_preemption_sync_point(_Stop.polls)
+    return _Stop.asked
 
 
 def alone() -> bool:
@@ -106,7 +110,15 @@ def alone() -> bool:
 def lost(error: Exception) -> bool:
     """Whether an error says that another process cannot be reached."""
     signs = r"gloo|connection|coordination|heartbeat|unavailable|deadline|barrier|preempted"
-    return not alone() and isinstance(error, RuntimeError) and bool(re.search(signs, str(error), re.IGNORECASE))
+    # XLA's errors come as either.
+    return not alone() and isinstance(error, RuntimeError | ValueError) and bool(re.search(signs, str(error), re.I))
+
+
+def passing(error: BaseException) -> bool:
+    """Whether a disk or network failed in a way that may be over when the run is started again."""
+    known = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
+    codes = isinstance(error, OSError) and error.errno in known
+    return codes or isinstance(error, TimeoutError | ConnectionError)
 
 
 def leave(code: int, why: str) -> None:
@@ -140,12 +152,18 @@ def agree(value: Any) -> Any:
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, value)))
 
 
+@functools.cache
+def everywhere(mesh: jax.sharding.Mesh) -> Any:
+    """The program that copies arrays to all devices of a mesh."""
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
 def fetch(tree: Any) -> Any:
     """Whole arrays on every host, as numpy."""
 
     def whole(x: Any) -> Any:
         if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
-            x = jax.jit(lambda x: x, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec()))(x)  # type: ignore[attr-defined]
+            x = everywhere(x.sharding.mesh)(x)  # type: ignore[attr-defined]
         return x
 
     return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(whole, tree)))

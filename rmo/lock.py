@@ -34,7 +34,8 @@ class Lock:
         self.path = directory / FILE
         self.me = {
             "host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid()),
-            "job": os.environ.get("SLURM_JOB_ID", ""), "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "job": os.environ.get("SLURM_JOB_ID", ""), "start": os.environ.get("SLURM_RESTART_COUNT", "0"),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         }  # fmt: skip
         self.done = threading.Event()
 
@@ -51,7 +52,7 @@ class Lock:
                         f"{self.path.parent} is being made by {who} since {holder['since']} (last sign of life "
                         f"{silent:.0f} s ago): wait for it, or remove {self.path} if it is gone"
                     )
-                self.path.unlink(missing_ok=True)
+                self.bury(holder)
             threading.Thread(target=self.beat, daemon=True).start()
         return self
 
@@ -75,6 +76,24 @@ class Lock:
             part.unlink()
         return True
 
+    def bury(self, dead: dict[str, Any]) -> None:
+        """Take a dead holder's file away; not that of another who did so first and holds it now."""
+        if remote(self.path):
+            if self.holder()[0] == dead:
+                self.path.unlink(missing_ok=True)
+            return
+        aside = self.path.with_name(f".{FILE}.{self.me['host']}.{self.me['pid']}.aside")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        try:
+            if json.loads(aside.read_text()) != dead:
+                os.link(aside, self.path)
+        except (ValueError, FileExistsError):
+            pass
+        aside.unlink()
+
     def holder(self) -> tuple[dict[str, Any], float]:
         """(who holds it, seconds since their last sign of life); nobody if it has just been left."""
         try:
@@ -87,7 +106,7 @@ class Lock:
         """Whether a holder cannot be alive: its process ended, its Slurm job was started again, or it fell silent."""
         if holder["host"] == self.me["host"] and holder["born"]:
             return born(holder["pid"]) != holder["born"]
-        again = bool(holder["job"]) and holder["job"] == self.me["job"]
+        again = bool(holder["job"]) and holder["job"] == self.me["job"] and holder["start"] != self.me["start"]
         return again or silent > SILENCE
 
     def mine(self) -> bool:
@@ -95,13 +114,17 @@ class Lock:
 
     def beat(self) -> None:
         while not self.done.wait(BEAT):
-            if not self.mine():  # this process was asleep, and taken for dead
-                print(f"\nrmo: {self.path.parent} was taken over by another run: this one stops", flush=True)
-                os._exit(hosts.HELD)
-            if remote(self.path):
-                self.path.write_text(json.dumps(self.me))
-            else:
-                os.utime(self.path)
+            try:
+                holder, _ = self.holder()
+                if holder and holder != self.me:  # this process was asleep, and taken for dead
+                    print(f"\nrmo: {self.path.parent} was taken over by another run: this one stops", flush=True)
+                    os._exit(hosts.HELD)
+                if remote(self.path):
+                    self.path.write_text(json.dumps(self.me))
+                else:
+                    os.utime(self.path)
+            except Exception as error:  # a network that fails for a moment; the next beat tries again
+                print(f"\nrmo: cannot renew {self.path}: {error}", flush=True)
 
 
 def create_object(url: str, content: bytes) -> bool:

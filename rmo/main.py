@@ -44,7 +44,7 @@ class RunOptions:
 
     experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
     only: tuple[str, ...] = ()
-    """Run only these stages, e.g. sft, proxies, or one instance as `rmo list` names it."""
+    """Run only these stages, e.g. sft, proxies, or one instance as `rmo list` names it (=sft is not sft/64x2)."""
     runs: str = "runs"
     """Where run directories live: a directory, or a URL such as gs://bucket/runs."""
     model_parallel: int = 1
@@ -245,6 +245,7 @@ def run(args: Sequence[str]) -> None:
             Wandb.start(options.wandb, here.experiment.name, here.root, config.to_json(here.experiment))
         pipeline.execute(here, options.only)
     pipeline.publish(here)
+    hosts.barrier("published")  # JAX waits less long for the others at its end
     if here.done("report") and hosts.writer():
         print(f"{here.root / 'report.html'}")
 
@@ -372,6 +373,8 @@ def main() -> None:
     except Held as error:
         hosts.leave(hosts.HELD, str(error))
     except (*EXPECTED, OSError) as error:
+        if hosts.passing(error):
+            hosts.leave(hosts.LOST, f"{error}: if that passes, the same command continues")
         hosts.leave(2, str(error))
     except KeyboardInterrupt:
         hosts.leave(130, "stopped; the same command continues")

@@ -121,16 +121,17 @@ def policy_name(shape: config.Model) -> str:
 
 
 def matching(run: Run, only: tuple[str, ...]) -> list[str]:
-    """Names of the stages that `--only` picks; all without it.
+    """Names of the stages that `--only` picks; all without it. `sft` is sft and sft/..., `=sft` that one alone.
 
     Raises:
       RunError: a name that picks nothing.
     """
+    picks = lambda want, name: name == want.removeprefix("=") or (name + "=").startswith(want + "/")  # noqa: E731
     for want in only:
-        if not any(name == want or name.startswith(want + "/") for name in run.stages):
+        if not any(picks(want, name) for name in run.stages):
             kinds = ", ".join(dict.fromkeys(name.split("/")[0] for name in run.stages))
             raise RunError(f"--only {want}: no such stage; there are {kinds}, and instances as `rmo list` names them")
-    return [n for n in run.stages if not only or any(n == want or n.startswith(want + "/") for want in only)]
+    return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
 
 
 def meet(run: Run) -> None:
@@ -139,15 +140,17 @@ def meet(run: Run) -> None:
     Raises:
       RunError: this one has another.
     """
-    token = run.root / ".meeting"
     if hosts.writer():
         run.root.mkdir(parents=True, exist_ok=True)
-        write_text(token, "")
+    if hosts.alone():
+        return
+    token = run.root / f".meeting-{int(hosts.agree(np.int32(np.random.default_rng().integers(2**31 - 1))))}"
+    write_text(token, "")
     hosts.barrier("meeting")
     there = token.exists()
     hosts.barrier("met")
     if hosts.writer():
-        token.unlink()
+        token.unlink(missing_ok=True)
     if not there:
         said = "--runs must be a directory that all processes share, on a network disk or gs://"
         raise RunError(f"process {jax.process_index()} does not see what process 0 wrote to {run.root}: {said}")
@@ -165,7 +168,7 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
     for name in matching(run, only):
         if not hosts.agree(np.bool_(run.done(name))):
             for before in run.stages[name].upstream:
-                if not run.done(before.name):
+                if not hosts.agree(np.bool_(run.done(before.name))):
                     advice = f"run without --only, or add {before.name}"
                     raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
             with Lock(run.path(name)):

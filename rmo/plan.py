@@ -148,7 +148,9 @@ def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str
         return row | {"fits": False, "why": why, "compile_seconds": 0.0}
     try:
         with jax.set_mesh(mesh):
-            traced = jax.jit(program.fn, donate_argnums=program.donated).trace(*program.args)
+            # What a program does not use rests in memory all the same.
+            jitted = jax.jit(program.fn, donate_argnums=program.donated, keep_unused=True)
+            traced = jitted.trace(*program.args)
             work = matmuls(traced.jaxpr.jaxpr, response)
             row["largest_array"], row["largest"] = largest(traced.jaxpr.jaxpr)
             compiled = traced.lower().compile()

@@ -220,7 +220,7 @@ def ppo_programs(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, memb
     return [
         Program("ppo", f"sample, {climbers}", draw, (others, runs, states, m), calls, beside=frozen.gold),
         Program("ppo", f"score, one of {who}", judge, (others, runs, states, m, drawn), calls, beside=frozen.gold),
-        Program("ppo", f"update, {climbers}", learn, (runs, states, last, m, rolled, out), calls, (1, 2), others),
+        Program("ppo", f"update, {climbers}", learn, (runs, states, last, m, rolled, out), calls, (1, 2), frozen),
         read,
     ]
 
