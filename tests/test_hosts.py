@@ -2,6 +2,7 @@
 A stage instance has one holder. A bucket serves as the run directory."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -149,6 +150,41 @@ def test_processes_that_share_no_directory_are_told_so(tmp_path):
     first.communicate()
 
 
+def test_what_passes_is_told_from_what_does_not(monkeypatch):
+    gone = ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+    assert not hosts.lost(gone)  # one process has nobody to lose
+    monkeypatch.setattr(hosts, "alone", lambda: False)
+    assert hosts.lost(gone)
+    assert hosts.lost(RuntimeError("UNAVAILABLE: heartbeat"))
+    assert not hosts.lost(RuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    assert not hosts.lost(KeyError("connection"))
+    assert hosts.passing(TimeoutError())
+    assert hosts.passing(OSError(errno.ESTALE, "stale"))
+    assert not hosts.passing(FileNotFoundError(errno.ENOENT, "none"))
+    assert not hosts.passing(OSError(errno.ENOSPC, "full"))
+
+
+def test_a_lock_outlives_a_network_that_fails_for_a_moment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    with lock.Lock(tmp_path) as held:
+        real, calls = os.utime, []
+
+        def failing(*args):
+            calls.append(args)
+            if len(calls) < 3:
+                raise OSError(errno.ESTALE, "stale")
+            return real(*args)
+
+        monkeypatch.setattr(os, "utime", failing)
+        for _ in range(100):
+            if len(calls) > 4:
+                break
+            time.sleep(0.05)
+        assert len(calls) > 4
+        assert held.mine()
+    assert "cannot renew" in capsys.readouterr().out
+
+
 # One holder.
 
 
@@ -171,12 +207,14 @@ def test_a_stage_has_one_holder(tmp_path):
         ({"born": "1"}, 0, False),  # another process has its number now
         ({"host": "elsewhere"}, 0, True),
         ({"host": "elsewhere"}, 1000, False),  # silent
-        ({"host": "elsewhere", "job": "7"}, 0, False),  # the same job, started again
-        ({"host": "elsewhere", "job": "8"}, 0, True),
+        ({"host": "elsewhere", "job": "7", "start": "0"}, 0, False),  # the same job, started again
+        ({"host": "elsewhere", "job": "7", "start": "1"}, 0, True),  # another step of this job
+        ({"host": "elsewhere", "job": "8", "start": "0"}, 0, True),
     ],
 )
 def test_only_a_dead_holder_is_replaced(tmp_path, monkeypatch, change, silent, held):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     other = lock.Lock(tmp_path).me | {"job": ""} | change
     file = tmp_path / "HOLDER"
     file.write_text(json.dumps(other))
@@ -186,7 +224,9 @@ def test_only_a_dead_holder_is_replaced(tmp_path, monkeypatch, change, silent, h
     assert file.exists() == held
 
 
-def test_of_many_that_want_a_stage_one_gets_it(tmp_path):
+def test_of_many_that_want_a_dead_holders_stage_one_gets_it(tmp_path):
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "HOLDER").write_text(json.dumps(lock.Lock(tmp_path).me | {"pid": 2**22 + 1}))
     code = (
         "import sys, time; from pathlib import Path; from rmo.lock import Lock, Held\n"
         "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"

@@ -242,3 +242,24 @@ def test_sigkill_anywhere_ends_in_the_same_bytes(smoke, tmp_path):
     assert subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True).returncode == 0
     for name in ("curves.csv", "coefficients.json", "gold.json"):
         assert (tmp_path / "smoke" / name).read_bytes() == (smoke / name).read_bytes()
+
+
+def test_only_picks_a_kind_or_one_instance():
+    """`sft` is also that of another policy, whose name begins so; `=sft` is not."""
+    e = dataclasses.replace(SMOKE, other_policies=(config.OtherPolicy(dataclasses.replace(SMOKE.policy, width=48)),))
+    run = pipeline.open_run(e, Path("nowhere"))
+    other = f"sft/48x{SMOKE.policy.layers}"
+    assert pipeline.matching(run, ("sft",)) == ["sft", other]
+    assert pipeline.matching(run, ("=sft",)) == ["sft"]
+    assert pipeline.matching(run, (other, f"={other}")) == [other]
+    assert pipeline.matching(run, ("=proxies/w8x1-main", "fits")) == ["proxies/w8x1-main", "fits"]
+    with pytest.raises(RunError, match="no such stage"):
+        pipeline.matching(run, ("=proxies",))
+    names = [name for _, _, names in pipeline.groups(run) for name in names]
+    assert sorted(names) == sorted(run.stages)
+    before = {}
+    for group, needs, names in pipeline.groups(run):
+        done = {name for need in needs for name in before[need]}
+        for name in names:
+            assert {stage.name for stage in run.stages[name].upstream} <= done
+        before[group] = names

@@ -259,6 +259,17 @@ def test_told_to_stop_between_two_reads_it_saves_and_continues(tmp_path, one_dev
     assert lines[0] == lines[1]
 
 
+def test_dispatches_grow_and_shrink_within_bounds():
+    limit = 1
+    for _ in range(100):
+        limit = climb.next_limit(limit, 0.1)
+    assert 2**10 < limit < 2**30  # far from where int32 ends
+    for _ in range(100):
+        limit = climb.next_limit(limit, 60)
+    assert limit == 1
+    assert climb.next_limit(5, 2.0) == 5
+
+
 def test_in_phases_it_is_the_same_climb(tmp_path, one_device):
     """Sampling, scoring and updating as programs of their own, member after member; their seconds are known."""
     s, frozen, members, critics = make(max_steps=8, patience=4)
