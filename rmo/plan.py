@@ -163,12 +163,15 @@ def examine(program: Program, mesh: Mesh, chip: Chip, response: int) -> dict[str
     beside = sum(map(on_one_device, jax.tree.leaves(program.beside)))
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + beside
     total = held + memory.temp_size_in_bytes
-    moved = collectives(compiled.as_text() or "")
+    try:
+        moved = collectives(compiled.as_text() or "")
+    except jax.errors.JaxRuntimeError:  # of some programs for v5p and v6e libtpu cannot write down what it made
+        moved = None
     flops, size = work[0] / mesh.size, work[1] / mesh.size
     share = chip.devices
     seconds = max(
         flops * share / chip.flops, size * share / chip.bandwidth,
-        sum(c["bytes"] * c["times"] for c in moved) * share / chip.links,
+        sum(c["bytes"] * c["times"] for c in moved or ()) * share / chip.links,
     )  # fmt: skip
     return row | {
         "fits": bool(total <= limit), "why": f"needs {total / 2**30:.1f}G of {limit / 2**30:.1f}G",
@@ -245,13 +248,13 @@ def table(found: dict[str, Any]) -> str:
         held = row["total"] - row["temporaries"]
         memory = f"{held / g:.1f} + {row['temporaries'] / g:.1f} / {row['memory'] / g:.0f}"
         memory += "" if row["fits"] else " **does not fit**"
-        all_of, inside = (
-            sum(c["bytes"] * c["times"] for c in row["collectives"] if not decode or c["decode"]) / 1e9
+        sums = [
+            sum(c["bytes"] * c["times"] for c in row["collectives"] or () if not decode or c["decode"]) / 1e9
             for decode in (False, True)
-        )
+        ]
+        said = f"{sums[0]:.2f} ({sums[1]:.2f})" if row["collectives"] is not None else "not known"
         lines.append(
-            f"{head} {memory} | {row['flops'] / 1e12:.2f} | {all_of:.2f} ({inside:.2f}) | {row['seconds']:.3g} |"
-            f" {row['calls']:,} |"
+            f"{head} {memory} | {row['flops'] / 1e12:.2f} | {said} | {row['seconds']:.3g} | {row['calls']:,} |"
         )
     lines.append("")
     lines.append(f"{found['chip_hours']:.0f} chip-hours at the roofline, for what is listed and compiles.")
