@@ -2,7 +2,10 @@
 
     launch/local.sh rmo run configs/paper.py
 
-Not run: this is what the paper did, written down as far as it says. Shapes are GPT-3's (12 L D^2 parameters without
+Planned, not run. `rmo plan configs/paper.py` compiles its programs for a v5e:8x8 slice and finds that they fit without
+--model-parallel (drawing from the 6.4B policy takes most, 15.3 of 15.7 GiB per chip); README shows the table.
+
+This is what the paper did, written down as far as it says. Shapes are GPT-3's (12 L D^2 parameters without
 embeddings, which reproduces the paper's 85M, 300M, 680M, 1.2B and 6B; 3M to 42M are the nearest such shapes). From its
 Table 1: RM batch 64, RL batch 256, clip 0.2, lambda 0.95; multipliers 1.67e-2 and 4e-3 apply to GPT-3's learning rates,
 which are nearly 0.41 / width (RM: 1.67e-2 * 0.41 / 16 at width 16; policy: 4e-3 * 0.41 / 2048). "256 timesteps per

@@ -224,6 +224,7 @@ def test_only_a_dead_holder_is_replaced(tmp_path, monkeypatch, change, silent, h
     assert file.exists() == held
 
 
+@pytest.mark.slow
 def test_of_many_that_want_a_dead_holders_stage_one_gets_it(tmp_path):
     (tmp_path / "stage").mkdir()
     (tmp_path / "stage" / "HOLDER").write_text(json.dumps(lock.Lock(tmp_path).me | {"pid": 2**22 + 1}))

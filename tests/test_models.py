@@ -132,7 +132,9 @@ def test_bfloat16_keeps_float32_outside():
     assert reward.score(rm, models.init(rm, jax.random.key(0)), tokens, mask).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("mesh", [None, 1])  # several CPU devices wait for one another when they interpret
+@pytest.mark.parametrize(
+    "mesh", [pytest.param(None, marks=pytest.mark.slow), 1]
+)  # several CPU devices wait for one another when they interpret
 def test_the_kernel_for_tpus_computes_the_same(mesh):
     """Interpreted here: values of real tokens and gradients, grouped heads, pads on both sides, alone and on a mesh."""
     from contextlib import nullcontext

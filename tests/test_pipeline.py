@@ -215,6 +215,7 @@ def test_labels():
     assert ties.mean() == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.slow
 def test_random_teacher_and_sharded_run(tmp_path):
     """The other gold, on 8 devices, up to best-of-n."""
     e = dataclasses.replace(SMOKE, gold=dataclasses.replace(SMOKE.gold, kind="random"))
