@@ -154,7 +154,7 @@ def test_learning_rate_zero_changes_nothing():
     np.testing.assert_allclose(before["kl"], 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("side_by_side", [True, False])
+@pytest.mark.parametrize("side_by_side", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_members_of_one_program_equal_single_runs(side_by_side):
     s, frozen, members, critics = make()
     s = dataclasses.replace(s, side_by_side=side_by_side)
