@@ -208,9 +208,9 @@ def train_ppo(
     none = jax.device_put(jax.tree.map(partial(blank, ()), seen["last"]), everywhere)
     frozen, members = sharding.place((frozen, members), sharding.shardings_of((frozen, members), mesh))
     count = lambda k: jax.device_put(np.int32(k), everywhere)  # noqa: E731
-    (states, history, last, k), found = checkpoints.restore((like, history, none, count(0)))
+    (states, history, last, k), resumed = checkpoints.restore((like, history, none, count(0)))
     k = int(k)
-    if not found:
+    if not resumed:
         states = jax.jit(begin, out_shardings=at)(frozen.reference, critics)
 
     def save() -> None:  # its number only has to grow
@@ -240,8 +240,8 @@ def train_ppo(
                 save()
                 saved = time.monotonic()
         with log.timed("read"):
-            found = jax.block_until_ready(read(s, frozen, members, states))
-        seen = {"read": found, "last": last, "iteration": states.iteration}
+            measured = jax.block_until_ready(read(s, frozen, members, states))
+        seen = {"read": measured, "last": last, "iteration": states.iteration}
         if k:
             made, length = hosts.fetch((states.iteration - states.read_at, last["length"]))
             log.did(float(np.nansum(made * length)) * s.c.batch, float(made.sum()) * cost)

@@ -3,7 +3,6 @@
 A run directory is local or a URL such as gs://bucket/runs. Of several processes only one writes (`hosts.writer`).
 """
 
-import atexit
 import contextlib
 import csv
 import functools
@@ -95,8 +94,8 @@ def local(path: Path) -> Path:
     """The directory itself or, of a URL, a copy on this machine."""
     if not remote(path):
         return path
-    made = Path(tempfile.mkdtemp(prefix="rmo-"))
-    _copies.callback(shutil.rmtree, made, ignore_errors=True)
+    _copies.append(tempfile.TemporaryDirectory(prefix="rmo-"))
+    made = Path(_copies[-1].name)
 
     def copy(source: Any, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
@@ -110,8 +109,7 @@ def local(path: Path) -> Path:
     return made
 
 
-_copies = contextlib.ExitStack()
-atexit.register(_copies.close)
+_copies: list[tempfile.TemporaryDirectory] = []  # they go when the process ends
 
 
 # Small files.

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from rmo import hosts
 from rmo.files import RunError, full, remote
 
@@ -19,12 +21,14 @@ class Held(RunError):
     """Another run works on the stage instance."""
 
 
-def born(pid: int) -> str:
-    """When a process of this machine started, so that its number is not taken for that of a later one; "" if gone."""
+def born(pid: int) -> float:
+    """When a process of this machine started (seconds since 1970), so that its number is not taken for that of a later
+    one; 0 if it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except OSError:
-        return ""
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return 0.0
 
 
 class Lock:
@@ -97,15 +101,15 @@ class Lock:
     def holder(self) -> tuple[dict[str, Any], float]:
         """(who holds it, seconds since their last sign of life); nobody if it has just been left."""
         try:
-            said, at = json.loads(self.path.read_text()), self.path.stat()
+            said, at = json.loads(self.path.read_text()), self.path.stat()  # epath's has other names
         except (OSError, ValueError):
             return {}, 0.0
-        return said, time.time() - getattr(at, "st_mtime", getattr(at, "mtime", None) or 0.0)
+        return said, time.time() - (at.mtime if remote(self.path) else at.st_mtime)  # type: ignore[attr-defined]
 
     def gone(self, holder: dict[str, Any], silent: float) -> bool:
         """Whether a holder cannot be alive: its process ended, its Slurm job was started again, or it fell silent."""
-        if holder["host"] == self.me["host"] and holder["born"]:
-            return born(holder["pid"]) != holder["born"]
+        if holder["host"] == self.me["host"]:
+            return abs(born(holder["pid"]) - holder["born"]) > 2  # the clock may have been set meanwhile
         again = bool(holder["job"]) and holder["job"] == self.me["job"] and holder["start"] != self.me["start"]
         return again or silent > SILENCE
 

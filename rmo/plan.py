@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh
 
 from rmo import config
 from rmo.files import RunError
-from rmo.flops import largest, matmuls
+from rmo.flops import PEAKS, largest, matmuls
 from rmo.log import progress
 from rmo.programs import Program, programs
 
@@ -35,8 +35,10 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(275e12, 32 * 2**30, 1228e9, 300e9, 2), "v5e": Chip(197e12, 16 * 2**30, 819e9, 200e9),
-    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9), "v6e": Chip(918e12, 32 * 2**30, 1640e9, 448e9),
+    "v4": Chip(PEAKS["TPU v4"], 32 * 2**30, 1228e9, 300e9, 2),
+    "v5e": Chip(PEAKS["TPU v5 lite"], 16 * 2**30, 819e9, 200e9),
+    "v5p": Chip(PEAKS["TPU v5"], 95 * 2**30, 2765e9, 600e9),
+    "v6e": Chip(PEAKS["TPU v6 lite"], 32 * 2**30, 1640e9, 448e9),
 }  # fmt: skip
 # Slices that can be had, small ones first (Google Cloud's pages of TPU configurations, 2026).
 SLICES = {
@@ -92,20 +94,27 @@ def plan(e: config.Experiment, name: str, model: int = 1, only: tuple[str, ...] 
       RunError: no program has such a name.
     """
     mesh, chip = topology(name, model)
-    everything = programs(e, mesh)
-    calls: dict[tuple[str, str], int] = {}  # sweeps of one shape differ in how many steps they make
-    for program in everything:
-        calls[program.stage, program.name] = calls.get((program.stage, program.name), 0) + program.calls
-    once = {(program.stage, program.name): program for program in everything}
-    if only:
-        once = {key: program for key, program in once.items() if any(want in ", ".join(key) for want in only)}
-    if not once:
+    listed = [p for p in once(e, mesh) if not only or any(want in f"{p.stage}, {p.name}" for want in only)]
+    if not listed:
         raise RunError(f"--only {' '.join(only)}: no program has that in its name; without it all are listed")
-    bar, rows = progress(name, len(once), "program"), []
-    for key, program in once.items():
-        rows.append(examine(program, mesh, chip, e.world.response) | {"calls": calls[key]})
+    bar, rows = progress(name, len(listed), "program"), []
+    for program in listed:
+        rows.append(examine(program, mesh, chip, e.world.response))
         bar.update()
     bar.close()
+    return summary(name, mesh, chip, rows)
+
+
+def once(e: config.Experiment, mesh: Mesh) -> list[Program]:
+    """Every program once, with the calls of all sweeps, which differ only in how many steps they make."""
+    found: dict[tuple[str, str], Program] = {}
+    for p in programs(e, mesh):
+        before = found.get((p.stage, p.name))
+        found[p.stage, p.name] = p._replace(calls=p.calls + before.calls) if before else p
+    return list(found.values())
+
+
+def summary(name: str, mesh: Mesh, chip: Chip, rows: list[dict[str, Any]]) -> dict[str, Any]:
     chips = mesh.size // chip.devices
     known = [row["seconds"] * row["calls"] for row in rows if row["seconds"] is not None]
     hours = sum(known) * chips / 3600
@@ -120,20 +129,20 @@ def suggest(e: config.Experiment, kind: str) -> dict[str, Any]:
     """
     hard: list[tuple[str, str]] = []  # what did not fit before is tried first
     for shape in SLICES[kind]:
-        for model in (1, 2, 4, 8):
-            mesh, chip = topology(f"{kind}:{shape}", 1)
-            if mesh.size % model or mesh.size == model > 1:
-                continue
-            mesh, _ = topology(f"{kind}:{shape}", model)
+        name = f"{kind}:{shape}"
+        size = topology(name, 1)[0].size
+        for model in (m for m in (1, 2, 4, 8) if m < size):  # all are powers of two
+            mesh, chip = topology(name, model)
             key = lambda p: hard.index((p.stage, p.name)) if (p.stage, p.name) in hard else len(hard)  # noqa: E731
-            for program in sorted(programs(e, mesh), key=key):
-                row = examine(program, mesh, chip, e.world.response)
-                if not row["fits"]:
+            rows = []
+            for program in sorted(once(e, mesh), key=key):
+                rows.append(examine(program, mesh, chip, e.world.response))
+                if not rows[-1]["fits"]:
                     hard[:0] = [(program.stage, program.name)]
-                    print(f"{kind}:{shape}, --model-parallel {model}: {program.stage}, {program.name} {row['why']}")
+                    print(f"{name}, --model-parallel {model}: {program.stage}, {program.name} {rows[-1]['why']}")
                     break
             else:
-                return plan(e, f"{kind}:{shape}", model)
+                return summary(name, mesh, chip, rows)
     raise RunError(f"no slice of {kind} up to {SLICES[kind][-1]} fits; {hard[0][0]}, {hard[0][1]} is what needs most")
 
 

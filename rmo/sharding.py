@@ -64,11 +64,11 @@ def ruled(path: tuple[Any, ...]) -> bool:
     return bool(names & RULES.keys()) and "bias" not in names
 
 
-def shardings_of(tree: Any, mesh: Mesh, gathered: bool = False) -> Any:
-    """Shardings of a whole train state, or of parameters, at rest or `gathered`."""
+def shardings_of(tree: Any, mesh: Mesh) -> Any:
+    """Shardings of a whole train state, or of parameters, at rest."""
     sizes = dict(mesh.shape)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, spec(path, np.shape(leaf), sizes, gathered)), tree
+        lambda path, leaf: NamedSharding(mesh, spec(path, np.shape(leaf), sizes)), tree
     )
 
 

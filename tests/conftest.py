@@ -21,8 +21,10 @@ jax.config.update("jax_threefry_partitionable", True)
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Equal programs of different tests are compiled once."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    """Equal programs of different tests are compiled once, by whichever of pytest-xdist's processes comes first."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
+    jax.config.update("jax_compilation_cache_dir", str(top / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

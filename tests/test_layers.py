@@ -15,7 +15,7 @@ ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "cu
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon"}
 OWNERS = {  # library -> modules that may import it
     "flax": {"models"}, "orbax": {"files"}, "wandb": {"log"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"weights"}, "huggingface_hub": {"hf", "sources"}, "pyarrow": {"scores", "sources"},
-    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"log"}, "fsspec": {"files", "lock"}, "etils": {"files"},
+    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "main"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"log"}, "fsspec": {"files", "lock"}, "psutil": {"lock"}, "etils": {"files"},
 }  # fmt: skip
 # Imported inside functions only.
 LAZY = {

@@ -9,7 +9,7 @@ import pytest
 
 from rmo import checks, config, models, plan, sharding
 from rmo.files import RunError
-from rmo.programs import programs
+from rmo.programs import Program, programs
 from rmo.sample import sample
 
 SMOKE = checks.load(Path(__file__).parent.parent / "configs" / "smoke.py")
@@ -134,19 +134,21 @@ def test_suggest_takes_the_smallest_slice_that_fits_all(monkeypatch, capsys):
     def examine(program, mesh, *_):
         tried.append((mesh.size, mesh.shape["model"], program.name))
         need = {"small": 4, "large": 40}[program.name] / mesh.size / (2 if mesh.shape["model"] > 1 else 1)
-        return {"fits": need <= 3, "why": f"needs {need}"}
+        return {"fits": need <= 3, "why": f"needs {need}", "seconds": 3600.0, "calls": program.calls}
 
     def topology(name, model):
         size = int(np.prod([int(x) for x in name.split(":")[1].split("x")]))
-        return SimpleNamespace(size=size, shape={"data": size // model, "model": model}), None
+        return SimpleNamespace(size=size, shape={"data": size // model, "model": model}), plan.CHIPS["v5e"]
 
-    both = [SimpleNamespace(stage="s", name=name) for name in ("small", "large")]
+    both = [Program("s", name, None, (), 1) for name in ("small", "large", "large")]  # two sweeps of one shape
     monkeypatch.setattr(plan, "examine", examine)
     monkeypatch.setattr(plan, "topology", topology)
     monkeypatch.setattr(plan, "programs", lambda e, mesh: both)
-    monkeypatch.setattr(plan, "plan", lambda e, name, model: (name, model))
     e = SimpleNamespace(world=SimpleNamespace(response=1))
-    assert plan.suggest(e, "v5e") == ("v5e:2x4", 2)
+    found = plan.suggest(e, "v5e")
+    assert (found["topology"], found["mesh"]["model"]) == ("v5e:2x4", 2)
+    assert found["chip_hours"] == 8 * (1 + 2)  # both sweeps' calls
+    assert len(tried) == len(set(tried))  # nothing is compiled twice
     assert tried[:3] == [(4, 1, "small"), (4, 1, "large"), (4, 2, "large")]
     assert "v5e:2x2, --model-parallel 1: s, large needs 10" in capsys.readouterr().out
     monkeypatch.setattr(plan, "examine", lambda *_: {"fits": False, "why": ""})
