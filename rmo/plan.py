@@ -100,9 +100,26 @@ def plan(e: config.Experiment, name: str, model: int = 1, only: tuple[str, ...] 
     bar, rows = progress(name, len(listed), "program"), []
     for program in listed:
         rows.append(examine(program, mesh, chip, e.world.response))
+        if not rows[-1]["fits"]:
+            rows[-1]["fits_on"] = roomier(e, program, name, model)
+            rows[-1]["why"] += f"; {rows[-1]['fits_on'] or 'no larger slice'} can hold it"
         bar.update()
     bar.close()
     return summary(name, mesh, chip, rows)
+
+
+def roomier(e: config.Experiment, program: Program, name: str, model: int) -> str:
+    """The smallest larger slice of the same chips that holds a program; "" where none does."""
+    kind, size = kind_of(name), topology(name, model)[0].size
+    for larger in (f"{kind}:{shape}" for shape in SLICES[kind]):
+        mesh, chip = topology(larger, 1)
+        if mesh.size <= size:
+            continue
+        mesh, chip = topology(larger, model)
+        there = next(p for p in once(e, mesh) if (p.stage, p.name) == (program.stage, program.name))
+        if examine(there, mesh, chip, e.world.response)["fits"]:
+            return larger
+    return ""
 
 
 def once(e: config.Experiment, mesh: Mesh) -> list[Program]:
@@ -256,7 +273,7 @@ def table(found: dict[str, Any]) -> str:
             continue
         held = row["total"] - row["temporaries"]
         memory = f"{held / g:.1f} + {row['temporaries'] / g:.1f} / {row['memory'] / g:.0f}"
-        memory += "" if row["fits"] else " **does not fit**"
+        memory += "" if row["fits"] else f" **does not fit; {row['fits_on'] or 'no larger slice'} can hold it**"
         sums = [
             sum(c["bytes"] * c["times"] for c in row["collectives"] or () if not decode or c["decode"]) / 1e9
             for decode in (False, True)

@@ -1,6 +1,7 @@
 """What a plan counts, against counts by hand; every program of the smoke config compiled for a mesh of this machine."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -125,10 +126,9 @@ def test_for_a_real_slice():
     assert all(row["fits"] for row in found["programs"])
 
 
-def test_suggest_takes_the_smallest_slice_that_fits_all(monkeypatch, capsys):
-    """What did not fit is tried first on the next; a slice is never split over more devices than needed."""
-    from types import SimpleNamespace
-
+@pytest.fixture
+def fake_slices(monkeypatch):
+    """Slices of a given size without libtpu, and which (devices, model axis, program) were tried on them."""
     tried = []
 
     def examine(program, mesh, *_):
@@ -144,7 +144,12 @@ def test_suggest_takes_the_smallest_slice_that_fits_all(monkeypatch, capsys):
     monkeypatch.setattr(plan, "examine", examine)
     monkeypatch.setattr(plan, "topology", topology)
     monkeypatch.setattr(plan, "programs", lambda e, mesh: both)
-    e = SimpleNamespace(world=SimpleNamespace(response=1))
+    return tried
+
+
+def test_suggest_takes_the_smallest_slice_that_fits_all(monkeypatch, capsys, fake_slices):
+    """What did not fit is tried first on the next; a slice is never split over more devices than needed."""
+    e, tried = SimpleNamespace(world=SimpleNamespace(response=1)), fake_slices
     found = plan.suggest(e, "v5e")
     assert (found["topology"], found["mesh"]["model"]) == ("v5e:2x4", 2)
     assert found["chip_hours"] == 8 * (1 + 2)  # both sweeps' calls
@@ -154,3 +159,10 @@ def test_suggest_takes_the_smallest_slice_that_fits_all(monkeypatch, capsys):
     monkeypatch.setattr(plan, "examine", lambda *_: {"fits": False, "why": ""})
     with pytest.raises(RunError, match="no slice of v5e up to 16x16 fits"):
         plan.suggest(e, "v5e")
+
+
+def test_a_program_that_does_not_fit_says_where_it_would(fake_slices):
+    found = plan.plan(SimpleNamespace(world=SimpleNamespace(response=1)), "v5e:2x4")
+    why = {row["program"]: row["why"] for row in found["programs"]}
+    assert why == {"small": "needs 0.5", "large": "needs 5.0; v5e:4x4 can hold it"}
+    assert [size for size, _, name in fake_slices if name == "large"] == [8, 16]  # nothing smaller, nothing further
