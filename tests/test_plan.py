@@ -134,7 +134,8 @@ def fake_slices(monkeypatch):
     def examine(program, mesh, *_):
         tried.append((mesh.size, mesh.shape["model"], program.name))
         need = {"small": 4, "large": 40}[program.name] / mesh.size / (2 if mesh.shape["model"] > 1 else 1)
-        return {"fits": need <= 3, "why": f"needs {need}", "seconds": 3600.0, "calls": program.calls}
+        row = {"fits": need <= 3, "why": f"needs {need}", "seconds": 3600.0}
+        return row | {"program": program.name, "calls": program.calls}
 
     def topology(name, model):
         size = int(np.prod([int(x) for x in name.split(":")[1].split("x")]))
