@@ -23,7 +23,7 @@ def attend(
     q_BTHK: jax.Array, segments: list[tuple[jax.Array, jax.Array]], allowed_BTS: jax.Array, divisor: float,
     limit: float, causal: bool,
 ) -> jax.Array:  # fmt: skip
-    """Mixed values [B, T, H, K] of every segment (k, v) [B or 1, S, G, K]; G divides H, S sums to that of the mask.
+    """Mixed values [B, T, H, K] of every segment (k, v) [B or 1, G, S, K]; G divides H, S sums to that of the mask.
 
     Args:
       divisor: of the scores, the square root of K by custom.
@@ -31,7 +31,8 @@ def attend(
       causal: `allowed` is nothing but "earlier, and real": what the kernels know.
     """
     if causal and len(segments) == 1 and not limit and q_BTHK.shape[1] % BLOCK == 0:
-        k, v = (jnp.repeat(x, q_BTHK.shape[2] // x.shape[2], axis=2) for x in segments[0])
+        groups = segments[0][0].shape[1]
+        k, v = (jnp.repeat(jnp.swapaxes(x, 1, 2), q_BTHK.shape[2] // groups, axis=2) for x in segments[0])
         real_BT = jnp.diagonal(allowed_BTS, axis1=1, axis2=2)
         if on_gpu(q_BTHK):
             own = jnp.eye(q_BTHK.shape[1], dtype=bool)  # a pad may see itself: a row without any key is not defined
@@ -40,7 +41,7 @@ def attend(
         return jax.lax.platform_dependent(
             q_BTHK, k, v, real_BT,
             tpu=lambda q, k, v, real: flash(q, k, v, real, 1 / divisor),
-            default=lambda q, k, v, _: written_out(q, [(k, v)], allowed_BTS, divisor, limit),
+            default=lambda q, k, v, _: written_out(q, segments, allowed_BTS, divisor, limit),
         )  # fmt: skip
     return written_out(q_BTHK, segments, allowed_BTS, divisor, limit)
 
@@ -76,24 +77,25 @@ def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float) -> jax.Array
 
 def written_out(q_BTHK, segments, allowed_BTS, divisor: float, limit: float) -> jax.Array:
     """Scores in float32, one softmax over all segments."""
-    kv_heads, dtype = segments[0][0].shape[2], q_BTHK.dtype
+    kv_heads, dtype = segments[0][0].shape[1], q_BTHK.dtype
     batch, length, heads, head = q_BTHK.shape
     q_BTGHK = q_BTHK.reshape(batch, length, kv_heads, heads // kv_heads, head) / divisor
-    scores = [read_segment("btghk,bsgk->bghts", q_BTGHK, k) for k, _ in segments]
+    scores = [read_segment("btghk,bgsk->bghts", q_BTGHK, k) for k, _ in segments]
     scores_BGHTS = cap(jnp.concatenate(scores, axis=-1), limit)
     scores_BGHTS = jnp.where(allowed_BTS[:, None, None], scores_BGHTS, -1e30)
     weights_BGHTS = jax.nn.softmax(scores_BGHTS, axis=-1).astype(dtype)
-    ends = np.cumsum([k.shape[1] for k, _ in segments])[:-1]
+    ends = np.cumsum([k.shape[2] for k, _ in segments])[:-1]
     parts = jnp.split(weights_BGHTS, ends, axis=-1)
-    mixed = [read_segment("bghts,bsgk->btghk", part, v) for part, (_, v) in zip(parts, segments, strict=True)]
-    return sum(mixed[1:], mixed[0]).reshape(q_BTHK.shape).astype(dtype)
+    mixed = [read_segment("bghts,bgsk->bghtk", part, v) for part, (_, v) in zip(parts, segments, strict=True)]
+    return jnp.moveaxis(sum(mixed[1:], mixed[0]), 3, 1).reshape(q_BTHK.shape).astype(dtype)
 
 
 def read_segment(equation: str, x: jax.Array, segment: jax.Array) -> jax.Array:
-    """einsum of x with one segment of keys or values; a segment of one row is shared by every row of x.
+    """einsum of x with one segment of keys or values, to bg...; a segment of one row is shared by every row of x.
 
     Shared, it is one matmul over one array: draws from one prompt never copy the prompt's cache.
     """
     if segment.shape[0] == 1 and x.shape[0] > 1:
-        equation, segment = equation.replace("bsgk", "sgk"), segment[0]
+        equation = equation.replace("bgsk->bg", "gsk->gb")
+        return jnp.swapaxes(jnp.einsum(equation, x, segment[0], preferred_element_type=jnp.float32), 0, 1)
     return jnp.einsum(equation, x, segment, preferred_element_type=jnp.float32)

@@ -17,14 +17,18 @@ from rmo import config, sharding
 from rmo.attention import attend, cap
 
 Params = Any  # a pytree of arrays
+UNROLLED = 2**27  # weights of models that decode layer by layer
 PIECE = 2**26  # logits that exist at once when only something of each token is wanted
 
 
 class KVCache(NamedTuple):
-    """Keys and values of S tokens, and which of them exist. Owned by the caller, never by the model."""
+    """Keys and values of S tokens, and which of them exist. Owned by the caller, never by the model.
 
-    k: jax.Array  # [L, B, S, Hkv, D/H]
-    v: jax.Array  # [L, B, S, Hkv, D/H]
+    Heads come before tokens, as matrix products read them: else a CPU turns the whole cache around at every token.
+    """
+
+    k: jax.Array  # [L, B, Hkv, S, D/H]
+    v: jax.Array  # [L, B, Hkv, S, D/H]
     mask: jax.Array  # bool[B, S]
 
 
@@ -84,7 +88,8 @@ ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": lambda x: nn.gelu(x, approximate=F
 
 class Block(nn.Module):
     """Attention and MLP. `past` holds this layer's (k, v) of every segment, `allowed` the attention mask, `near` which
-    keys lie within the window and `windowed` whether this layer has one (both None where no layer has).
+    keys lie within the window and `windowed` whether this layer has one (both None where no layer has). With `at` the
+    keys and values of the one token given are written there in the last segment, and that segment is returned.
 
     `dropout` is the rate on the output of both; None leaves it, and its random numbers, out of the program.
     """
@@ -100,7 +105,7 @@ class Block(nn.Module):
         return nn.DenseGeneral(features, axis=axis, use_bias=bias, dtype=dtype, kernel_init=init, name=name)
 
     @nn.compact
-    def __call__(self, x_BTD, past, allowed_BTS, positions_BT, dropout, near_BTS=None, windowed=None):
+    def __call__(self, x_BTD, past, allowed_BTS, positions_BT, dropout, near_BTS=None, windowed=None, at=None):
         c = self.shape
 
         def drop(h_BTD):
@@ -111,7 +116,7 @@ class Block(nn.Module):
 
         if near_BTS is not None and windowed is not None:
             allowed_BTS = allowed_BTS & (near_BTS | ~windowed)
-        attended_BTD, kv = self.attend(make_norm(c, "norm_attention")(x_BTD), past, allowed_BTS, positions_BT)
+        attended_BTD, kv = self.attend(make_norm(c, "norm_attention")(x_BTD), past, allowed_BTS, positions_BT, at)
         if c.post_norm:
             attended_BTD = make_norm(c, "norm_attention_out")(attended_BTD)
         middle_BTD = x_BTD + drop(attended_BTD)
@@ -128,8 +133,8 @@ class Block(nn.Module):
         # GSPMD might as well split the stream where parameters are split; a batch is split by its rows.
         return sharding.split(middle_BTD + drop(h_BTD)), kv
 
-    def attend(self, h_BTD, past, allowed_BTS, positions_BT):
-        """Attention to every segment and to the tokens themselves: (output [B, T, D], their own keys and values)."""
+    def attend(self, h_BTD, past, allowed_BTS, positions_BT, at):
+        """Attention to every segment and to the tokens themselves: (output [B, T, D], the last segment)."""
         c, bias = self.shape, self.shape.bias != "none"
         heads, kv_heads, head = c.heads, c.kv_heads or c.heads, c.head_width
         q_BTHK = self.dense((heads, head), "query", bias)(h_BTD)
@@ -141,9 +146,15 @@ class Block(nn.Module):
             q_BTHK, k_BTHK = rotate(q_BTHK, positions_BT, c), rotate(k_BTHK, positions_BT, c)
 
         divisor, causal = (c.query_scale or head) ** 0.5, not (past or c.window)
-        mixed_BTHK = attend(q_BTHK, [*past, (k_BTHK, v_BTHK)], allowed_BTS, divisor, c.attention_cap, causal)
+        last = jnp.swapaxes(k_BTHK, 1, 2), jnp.swapaxes(v_BTHK, 1, 2)
+        if at is not None:  # written before it is read, so that XLA need not keep the segment as it was
+            last = tuple(
+                jax.lax.dynamic_update_slice_in_dim(x, new, at, 2) for x, new in zip(past[-1], last, strict=True)
+            )
+            past = past[:-1]
+        mixed_BTHK = attend(q_BTHK, [*past, last], allowed_BTS, divisor, c.attention_cap, causal)
         bias_out = c.bias in ("attention", "all")
-        return self.dense(c.width, "out", bias_out, out=True, axis=(-2, -1))(mixed_BTHK), (k_BTHK, v_BTHK)
+        return self.dense(c.width, "out", bias_out, out=True, axis=(-2, -1))(mixed_BTHK), last
 
 
 class Transformer(nn.Module):
@@ -175,11 +186,13 @@ class Transformer(nn.Module):
 
     def __call__(
         self, tokens_BT: jax.Array, mask_BT: jax.Array, past: tuple[KVCache, ...] = (), read: slice = slice(None),
-        dropout: jax.Array | None = None,
+        dropout: jax.Array | None = None, at: jax.Array | None = None, layers: tuple[Params, ...] = (),
     ) -> tuple[jax.Array, KVCache]:  # fmt: skip
         """Hidden states f[B, T', D] at the positions `read`, and the keys and values of all T tokens.
 
-        `mask_BT` says which tokens exist; `past` are segments that all come before tokens_BT.
+        `mask_BT` says which tokens exist; `past` are segments that all come before tokens_BT. With `at`, the keys and
+        values of the one token are put there in the last segment, which comes back. `layers` are the parameters of the
+        blocks taken apart, as segments may be too: see `taken_apart`.
         """
         if self.shape.positions == "learned" and not past and tokens_BT.shape[1] > self.length:
             raise ValueError(f"{tokens_BT.shape[1]} tokens: this model has learned positions for {self.length}")
@@ -187,33 +200,46 @@ class Transformer(nn.Module):
         before_B = sum((jnp.sum(p.mask, axis=1) for p in past), jnp.zeros((1,), jnp.int32))
         positions_BT = jnp.maximum(before_B[:, None] + jnp.cumsum(mask_BT, axis=1) - 1, 0)
         causal_TT = jnp.tril(jnp.ones((tokens_BT.shape[1],) * 2, bool))
-        own_BTT = causal_TT[None] & mask_BT[:, None, :]
-        shape = own_BTT.shape[:2]
-        allowed_BTS = jnp.concatenate(
-            [*(jnp.broadcast_to(p.mask[:, None], (*shape, p.mask.shape[1])) for p in past), own_BTT], axis=-1
-        )
+        masks = [*((p.mask[:, None], p.mask) for p in past), (causal_TT[None] & mask_BT[:, None], mask_BT)]
+        if layers:  # the token is in the last segment when that is read
+            written_BS = jax.lax.dynamic_update_slice_in_dim(past[-1].mask, mask_BT, at, 1)
+            masks = [*masks[:-2], (written_BS[:, None], written_BS)]
+        shape = tokens_BT.shape
+        allowed_BTS = jnp.concatenate([jnp.broadcast_to(m, (*shape, m.shape[-1])) for m, _ in masks], axis=-1)
         near_BTS = windowed_L = None
         if self.shape.window:
-            near_BTS = positions_BT[:, :, None] - key_positions(past, positions_BT)[:, None] < self.shape.window
+            keys_BS = key_positions([mask for _, mask in masks], shape[0])
+            near_BTS = positions_BT[:, :, None] - keys_BS[:, None] < self.shape.window
             windowed_L = jnp.arange(self.shape.layers) % 2 == 0
         x_BTD = sharding.split(self.embed(tokens_BT))
         if self.shape.embed_scale:
             x_BTD = x_BTD * jnp.asarray(self.shape.width**0.5, x_BTD.dtype)
         if self.shape.positions == "learned":
             x_BTD = x_BTD + self.embed_position(positions_BT)
+        if layers:
+            block, segments = Block(self.shape, self.gain, parent=None), []
+            for i, params in enumerate(layers):
+                past_kv, windowed = tuple((p.k[i], p.v[i]) for p in past), None if windowed_L is None else windowed_L[i]
+                given = (past_kv, allowed_BTS, positions_BT, dropout, near_BTS, windowed, at)
+                x_BTD, kv = block.apply({"params": params}, x_BTD, *given)
+                segments.append(kv)
+            return self.norm(x_BTD[:, read]), KVCache(*zip(*segments, strict=True), written_BS)
         past_kv = tuple((p.k, p.v) for p in past)
         x_BTD, (k, v) = self.blocks(x_BTD, past_kv, allowed_BTS, positions_BT, dropout, near_BTS, windowed_L)
-        return self.norm(x_BTD[:, read]), KVCache(k, v, mask_BT)
+        cache = KVCache(k, v, mask_BT)
+        if at is not None:
+            put = jax.lax.dynamic_update_slice_in_dim
+            cache = KVCache(*(put(x, new, at, axis) for x, new, axis in zip(past[-1], cache, (3, 3, 1), strict=True)))
+        return self.norm(x_BTD[:, read]), cache
 
 
-def key_positions(past: tuple[KVCache, ...], positions_BT: jax.Array) -> jax.Array:
-    """Positions i32[B, S] of the tokens of all segments and, last, of those at positions_BT."""
+def key_positions(masks: list[jax.Array], rows: int) -> jax.Array:
+    """Positions i32[B, S] of the tokens of all segments, one after the other."""
     before, out = jnp.zeros((1, 1), jnp.int32), []
-    for p in past:
-        out.append(before + jnp.cumsum(p.mask, axis=1) - 1)
-        before = before + jnp.sum(p.mask, axis=1, keepdims=True)
-    rows = positions_BT.shape[0]
-    return jnp.concatenate([*(jnp.broadcast_to(x, (rows, x.shape[1])) for x in out), positions_BT], axis=1)
+    for mask_BS in masks:
+        out.append(before + jnp.cumsum(mask_BS, axis=1) - 1)
+        before = before + jnp.sum(mask_BS, axis=1, keepdims=True)
+    return jnp.concatenate([jnp.broadcast_to(x, (rows, x.shape[1])) for x in out], axis=1)
 
 
 class LanguageModel(nn.Module):
@@ -229,8 +255,8 @@ class LanguageModel(nn.Module):
             init = nn.initializers.normal(self.shape.width**-0.5)
             self.unembedding = self.param("unembed", init, (self.vocab, self.shape.width), jnp.float32)
 
-    def __call__(self, tokens_BT, mask_BT, past=(), read=slice(None)):
-        hidden_BTD, cache = self.trunk(tokens_BT, mask_BT, past, read)
+    def __call__(self, tokens_BT, mask_BT, past=(), read=slice(None), at=None, layers=()):
+        hidden_BTD, cache = self.trunk(tokens_BT, mask_BT, past, read, at=at, layers=layers)
         return self.unembed(hidden_BTD), cache
 
     def hidden(self, tokens_BT, mask_BT, read=slice(None)):
@@ -267,10 +293,29 @@ class RewardModel(nn.Module):
 
 
 def logits(
-    lm: LanguageModel, params: Params, tokens_BT, mask_BT, past: tuple[KVCache, ...] = (), read: slice = slice(None)
-) -> tuple[jax.Array, KVCache]:
-    """(logits f32[B, T', V] at the positions `read`, keys and values of all T tokens)."""
-    return lm.apply({"params": params}, tokens_BT, mask_BT, past, read)  # type: ignore[return-value]
+    lm: LanguageModel, params: Params, tokens_BT, mask_BT, past: tuple[KVCache, ...] = (), read: slice = slice(None),
+    at: jax.Array | None = None, layers: tuple[Params, ...] = (),
+) -> tuple[jax.Array, KVCache]:  # fmt: skip
+    """(logits f32[B, T', V] at the positions `read`, keys and values of all T tokens).
+
+    With `at`, T is 1 and the last segment comes back with the token at that place.
+    """
+    return lm.apply({"params": params}, tokens_BT, mask_BT, past, read, at, layers)  # type: ignore[return-value]
+
+
+def taken_apart(lm: LanguageModel, params: Params, *caches: KVCache) -> tuple[tuple[Params, ...], tuple[KVCache, ...]]:
+    """(parameters of every block, caches with a segment per layer), once before a loop of single tokens.
+
+    A scan over stacked layers copies each layer's parameters and cache at every token, where matrix products are a
+    library's, which is as much traffic again as reading them. Large models keep the scan: TPUs, which are what they
+    run on, fuse that copy, and a program of all their layers takes minutes to compile.
+    """
+    c = lm.shape
+    if c.weights > UNROLLED:
+        return (), caches
+    blocks = params["trunk"]["blocks"]
+    layers = tuple(jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(c.layers))
+    return layers, tuple(KVCache(tuple(x.k), tuple(x.v), x.mask) for x in caches)
 
 
 def hidden(lm: LanguageModel, params: Params, tokens_BT, mask_BT, read: slice = slice(None)) -> jax.Array:

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from rmo import metrics, sharding
-from rmo.metrics import token_logps
-from rmo.models import KVCache, LanguageModel, Params, hidden, logits, read_out, unembed
+from rmo.models import KVCache, LanguageModel, Params, hidden, logits, read_out, taken_apart, unembed
+
+GROUP = 256  # tokens that are drawn from at once in large vocabularies
 
 
 class Sampled(NamedTuple):
@@ -39,14 +40,13 @@ def decode(
     `logits_BV` are those of the first response token.
     """
     batch = keys_B.shape[0]
-    layers, _, _, heads, head = prefix.k.shape
-    kv_shape = (layers, batch, length, heads, head)
+    layers, _, heads, _, head = prefix.k.shape
+    empty = jnp.zeros((layers, batch, heads, length, head), prefix.k.dtype)
+    blocks, (prefix, cache) = taken_apart(lm, params, prefix, KVCache(empty, empty, jnp.zeros((batch, length), bool)))
     start = (
         jnp.int32(0),
         jnp.broadcast_to(logits_BV, (batch, logits_BV.shape[-1])),
-        KVCache(
-            jnp.zeros(kv_shape, prefix.k.dtype), jnp.zeros(kv_shape, prefix.v.dtype), jnp.zeros((batch, length), bool)
-        ),
+        cache,
         jnp.ones((batch,), bool),
         Sampled(
             jnp.full((batch, length), pad, jnp.int32),
@@ -62,20 +62,36 @@ def decode(
     def step(carry):
         t, logits_BV, cache, alive_B, out = carry
         logits_BV = logits_BV / temperature
-        token_B = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, t), row))(keys_B, logits_BV)
-        token_B = jnp.where(alive_B, token_B, pad).astype(jnp.int32)
-        logp_B = token_logps(logits_BV[:, None], token_B[:, None])[:, 0] * alive_B
+        token_B, logp_B = choose(logits_BV, jax.vmap(jax.random.fold_in, (0, None))(keys_B, t))
+        token_B, logp_B = jnp.where(alive_B, token_B, pad).astype(jnp.int32), logp_B * alive_B
         out = Sampled(out.tokens.at[:, t].set(token_B), out.logps.at[:, t].set(logp_B), out.mask.at[:, t].set(alive_B))
-        logits_B1V, new = logits(lm, params, token_B[:, None], alive_B[:, None], (prefix, cache))
-        cache = KVCache(
-            jax.lax.dynamic_update_slice_in_dim(cache.k, new.k, t, axis=2),
-            jax.lax.dynamic_update_slice_in_dim(cache.v, new.v, t, axis=2),
-            cache.mask.at[:, t].set(alive_B),
-        )
+        token_B1, alive_B1 = token_B[:, None], alive_B[:, None]
+        logits_B1V, cache = logits(lm, params, token_B1, alive_B1, (prefix, cache), at=t, layers=blocks)
         return t + 1, logits_B1V[:, 0], cache, alive_B & (token_B != eos), out
 
     with jax.named_scope("decode"):
         return jax.lax.while_loop(unfinished, step, start)[-1]
+
+
+def choose(logits_BV: jax.Array, keys_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A token from softmax(logits) and its log-probability, i32[B] and f32[B], each row by its own key.
+
+    In a large vocabulary first a group of tokens is drawn by its total probability, then one of the group by its own
+    share: the same distribution, for a few hundred random numbers a row in place of V.
+    """
+    batch, vocab = logits_BV.shape
+    if vocab <= 4 * GROUP:
+        token_B = jax.vmap(jax.random.categorical)(keys_B, logits_BV)
+        return token_B, metrics.token_logps(logits_BV[:, None], token_B[:, None])[:, 0]
+    padded = jnp.pad(logits_BV, ((0, 0), (0, -vocab % GROUP)), constant_values=-jnp.inf)
+    logits_BNG = padded.reshape(batch, -1, GROUP)
+    mass_BN = jax.nn.logsumexp(logits_BNG, axis=-1)
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, (mass_BN.shape[1] + GROUP,)))(keys_B)
+    group_B = jnp.argmax(mass_BN + noise[:, :-GROUP], axis=1)  # the Gumbel-max trick, as jax.random.categorical
+    logits_BG = jnp.take_along_axis(logits_BNG, group_B[:, None, None], axis=1)[:, 0]
+    within_B = jnp.argmax(logits_BG + noise[:, -GROUP:], axis=1)
+    logit_B = jnp.take_along_axis(logits_BG, within_B[:, None], axis=1)[:, 0]
+    return group_B * GROUP + within_B, logit_B - jax.nn.logsumexp(mass_BN, axis=-1)
 
 
 def sample(

@@ -152,7 +152,7 @@ def test_the_kernel_for_tpus_computes_the_same(mesh):
     allowed = jnp.tril(jnp.ones((length, length), bool))[None] & real[:, None]
 
     def both(q, k, v):
-        plain = attention.written_out(q, [(k, v)], allowed, 4.0, 0.0)
+        plain = attention.written_out(q, [(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))], allowed, 4.0, 0.0)
         k, v = (jnp.repeat(x, 2, axis=2) for x in (k, v))
         return plain, attention.flash(q, k, v, real, 0.25)
 
@@ -170,7 +170,9 @@ def test_the_kernel_for_tpus_computes_the_same(mesh):
 def test_the_kernel_for_gpus_computes_the_same():
     from rmo import attention
 
-    q, k, v = (jax.random.normal(key, (2, 256, 4, 64), jnp.bfloat16) for key in jax.random.split(jax.random.key(0), 3))
+    keys = jax.random.split(jax.random.key(0), 3)
+    q = jax.random.normal(keys[0], (2, 256, 4, 64), jnp.bfloat16)
+    k, v = (jax.random.normal(key, (2, 4, 256, 64), jnp.bfloat16) for key in keys[1:])
     allowed = jnp.broadcast_to(jnp.tril(jnp.ones((256, 256), bool)), (2, 256, 256))
     args = q, [(k, v)], allowed, 8.0, 0.0
     np.testing.assert_allclose(attention.attend(*args, True), attention.written_out(*args), atol=3e-2)

@@ -1,0 +1,90 @@
+"""Sampling from one checkpoint: `rmo.sample` against transformers' `generate`, the same weights, prompts and lengths."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHAPES = {
+    "8.9M": ("gpt_neox", {
+        "vocab_size": 8192, "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8,
+        "intermediate_size": 1024, "max_position_embeddings": 512,
+    }),
+    "124M": ("gpt2", {
+        "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 512,
+    }),
+}  # fmt: skip
+# name, shape, batch, prompt tokens, new tokens; one prompt for all rows?
+CASES = [
+    ("8.9M, batch 8", "8.9M", 8, 64, 64, False),
+    ("8.9M, batch 32", "8.9M", 32, 64, 64, False),
+    ("8.9M, batch 256", "8.9M", 256, 64, 64, False),
+    ("8.9M, 1,024 of one prompt of 256", "8.9M", 1024, 256, 16, True),
+    ("124M, batch 8", "124M", 8, 64, 32, False),
+    ("124M, batch 256", "124M", 256, 64, 8, False),
+]
+
+
+def cases(top: Path) -> list[dict[str, Any]]:
+    from tests.checkpoints import write_checkpoint
+
+    for shape, (family, values) in SHAPES.items():
+        write_checkpoint(top / shape, family, **values)
+    names = ("name", "shape", "batch", "prompt", "new", "one_prompt")
+    return [dict(zip(names, case, strict=True)) | {"checkpoint": str(top / case[1])} for case in CASES]
+
+
+def prompts(case: dict[str, Any]) -> np.ndarray:
+    """i64[B, P]; the model's inputs in both."""
+    vocab = SHAPES[case["shape"]][1]["vocab_size"]
+    rows = 1 if case["one_prompt"] else case["batch"]
+    return np.random.default_rng(0).integers(3, vocab, (rows, case["prompt"]))
+
+
+def ours(case):
+    import jax
+    import jax.numpy as jnp
+
+    from rmo import hf, models, sample
+
+    lm, params = hf.load_language_model(case["checkpoint"])
+    tokens = jnp.asarray(prompts(case), jnp.int32)
+    mask = jnp.ones(tokens.shape, bool)
+    draw = jax.jit(sample.sample, static_argnames=("lm", "length", "eos"))
+    keys = jax.random.split(jax.random.key(0), case["batch"])
+
+    def run():
+        if case["one_prompt"]:
+            out = sample.sample_n(lm, params, tokens[0], mask[0], keys[0], case["batch"], case["new"], -1, CHUNK)
+        else:
+            out = draw(lm, params, tokens, mask, keys, case["new"], -1)
+        assert out.tokens.block_until_ready().shape == (case["batch"], case["new"])
+
+    read = jax.jit(lambda params: models.logits(lm, params, tokens[:8], mask[:8], (), slice(-1, None))[0][:, 0])
+    return run, lambda: {"logits": np.asarray(read(params))}
+
+
+CHUNK = 256  # draws of one prompt at a time
+
+
+def peer(case):
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(case["checkpoint"]).eval()
+    tokens = torch.tensor(prompts(case))
+    settings = transformers.GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=case["new"], eos_token_id=None,
+        pad_token_id=0, num_return_sequences=case["batch"] if case["one_prompt"] else 1,
+    )  # fmt: skip
+
+    def run():
+        with torch.inference_mode():
+            out = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=settings)
+        assert out.shape == (case["batch"], case["prompt"] + case["new"])
+
+    def answers():
+        with torch.inference_mode():
+            return {"logits": model(tokens[:8]).logits[:, -1].numpy()}
+
+    return run, answers
