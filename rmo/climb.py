@@ -133,8 +133,8 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
     prompts, prompt_mask = (jnp.repeat(x, s.c.read_draws, axis=0) for x in frozen.read_prompts)
     per_prompt = lambda x: jnp.mean(x.reshape(-1, s.c.read_draws), axis=1)  # noqa: E731
 
-    def one(member: Member, policy: Params):
-        keys = jax.random.split(jax.random.fold_in(member.key, 2**31 - 1), prompts.shape[0])
+    def some(member: Member, policy: Params, prompts, prompt_mask, keys) -> dict[str, jax.Array]:
+        prompts, prompt_mask = sharding.split(prompts), sharding.split(prompt_mask)
         drawn = sample(s.lm, policy, prompts, prompt_mask, keys, s.length, s.eos)
         stats = response_stats(s.lm, policy, prompts, prompt_mask, drawn.tokens, drawn.mask, frozen.reference)
         logps, ref_logps = stats["logps"], stats["ref_logps"]
@@ -142,7 +142,7 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
         for_proxy, for_gold = s.proxy_reader(tokens_BT, mask_BT), s.gold_reader(tokens_BT, mask_BT)
         length = jnp.sum(drawn.mask, axis=1)
         ended = jnp.any((drawn.tokens == s.eos) & drawn.mask, axis=1)
-        out = {
+        return {
             "kl": jnp.sum(stats["kl"] * drawn.mask, axis=1),
             "kl_k1": metrics.kl_k1(logps, ref_logps, drawn.mask),
             "kl_k3": metrics.kl_k3(logps, ref_logps, drawn.mask),
@@ -153,12 +153,18 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
             "entropy": jnp.sum(stats["entropy"] * drawn.mask, axis=1) / length,
             "length": length.astype(jnp.float32),
             "unfinished": 1.0 - ended.astype(jnp.float32),
+            "tokens": drawn.tokens,
+            "mask": drawn.mask,
         }
+
+    def one(member: Member, policy: Params):
+        keys = jax.random.split(jax.random.fold_in(member.key, 2**31 - 1), prompts.shape[0])
+        out = ppo.in_chunks(s, partial(some, member, policy), prompts, prompt_mask, keys)
+        # The first draw of each prompt is kept, so that people can read what the policy writes.
+        shown = {name: out.pop(name)[:: s.c.read_draws] for name in ("tokens", "mask")}
         # How the proxy judges pairs of this policy's own samples: each draw against the next of its prompt.
         gap, gold_gap = (out[n] - jnp.roll(out[n].reshape(-1, s.c.read_draws), 1, 1).ravel() for n in ("proxy", "gold"))
         out |= metrics.agreement(gap * frozen.gold_logits, gold_gap * frozen.gold_logits)
-        # The first draw of each prompt is kept, so that people can read what the policy writes.
-        shown = {"tokens": drawn.tokens[:: s.c.read_draws], "mask": drawn.mask[:: s.c.read_draws]}
         return {name: per_prompt(value) for name, value in out.items()} | shown
 
     return over_members(s, one, members, states.policy.params)

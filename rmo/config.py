@@ -269,7 +269,7 @@ class PPO:
     batch: int = 256
     """B, episodes per iteration."""
     chunk: int = 0
-    """Episodes that are sampled and scored at once, for batches that do not fit; 0: all."""
+    """Episodes that are sampled and scored at once, in reads too, for batches that do not fit; 0: all."""
     epochs: int = 1
     """Passes over each batch."""
     minibatches: int = 4

@@ -128,12 +128,14 @@ class Drawn(NamedTuple):
 
 
 def in_chunks(s: Setup, fn: Any, *trees: Any) -> Any:
-    """fn of all episodes, `chunk` of them at a time."""
-    if not s.c.chunk or s.c.chunk >= s.c.batch:
+    """fn of all rows of the trees, `chunk` of them at a time, or fewer so that the parts are equal."""
+    rows = jax.tree.leaves(trees)[0].shape[0]
+    if not s.c.chunk or s.c.chunk >= rows:
         return fn(*trees)
-    cut = jax.tree.map(lambda x: x.reshape(-1, s.c.chunk, *x.shape[1:]), trees)
+    chunk = max(n for n in range(1, s.c.chunk + 1) if rows % n == 0)
+    cut = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), trees)
     found = jax.lax.map(lambda args: fn(*args), cut)
-    return jax.tree.map(lambda x: sharding.split(x.reshape(s.c.batch, *x.shape[2:])), found)
+    return jax.tree.map(lambda x: sharding.split(x.reshape(rows, *x.shape[2:])), found)
 
 
 def draw(s: Setup, frozen: Frozen, state: PPOState, key: jax.Array) -> Drawn:

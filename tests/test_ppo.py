@@ -336,7 +336,7 @@ def test_the_same_on_every_mesh(tmp_path, shape, monkeypatch):
 
 
 def test_chunks_parts_pieces_and_remat_change_nothing(monkeypatch):
-    """Rollouts in chunks, gradients in parts, logits in pieces, blocks computed again: the same iteration."""
+    """Rollouts and reads in chunks, gradients in parts, logits in pieces, blocks computed again: the same iteration."""
     s, frozen, members, critics = make(policy_optimizer=CONSTANT, critic_optimizer=CONSTANT)
     state, member = start(s, frozen, first(critics)), first(members)
     run = lambda s: jax.jit(partial(ppo.iteration, s, frozen))(member, state)
@@ -354,5 +354,14 @@ def test_chunks_parts_pieces_and_remat_change_nothing(monkeypatch):
     jaxpr = str(
         jax.make_jaxpr(partial(ppo.iteration, dataclasses.replace(s, c=c, lm=lm, critic=rm), frozen))(member, state)
     )
+    states, in_chunks = jax.tree.map(lambda x: jnp.stack([x, x]), state), dataclasses.replace(s, c=c)
+    rows = frozen.read_prompts[0].shape[0] * s.c.read_draws
+    assert rows > c.chunk
+    whole, found = climb.read(s, frozen, members, states), climb.read(in_chunks, frozen, members, states)
+    for name, value in whole.items():
+        np.testing.assert_allclose(value, found[name], atol=2e-5, err_msg=name)
+    for setup, at_once in ((s, rows), (in_chunks, c.chunk)):
+        jaxpr_read = str(jax.make_jaxpr(partial(climb.read, setup, frozen))(members, states))
+        assert (f"f32[2,{rows},{V}]" in jaxpr_read) == (at_once == rows), jaxpr_read[:3000]
     assert f"f32[32,{R},{V}]" not in jaxpr
     assert f"f32[32,{R},{V}]" in str(jax.make_jaxpr(lambda x: x + 1)(jnp.zeros((32, R, V))))
