@@ -30,8 +30,24 @@ def cases(top: Path) -> list[dict[str, Any]]:
 
     for shape, (family, values) in SHAPES.items():
         write_checkpoint(top / shape, family, **values)
-    names = ("name", "shape", "batch", "prompt", "new", "one_prompt")
-    return [dict(zip(names, case, strict=True)) | {"checkpoint": str(top / case[1])} for case in CASES]
+    names, out = ("name", "shape", "batch", "prompt", "new", "one_prompt"), []
+    for values in CASES:
+        case = dict(zip(names, values, strict=True))
+        blocks, table = weights(case["shape"])
+        prompts = 1 if case["one_prompt"] else case["batch"]
+        flops = 2 * blocks * (prompts * case["prompt"] + case["batch"] * case["new"])
+        flops += 2 * table * (prompts + case["batch"] * case["new"])
+        read = 4 * (blocks + table) * case["new"]  # weights alone, once a token
+        out.append(case | {"checkpoint": str(top / case["shape"]), "flops": flops, "bytes": read})
+    return out
+
+
+def weights(shape: str) -> tuple[int, int]:
+    """Weights of the blocks' projections, and of the unembedding."""
+    v = SHAPES[shape][1]
+    width, layers = v.get("hidden_size") or v["n_embd"], v.get("num_hidden_layers") or v["n_layer"]
+    hidden = v.get("intermediate_size") or 4 * width
+    return layers * width * (4 * width + 2 * hidden), v["vocab_size"] * width
 
 
 def prompts(case: dict[str, Any]) -> np.ndarray:
