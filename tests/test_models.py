@@ -5,7 +5,7 @@ import pytest
 
 from rmo import config, models, reward
 from rmo.metrics import token_logps
-from rmo.sample import response_logits, sample, sample_n
+from rmo.sample import GROUP, choose, response_logits, sample, sample_n
 
 SHAPES = {
     "rotary": config.Model(width=16, layers=2, heads=4),
@@ -57,6 +57,39 @@ def test_shared_prefix_draws_equal_single_draws(lm):
     np.testing.assert_array_equal(one.tokens, single.tokens)
     np.testing.assert_allclose(one.logps, single.logps, atol=1e-5)
     assert len(np.unique(np.asarray(one.tokens), axis=0)) > 4
+
+
+def test_layers_taken_apart_decode_the_same(lm, monkeypatch):
+    """Small models decode layer by layer, large ones scan over stacked layers: one distribution, one cache."""
+    module, params = lm
+    tokens, mask = prompts(16)
+    draw = lambda: jax.jit(lambda: sample(module, params, tokens, mask, keys(16), R, EOS))()
+    assert models.taken_apart(module, params)[0]
+    apart = draw()
+    monkeypatch.setattr(models, "UNROLLED", 0)
+    assert not models.taken_apart(module, params)[0]
+    stacked = draw()
+    np.testing.assert_array_equal(apart.tokens, stacked.tokens)
+    np.testing.assert_allclose(apart.logps, stacked.logps, atol=1e-5)
+
+
+def test_a_large_vocabulary_is_drawn_from_exactly():
+    """By group and then by token: frequencies are those of the softmax, log-probabilities its own, whatever V is."""
+    vocab, draws = 4 * GROUP + 100, 60_000
+    logits = 3 * jax.random.normal(jax.random.key(0), (vocab,))
+    logits = logits.at[vocab - 50].set(6.0)  # in the last, shorter group
+    tokens, logps = jax.jit(lambda keys: choose(jnp.broadcast_to(logits, (len(keys), vocab)), keys))(keys(draws))
+    expected = np.asarray(jax.nn.log_softmax(logits))
+    np.testing.assert_allclose(logps, expected[tokens], atol=1e-5)
+    assert tokens.max() < vocab
+    common = np.exp(expected) * draws > 30
+    counts, mean = np.bincount(tokens, minlength=vocab)[common], (np.exp(expected) * draws)[common]
+    assert common.sum() > 100
+    z = (counts - mean) / np.sqrt(mean)
+    assert abs(z).max() < 4.5
+    assert (z**2).mean() == pytest.approx(1, abs=0.25)
+    cold, _ = choose(jnp.broadcast_to(logits, (8, vocab)) / 1e-7, keys(8))
+    assert (cold == jnp.argmax(logits)).all()
 
 
 def test_temperature_scales_the_distribution_sampled_from(lm):
