@@ -27,8 +27,8 @@ class KVCache(NamedTuple):
     Heads come before tokens, as matrix products read them: else a CPU turns the whole cache around at every token.
     """
 
-    k: jax.Array  # [L, B, Hkv, S, D/H]
-    v: jax.Array  # [L, B, Hkv, S, D/H]
+    k: Any  # [L, B, Hkv, S, D/H], or L arrays: see `taken_apart`
+    v: Any  # the same
     mask: jax.Array  # bool[B, S]
 
 
@@ -146,7 +146,7 @@ class Block(nn.Module):
             q_BTHK, k_BTHK = rotate(q_BTHK, positions_BT, c), rotate(k_BTHK, positions_BT, c)
 
         divisor, causal = (c.query_scale or head) ** 0.5, not (past or c.window)
-        last = jnp.swapaxes(k_BTHK, 1, 2), jnp.swapaxes(v_BTHK, 1, 2)
+        last: Any = jnp.swapaxes(k_BTHK, 1, 2), jnp.swapaxes(v_BTHK, 1, 2)
         if at is not None:  # written before it is read, so that XLA need not keep the segment as it was
             last = tuple(
                 jax.lax.dynamic_update_slice_in_dim(x, new, at, 2) for x, new in zip(past[-1], last, strict=True)
@@ -202,6 +202,7 @@ class Transformer(nn.Module):
         causal_TT = jnp.tril(jnp.ones((tokens_BT.shape[1],) * 2, bool))
         masks = [*((p.mask[:, None], p.mask) for p in past), (causal_TT[None] & mask_BT[:, None], mask_BT)]
         if layers:  # the token is in the last segment when that is read
+            assert at is not None
             written_BS = jax.lax.dynamic_update_slice_in_dim(past[-1].mask, mask_BT, at, 1)
             masks = [*masks[:-2], (written_BS[:, None], written_BS)]
         shape = tokens_BT.shape
@@ -223,7 +224,8 @@ class Transformer(nn.Module):
                 given = (past_kv, allowed_BTS, positions_BT, dropout, near_BTS, windowed, at)
                 x_BTD, kv = block.apply({"params": params}, x_BTD, *given)
                 segments.append(kv)
-            return self.norm(x_BTD[:, read]), KVCache(*zip(*segments, strict=True), written_BS)
+            k, v = zip(*segments, strict=True)
+            return self.norm(x_BTD[:, read]), KVCache(k, v, written_BS)
         past_kv = tuple((p.k, p.v) for p in past)
         x_BTD, (k, v) = self.blocks(x_BTD, past_kv, allowed_BTS, positions_BT, dropout, near_BTS, windowed_L)
         cache = KVCache(k, v, mask_BT)
