@@ -151,7 +151,7 @@ class PlanOptions:
     only: tuple[str, ...] = ()
     """Only programs with one of these in their names, e.g. ppo or 1.2B."""
     out: Path | None = None
-    """Where to write the plan as JSON; default: nowhere."""
+    """Where the plan goes as JSON, after every program; the same command continues it. Default: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -213,10 +213,10 @@ def plan_experiment(args: Sequence[str]) -> None:
 
     if options.suggest:
         found = plan.suggest(options.experiment, plan.kind_of(options.topology))
+        if options.out:
+            write_json(options.out, found)
     else:
-        found = plan.plan(options.experiment, options.topology, options.model_parallel, options.only)
-    if options.out:
-        write_json(options.out, found)
+        found = plan.plan(options.experiment, options.topology, options.model_parallel, options.only, options.out)
     print(plan.table(found))
 
 

@@ -5,11 +5,13 @@ multiplications (a decode loop counts as R steps): what the mathematics asks for
 time is a roofline: no program can be faster, real ones are slower.
 """
 
+import json
 import math
 import os
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from rmo import config
-from rmo.files import RunError
+from rmo.files import RunError, write_json
 from rmo.flops import PEAKS, largest, matmuls
 from rmo.log import progress
 from rmo.programs import Program, programs
@@ -86,26 +88,57 @@ def topology(name: str, model: int) -> tuple[Mesh, Chip]:
     return mesh, CHIPS[kind]
 
 
-def plan(e: config.Experiment, name: str, model: int = 1, only: tuple[str, ...] = ()) -> dict[str, Any]:
+def plan(
+    e: config.Experiment, name: str, model: int = 1, only: tuple[str, ...] = (), out: Path | None = None
+) -> dict[str, Any]:
     """What every program of an experiment (or those with one of `only` in their names) takes on a slice: {topology,
-    chips, mesh, programs: [...], chip_hours}.
+    chips, mesh, programs: [...], chip_hours}. It is written to `out` after every program; those that `out` holds
+    already, of the same experiment and mesh, are not compiled again (delete it after a change of the code).
 
     Raises:
-      RunError: no program has such a name.
+      RunError: no program has such a name; `out` is not a plan of this experiment and mesh.
     """
     mesh, chip = topology(name, model)
-    listed = [p for p in once(e, mesh) if not only or any(want in f"{p.stage}, {p.name}" for want in only)]
+    every = once(e, mesh)
+    listed = [p for p in every if not only or any(want in f"{p.stage}, {p.name}" for want in only)]
     if not listed:
         raise RunError(f"--only {' '.join(only)}: no program has that in its name; without it all are listed")
-    bar, rows = progress(name, len(listed), "program"), []
+    rows = begun(out, summary(e, name, mesh, chip, [])) if out and out.exists() else {}
+    bar = progress(name, len(listed), "program")
     for program in listed:
-        rows.append(examine(program, mesh, chip, e.world.response))
-        if not rows[-1]["fits"]:
-            rows[-1]["fits_on"] = roomier(e, program, name, model)
-            rows[-1]["why"] += f"; {rows[-1]['fits_on'] or 'no larger slice'} can hold it"
+        key = (program.stage, program.name)
+        if key not in rows:
+            row = rows[key] = examine(program, mesh, chip, e.world.response)
+            if not row["fits"]:
+                row["fits_on"] = roomier(e, program, name, model)
+                row["why"] += f"; {row['fits_on'] or 'no larger slice'} can hold it"
+            if out:
+                write_json(out, summary(e, name, mesh, chip, ordered(every, rows)))
         bar.update()
     bar.close()
-    return summary(name, mesh, chip, rows)
+    return summary(e, name, mesh, chip, ordered(listed, rows))
+
+
+def begun(out: Path, new: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of a plan that was begun, by stage and program.
+
+    Raises:
+      RunError: the file is another plan's, or none.
+    """
+    try:
+        found = json.loads(out.read_text())
+        same = all(found[k] == new[k] for k in ("experiment", "topology", "mesh"))
+        rows = {(row["stage"], row["program"]): row for row in found["programs"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"--out {out}: not a plan; name another file") from error
+    if not same:
+        raise RunError(f"--out {out}: a plan of another experiment or mesh; delete it, or name another file")
+    return rows
+
+
+def ordered(listed: list[Program], rows: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that there are, in the order of the experiment."""
+    return [rows[p.stage, p.name] for p in listed if (p.stage, p.name) in rows]
 
 
 def roomier(e: config.Experiment, program: Program, name: str, model: int) -> str:
@@ -131,11 +164,12 @@ def once(e: config.Experiment, mesh: Mesh) -> list[Program]:
     return list(found.values())
 
 
-def summary(name: str, mesh: Mesh, chip: Chip, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(e: config.Experiment, name: str, mesh: Mesh, chip: Chip, rows: list[dict[str, Any]]) -> dict[str, Any]:
     chips = mesh.size // chip.devices
     known = [row["seconds"] * row["calls"] for row in rows if row["seconds"] is not None]
     hours = sum(known) * chips / 3600
-    return {"topology": name, "chips": chips, "mesh": dict(mesh.shape), "programs": rows, "chip_hours": hours}
+    head = {"experiment": config.digest(e), "topology": name, "chips": chips, "mesh": dict(mesh.shape)}
+    return head | {"chip_hours": hours, "programs": rows}
 
 
 def suggest(e: config.Experiment, kind: str) -> dict[str, Any]:
@@ -159,7 +193,7 @@ def suggest(e: config.Experiment, kind: str) -> dict[str, Any]:
                     print(f"{name}, --model-parallel {model}: {program.stage}, {program.name} {rows[-1]['why']}")
                     break
             else:
-                return summary(name, mesh, chip, rows)
+                return summary(e, name, mesh, chip, rows)
     raise RunError(f"no slice of {kind} up to {SLICES[kind][-1]} fits; {hard[0][0]}, {hard[0][1]} is what needs most")
 
 

@@ -1,5 +1,6 @@
 """What a plan counts, against counts by hand; every program of the smoke config compiled for a mesh of this machine."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,9 +109,11 @@ def test_nothing_is_gathered_in_the_decode_loop(monkeypatch):
         ]  # whether all rows ended is one bit
 
     assert not inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
+    monkeypatch.setattr(models, "UNROLLED", 0)  # as for large models: a loop over layers within
+    assert not inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
     monkeypatch.setattr(sharding, "gathered", lambda params, dtype: params)
     found = inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
-    assert max(c["times"] for c in found) >= 8  # steps
+    assert max(c["times"] for c in found) >= 8 * 2  # every step, every layer
 
 
 def test_refusals():
@@ -135,7 +138,7 @@ def fake_slices(monkeypatch):
         tried.append((mesh.size, mesh.shape["model"], program.name))
         need = {"small": 4, "large": 40}[program.name] / mesh.size / (2 if mesh.shape["model"] > 1 else 1)
         row = {"fits": need <= 3, "why": f"needs {need}", "seconds": 3600.0}
-        return row | {"program": program.name, "calls": program.calls}
+        return row | {"stage": program.stage, "program": program.name, "calls": program.calls}
 
     def topology(name, model):
         size = int(np.prod([int(x) for x in name.split(":")[1].split("x")]))
@@ -150,8 +153,8 @@ def fake_slices(monkeypatch):
 
 def test_suggest_takes_the_smallest_slice_that_fits_all(monkeypatch, capsys, fake_slices):
     """What did not fit is tried first on the next; a slice is never split over more devices than needed."""
-    e, tried = SimpleNamespace(world=SimpleNamespace(response=1)), fake_slices
-    found = plan.suggest(e, "v5e")
+    tried = fake_slices
+    found = plan.suggest(SMOKE, "v5e")
     assert (found["topology"], found["mesh"]["model"]) == ("v5e:2x4", 2)
     assert found["chip_hours"] == 8 * (1 + 2)  # both sweeps' calls
     assert len(tried) == len(set(tried))  # nothing is compiled twice
@@ -159,11 +162,38 @@ def test_suggest_takes_the_smallest_slice_that_fits_all(monkeypatch, capsys, fak
     assert "v5e:2x2, --model-parallel 1: s, large needs 10" in capsys.readouterr().out
     monkeypatch.setattr(plan, "examine", lambda *_: {"fits": False, "why": ""})
     with pytest.raises(RunError, match="no slice of v5e up to 16x16 fits"):
-        plan.suggest(e, "v5e")
+        plan.suggest(SMOKE, "v5e")
 
 
 def test_a_program_that_does_not_fit_says_where_it_would(fake_slices):
-    found = plan.plan(SimpleNamespace(world=SimpleNamespace(response=1)), "v5e:2x4")
+    found = plan.plan(SMOKE, "v5e:2x4")
     why = {row["program"]: row["why"] for row in found["programs"]}
     assert why == {"small": "needs 0.5", "large": "needs 5.0; v5e:4x4 can hold it"}
     assert [size for size, _, name in fake_slices if name == "large"] == [8, 16]  # nothing smaller, nothing further
+
+
+def test_a_plan_that_was_stopped_goes_on(tmp_path, monkeypatch, fake_slices):
+    """Every program is written as it is made, and is not compiled again; another plan's file is not overwritten."""
+    out, examine = tmp_path / "plan.json", plan.examine
+
+    def killed(program, *rest):
+        if program.name == "large":
+            raise KeyboardInterrupt
+        return examine(program, *rest)
+
+    monkeypatch.setattr(plan, "examine", killed)
+    with pytest.raises(KeyboardInterrupt):
+        plan.plan(SMOKE, "v5e:4x4", out=out)
+    assert [row["program"] for row in json.loads(out.read_text())["programs"]] == ["small"]
+    monkeypatch.setattr(plan, "examine", examine)
+    found = plan.plan(SMOKE, "v5e:4x4", out=out)
+    assert json.loads(out.read_text()) == found == plan.plan(SMOKE, "v5e:4x4")
+    assert [name for *_, name in fake_slices] == ["small", "large", "small", "large"]  # the last two: without `out`
+    assert [row["program"] for row in plan.plan(SMOKE, "v5e:4x4", only=("large",), out=out)["programs"]] == ["large"]
+    before = out.read_bytes()
+    with pytest.raises(RunError, match="of another experiment or mesh"):
+        plan.plan(SMOKE, "v5e:8x8", out=out)
+    assert out.read_bytes() == before
+    out.write_text("[1]")
+    with pytest.raises(RunError, match="not a plan"):
+        plan.plan(SMOKE, "v5e:4x4", out=out)
