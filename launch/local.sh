@@ -17,7 +17,8 @@ if [ "$(cat "$venv/.installed" 2>/dev/null || true)" != "$want" ]; then
   printf '%s\n' "$want" > "$venv/.installed"
 fi
 # glibc would give every large buffer back to the kernel and fault it in again at the next step (a fifth of the time).
-export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-1073741824} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
+export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4294967296} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
+export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-1}  # the arenas of other threads cannot hold large buffers
 export VIRTUAL_ENV=$venv PATH=$venv/bin:$PATH
 cd "$root"
 exec "$@"

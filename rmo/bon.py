@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy.special import gammaln
 
-AT_ONCE = 16  # prompts that one thread sorts before it weighs them
+AT_ONCE = 16  # prompts that a thread sorts before it weighs them
 
 
 def grid(max_n: int, points: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def best_of_n(proxy_QN: np.ndarray, gold_QN: np.ndarray, ns: np.ndarray) -> tupl
     """Expected proxy and gold score of the response with the highest proxy among n, per prompt: f64[K, Q] each.
 
     Both use the same weights over the same order, at every n of `ns`. Sorting takes the time, so every core sorts some
-    prompts; what is held besides the tables and the weights is a few prompts' draws.
+    prompts; what is held besides the tables and the weights is 16 prompts' draws per core.
     """
     if proxy_QN.shape != gold_QN.shape or proxy_QN.ndim != 2:
         raise ValueError(f"tables are {proxy_QN.shape} and {gold_QN.shape}: both must be [prompts, draws]")
@@ -66,7 +66,7 @@ def best_of_n(proxy_QN: np.ndarray, gold_QN: np.ndarray, ns: np.ndarray) -> tupl
         return weights_KN @ proxy.astype(np.float64).T, weights_KN @ gold.T
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(some, range(0, prompts, AT_ONCE)))
+        parts = list(pool.map(some, range(0, max(prompts, 1), AT_ONCE)))
     proxy_KQ, gold_KQ = (np.concatenate(found, axis=1) for found in zip(*parts, strict=True))
     return proxy_KQ, gold_KQ
 

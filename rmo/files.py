@@ -94,7 +94,7 @@ def local(path: Path) -> Path:
     """The directory itself or, of a URL, a copy on this machine."""
     if not remote(path):
         return path
-    _copies.append(tempfile.TemporaryDirectory(prefix="rmo-"))
+    _copies.append(tempfile.TemporaryDirectory(prefix="rmo-", ignore_cleanup_errors=True))
     made = Path(_copies[-1].name)
 
     def copy(source: Any, target: Path) -> None:

@@ -1,6 +1,7 @@
 """One stage instance, one run at a time: a file HOLDER in its directory says who works on it."""
 
 import json
+import math
 import os
 import socket
 import threading
@@ -23,12 +24,14 @@ class Held(RunError):
 
 def born(pid: int) -> float:
     """When a process of this machine started (seconds since 1970), so that its number is not taken for that of a later
-    one; 0 if it has ended."""
+    one; 0 if it has ended, infinite if that cannot be seen."""
     try:
         process = psutil.Process(pid)
         return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
+    except psutil.NoSuchProcess:
         return 0.0
+    except psutil.AccessDenied:
+        return math.inf
 
 
 class Lock:
@@ -109,7 +112,8 @@ class Lock:
     def gone(self, holder: dict[str, Any], silent: float) -> bool:
         """Whether a holder cannot be alive: its process ended, its Slurm job was started again, or it fell silent."""
         if holder["host"] == self.me["host"]:
-            return abs(born(holder["pid"]) - holder["born"]) > 2  # the clock may have been set meanwhile
+            now = born(holder["pid"])  # when the clock is set, this moves with it: silence has to say so too
+            return not now or (abs(now - float(holder["born"])) > 2 and silent > 3 * BEAT)
         again = bool(holder["job"]) and holder["job"] == self.me["job"] and holder["start"] != self.me["start"]
         return again or silent > SILENCE
 

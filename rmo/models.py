@@ -2,7 +2,8 @@
 
 Policy and reference are the first; gold, proxy and critic are the second. The cache is an argument and a return
 value: a model reads any number of past `KVCache` segments and returns the keys and values of the tokens it was given,
-so prefill, decoding and draws that share one prompt's prefix are the same call (see sample.py).
+so prefill, decoding and draws that share one prompt's prefix are the same call (see sample.py). A decoding loop writes
+each token into the last segment (`at`), which then comes back.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from rmo import config, sharding
 from rmo.attention import attend, cap
 
 Params = Any  # a pytree of arrays
-UNROLLED = 2**27  # weights of models that decode layer by layer
+UNROLLED = 2**27  # weights of models that decode layer by layer: see `taken_apart`
+WRITTEN_OUT = 2**24  # and of those whose scan is written out: else a CPU copies what the backward pass needs of a layer
 PIECE = 2**26  # logits that exist at once when only something of each token is wanted
 
 
@@ -56,6 +58,14 @@ def rotate(x_BTHK: jax.Array, positions_BT: jax.Array, c: config.Model) -> jax.A
     left, right = jnp.split(turned, 2, axis=-1)
     turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x_BTHK.dtype)
     return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
+
+
+def rounded(x: jax.Array) -> jax.Array:
+    """x with no more digits than its type has; XLA keeps float32 where it sees what a bfloat16 is computed from."""
+    if x.dtype == jnp.float32:
+        return x
+    kind = jnp.finfo(x.dtype)
+    return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)
 
 
 class OffsetNorm(nn.Module):
@@ -131,7 +141,7 @@ class Block(nn.Module):
         if c.post_norm:
             h_BTD = make_norm(c, "norm_mlp_out")(h_BTD)
         # GSPMD might as well split the stream where parameters are split; a batch is split by its rows.
-        return sharding.split(middle_BTD + drop(h_BTD)), kv
+        return sharding.split(rounded(middle_BTD + drop(h_BTD))), kv
 
     def attend(self, h_BTD, past, allowed_BTS, positions_BT, at):
         """Attention to every segment and to the tokens themselves: (output [B, T, D], the last segment)."""
@@ -160,7 +170,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Embeds tokens and runs the blocks as one scan over stacked layers.
 
-    Positions count existing tokens (mask), so pads, on whichever side, change nothing.
+    Positions count existing tokens (mask), so pads, on whichever side, change nothing. Between blocks the stream is
+    rounded to its type, however they are compiled: decoding has to draw from the distribution that is scored.
     """
 
     shape: config.Model
@@ -181,6 +192,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, 0),  # type: ignore[arg-type]
             length=c.layers,
+            unroll=c.layers if c.weights <= WRITTEN_OUT else 1,
         )(c, self.gain)
         self.norm = make_norm(c)
 
@@ -217,6 +229,7 @@ class Transformer(nn.Module):
             x_BTD = x_BTD * jnp.asarray(self.shape.width**0.5, x_BTD.dtype)
         if self.shape.positions == "learned":
             x_BTD = x_BTD + self.embed_position(positions_BT)
+        x_BTD = rounded(x_BTD)
         if layers:
             block, segments = Block(self.shape, self.gain, parent=None), []
             for i, params in enumerate(layers):
@@ -245,7 +258,7 @@ def key_positions(masks: list[jax.Array], rows: int) -> jax.Array:
 
 
 class LanguageModel(nn.Module):
-    """`apply({"params": params}, tokens_BT, mask_BT, past, read) -> (logits f32[B, T', V], KVCache)`."""
+    """`apply({"params": params}, tokens_BT, mask_BT, past, read, at, layers) -> (logits f32[B, T', V], KVCache)`."""
 
     shape: config.Model
     vocab: int

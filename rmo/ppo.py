@@ -128,11 +128,12 @@ class Drawn(NamedTuple):
 
 
 def in_chunks(s: Setup, fn: Any, *trees: Any) -> Any:
-    """fn of all rows of the trees, `chunk` of them at a time, or fewer so that the parts are equal."""
+    """fn of all rows of the trees, `chunk` of them at a time, or fewer so that the parts are equal and, if that can
+    be, every device has its share of each."""
     rows = jax.tree.leaves(trees)[0].shape[0]
     if not s.c.chunk or s.c.chunk >= rows:
         return fn(*trees)
-    chunk = max(n for n in range(1, s.c.chunk + 1) if rows % n == 0)
+    chunk = max((n for n in range(1, s.c.chunk + 1) if rows % n == 0), key=lambda n: (sharding.divides(n), n))
     cut = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), trees)
     found = jax.lax.map(lambda args: fn(*args), cut)
     return jax.tree.map(lambda x: sharding.split(x.reshape(rows, *x.shape[2:])), found)

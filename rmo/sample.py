@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from rmo import metrics, sharding
 from rmo.models import KVCache, LanguageModel, Params, hidden, logits, read_out, taken_apart, unembed
 
-GROUP = 256  # tokens that are drawn from at once in large vocabularies
+AT_ONCE = 1024  # tokens that are drawn from at once; larger vocabularies are drawn from in two steps
 
 
 class Sampled(NamedTuple):
@@ -80,18 +80,28 @@ def choose(logits_BV: jax.Array, keys_B: jax.Array) -> tuple[jax.Array, jax.Arra
     share: the same distribution, for a few hundred random numbers a row in place of V.
     """
     batch, vocab = logits_BV.shape
-    if vocab <= 4 * GROUP:
+    if vocab <= AT_ONCE:
         token_B = jax.vmap(jax.random.categorical)(keys_B, logits_BV)
         return token_B, metrics.token_logps(logits_BV[:, None], token_B[:, None])[:, 0]
-    padded = jnp.pad(logits_BV, ((0, 0), (0, -vocab % GROUP)), constant_values=-jnp.inf)
-    logits_BNG = padded.reshape(batch, -1, GROUP)
+    size = group_size(vocab)
+    padded = jnp.pad(logits_BV, ((0, 0), (0, -vocab % size)), constant_values=-jnp.inf)
+    logits_BNG = padded.reshape(batch, -1, size)
     mass_BN = jax.nn.logsumexp(logits_BNG, axis=-1)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, (mass_BN.shape[1] + GROUP,)))(keys_B)
-    group_B = jnp.argmax(mass_BN + noise[:, :-GROUP], axis=1)  # the Gumbel-max trick, as jax.random.categorical
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, (mass_BN.shape[1] + size,)))(keys_B)
+    group_B = jnp.argmax(mass_BN + noise[:, :-size], axis=1)  # the Gumbel-max trick, as jax.random.categorical
     logits_BG = jnp.take_along_axis(logits_BNG, group_B[:, None, None], axis=1)[:, 0]
-    within_B = jnp.argmax(logits_BG + noise[:, -GROUP:], axis=1)
+    within_B = jnp.argmax(logits_BG + noise[:, -size:], axis=1)
     logit_B = jnp.take_along_axis(logits_BG, within_B[:, None], axis=1)[:, 0]
-    return group_B * GROUP + within_B, logit_B - jax.nn.logsumexp(mass_BN, axis=-1)
+    return group_B * size + within_B, logit_B - jax.nn.logsumexp(mass_BN, axis=-1)
+
+
+def group_size(vocab: int) -> int:
+    """Tokens of a group. Where it can be, groups end where devices do that split the vocabulary (it is the same on any
+    number of devices), so that no device needs another's logits; else the last group is filled up."""
+    parts = min(128, vocab & -vocab)  # the power of two that divides V
+    even = [n for n in range(1, vocab) if vocab % n == 0 and vocab // n % parts == 0]
+    best = min(even, key=lambda n: n + vocab // n, default=vocab)
+    return best if best + vocab // best <= 4 * vocab**0.5 else 256
 
 
 def sample(

@@ -100,6 +100,11 @@ def place(tree: Any, shardings: Any) -> Any:
 # Inside programs, on the mesh that `jax.set_mesh` made the current one; without one these do nothing.
 
 
+def divides(rows: int) -> bool:
+    """Whether as many rows of a batch can be split."""
+    return row_axes(dict(jax.sharding.get_abstract_mesh().shape), rows) is not None
+
+
 def split(x: jax.Array, axis: int = 0) -> jax.Array:
     """x with `axis` over `data` (and `slice`), where it divides."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)

@@ -392,6 +392,15 @@ def experiment():
 '''
 
 
+def stopped(pid: int) -> bool:
+    """Whether a process could be halted, so that it is still at work when others look."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow
 def test_twelve_proxies_as_an_array_of_a_real_slurm(slurm, tmp_path):
     """Every stage instance is made once, also when a job is killed in the middle and queued again."""
@@ -410,16 +419,17 @@ def test_twelve_proxies_as_an_array_of_a_real_slurm(slurm, tmp_path):
                 holder = json.loads(file.read_text())
             except (OSError, ValueError):
                 continue
-            if not killed and file.parent.parent.name == "proxies" and file.parent.name.startswith("w12"):
+            if not killed and file.parent.parent.name == "proxies" and stopped(holder["pid"]):
+                stage = f"proxies/{file.parent.name.rsplit('-', 1)[0]}"
                 second = subprocess.run(
-                    [LAUNCH / "local.sh", "rmo", "run", config, "--runs", runs, "--only", "proxies/w12x1-main"],
+                    [LAUNCH / "local.sh", "rmo", "run", config, "--runs", runs, "--only", stage],
                     env=os.environ, capture_output=True, text=True,
                 )  # fmt: skip
-                if second.returncode == 77:  # else it had just been let go
+                if second.returncode == 77:  # else it had just let go when it was stopped
                     assert f"process {holder['pid']}" in second.stderr
                     assert len(second.stderr.strip().splitlines()) == 1
-                    os.kill(holder["pid"], signal.SIGKILL)
                     killed = file.parent.name
+                os.kill(holder["pid"], signal.SIGKILL if killed else signal.SIGCONT)
             seen.setdefault(file.parent.name, set()).add((holder["pid"], holder["born"]))
         left = subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, text=True).stdout
         if not left.strip():

@@ -5,7 +5,7 @@ import pytest
 
 from rmo import config, models, reward
 from rmo.metrics import token_logps
-from rmo.sample import GROUP, choose, response_logits, sample, sample_n
+from rmo.sample import AT_ONCE, choose, group_size, response_logits, sample, sample_n
 
 SHAPES = {
     "rotary": config.Model(width=16, layers=2, heads=4),
@@ -15,9 +15,14 @@ SHAPES = {
 P, R, V, EOS = 5, 7, 11, 2
 
 
-@pytest.fixture(params=SHAPES)
-def lm(request):
-    module = models.LanguageModel(SHAPES[request.param], V, P + R)
+@pytest.fixture(params=[*SHAPES, "rotary as large models"])
+def lm(request, monkeypatch):
+    """A model and its parameters; large models scan over stacked layers where small ones are written out."""
+    name, _, large = request.param.partition(" ")
+    if large:
+        monkeypatch.setattr(models, "UNROLLED", 0)
+        monkeypatch.setattr(models, "WRITTEN_OUT", 0)
+    module = models.LanguageModel(SHAPES[name], V, P + R)
     return module, models.init(module, jax.random.key(0))
 
 
@@ -59,9 +64,11 @@ def test_shared_prefix_draws_equal_single_draws(lm):
     assert len(np.unique(np.asarray(one.tokens), axis=0)) > 4
 
 
-def test_layers_taken_apart_decode_the_same(lm, monkeypatch):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layers_taken_apart_decode_the_same(shape, monkeypatch):
     """Small models decode layer by layer, large ones scan over stacked layers: one distribution, one cache."""
-    module, params = lm
+    module = models.LanguageModel(SHAPES[shape], V, P + R)
+    params = models.init(module, jax.random.key(0))
     tokens, mask = prompts(16)
     draw = lambda: jax.jit(lambda: sample(module, params, tokens, mask, keys(16), R, EOS))()
     assert models.taken_apart(module, params)[0]
@@ -73,9 +80,34 @@ def test_layers_taken_apart_decode_the_same(lm, monkeypatch):
     np.testing.assert_allclose(apart.logps, stacked.logps, atol=1e-5)
 
 
-def test_a_large_vocabulary_is_drawn_from_exactly():
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("written_out", [True, False])
+def test_in_bfloat16_too_the_sampler_draws_from_what_is_scored(monkeypatch, apart, written_out):
+    """However layers are compiled: XLA would keep more digits of the stream where it sees several at once."""
+    monkeypatch.setattr(models, "UNROLLED", 2**27 if apart else 0)
+    monkeypatch.setattr(models, "WRITTEN_OUT", 2**24 if written_out else 0)
+    shape = config.Model(width=32, layers=4, heads=4, positions="learned", dtype="bfloat16")
+    module = models.LanguageModel(shape, V, P + R)
+    params = jax.tree.map(lambda x: 2 * x, models.init(module, jax.random.key(0)))
+    tokens, mask = prompts(16)
+    out = jax.jit(lambda: sample(module, params, tokens, mask, keys(16), R, EOS))()
+    logits = jax.jit(lambda: response_logits(module, params, tokens, mask, out.tokens, out.mask))()
+    np.testing.assert_allclose(token_logps(logits, out.tokens) * out.mask, out.logps, atol=2e-5)
+
+
+def test_groups_of_a_vocabulary_end_where_devices_do():
+    for vocab in (50304, 151936, 128256, 256000, 32000, 8192):
+        size = group_size(vocab)
+        assert vocab % size == 0
+        assert vocab // size % 8 == 0, "a model axis of eight"
+        assert size + vocab // size < 1400  # random numbers per token
+    assert group_size(50257) == 256  # not divided by any axis
+
+
+@pytest.mark.parametrize("vocab", [AT_ONCE + 100, AT_ONCE + 128, 8192])
+def test_a_large_vocabulary_is_drawn_from_exactly(vocab):
     """By group and then by token: frequencies are those of the softmax, log-probabilities its own, whatever V is."""
-    vocab, draws = 4 * GROUP + 100, 60_000
+    draws = 60_000
     logits = 3 * jax.random.normal(jax.random.key(0), (vocab,))
     logits = logits.at[vocab - 50].set(6.0)  # in the last, shorter group
     tokens, logps = jax.jit(lambda keys: choose(jnp.broadcast_to(logits, (len(keys), vocab)), keys))(keys(draws))

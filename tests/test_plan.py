@@ -110,10 +110,29 @@ def test_nothing_is_gathered_in_the_decode_loop(monkeypatch):
 
     assert not inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
     monkeypatch.setattr(models, "UNROLLED", 0)  # as for large models: a loop over layers within
+    monkeypatch.setattr(models, "WRITTEN_OUT", 0)
     assert not inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
     monkeypatch.setattr(sharding, "gathered", lambda params, dtype: params)
     found = inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
     assert max(c["times"] for c in found) >= 8 * 2  # every step, every layer
+
+
+@pytest.mark.parametrize("vocab", [2048, 1088, 1536])
+def test_no_device_needs_anothers_logits_to_draw(vocab):
+    """Where the vocabulary is split, a token is drawn without a row of logits on any one device."""
+    mesh = sharding.make_mesh(4, 2)
+    lm = models.LanguageModel(config.Model(width=64, layers=1, heads=2), vocab, 12)
+    shapes = jax.eval_shape(lambda: models.init(lm, jax.random.key(0)))
+    at = sharding.shardings_of(shapes, mesh)
+    assert "model" in at["trunk"]["embed"]["embedding"].spec
+    params = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, at)
+    prompts, keys = jnp.zeros((16, 4), jnp.int32), jax.random.split(jax.random.key(0), 16)
+    with jax.set_mesh(mesh):
+        fn = jax.jit(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
+        text = fn.lower(params, prompts, prompts > -1, keys).compile().as_text()
+    found = [c for c in plan.collectives(text or "") if c["decode"]]
+    assert found
+    assert max(c["bytes"] for c in found) < 4 * vocab  # one row; a device has four
 
 
 def test_refusals():

@@ -335,6 +335,20 @@ def test_the_same_on_every_mesh(tmp_path, shape, monkeypatch):
     np.testing.assert_array_equal(alone["iteration"], spread["iteration"])
 
 
+@pytest.mark.parametrize(("rows", "chunk", "chosen"), [(40, 20, 8), (32, 16, 16), (30, 20, 15), (32, 0, 32)])
+def test_chunks_are_shared_by_all_devices_where_they_can_be(rows, chunk, chosen):
+    seen = []
+
+    def fn(x):
+        seen.append(x.shape[0])
+        return x
+
+    s = make(chunk=chunk)[0]
+    with jax.set_mesh(sharding.make_mesh(8, 1)):
+        np.testing.assert_array_equal(jax.jit(lambda x: ppo.in_chunks(s, fn, x))(jnp.arange(rows)), np.arange(rows))
+    assert set(seen) == {chosen}
+
+
 def test_chunks_parts_pieces_and_remat_change_nothing(monkeypatch):
     """Rollouts and reads in chunks, gradients in parts, logits in pieces, blocks computed again: the same iteration."""
     s, frozen, members, critics = make(policy_optimizer=CONSTANT, critic_optimizer=CONSTANT)
