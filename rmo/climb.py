@@ -21,11 +21,13 @@ from rmo.sample import join, response_stats, sample
 from rmo.train import init_state, pick
 
 
+@partial(jax.jit, static_argnames="s")
 def finished(s: Setup, state: PPOState) -> jax.Array:
     """Whether a member has reached kl_max or made max_steps."""
     return (state.kl >= s.c.kl_max) | (state.iteration >= s.c.max_steps)
 
 
+@partial(jax.jit, static_argnames="s")
 def due(s: Setup, state: PPOState) -> jax.Array:
     """Whether gold is to be read before a member goes on: sqrt(KL) is at its target, `patience` steps have passed
     since the last read, or it is finished."""
@@ -124,6 +126,12 @@ def after_read(s: Setup, state: PPOState) -> tuple[jax.Array, jax.Array]:
     return jnp.where(state.kl >= state.target**2, rise, state.target), state.iteration
 
 
+@partial(jax.jit, donate_argnums=0)
+def record(history: Any, seen: Any, k: jax.Array) -> Any:
+    """A history with what the k-th read has seen."""
+    return jax.tree.map(lambda all_K, one: all_K.at[k].set(one), history, seen)
+
+
 @partial(jax.jit, static_argnames="s")
 def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[str, jax.Array]:
     """Means per held-out prompt, f32[M, Q] each, of `read_draws` samples of every member's policy.
@@ -210,8 +218,8 @@ def train_ppo(
     }
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     blank = lambda n, x: jnp.full((*n, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
-    history = jax.device_put(jax.tree.map(partial(blank, (s.reads,)), seen), everywhere)
-    none = jax.device_put(jax.tree.map(partial(blank, ()), seen["last"]), everywhere)
+    blanks = lambda: (jax.tree.map(partial(blank, (s.reads,)), seen), jax.tree.map(partial(blank, ()), seen["last"]))  # noqa: E731
+    history, none = jax.jit(blanks, out_shardings=everywhere)()
     frozen, members = sharding.place((frozen, members), sharding.shardings_of((frozen, members), mesh))
     count = lambda k: jax.device_put(np.int32(k), everywhere)  # noqa: E731
     (states, history, last, k), resumed = checkpoints.restore((like, history, none, count(0)))
@@ -251,8 +259,7 @@ def train_ppo(
         if k:
             made, length = hosts.fetch((states.iteration - states.read_at, last["length"]))
             log.did(float(np.nansum(made * length)) * s.c.batch, float(made.sum()) * cost)
-        for name, new in seen.items():
-            history[name] = jax.tree.map(lambda all_K, one: all_K.at[k].set(one), history[name], new)  # noqa: B023
+        history = record(history, seen, k)
         means = {name: jnp.mean(seen["read"][name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
         shown = {f"last_{n}": v for n, v in last.items()} if k else {}
         log.write(k, {**means, "iteration": states.iteration, **shown})

@@ -129,16 +129,15 @@ class Log:
         with self.timed("wait"):
             values = {name: value.tolist() for name, value in hosts.fetch(metrics).items()}
         self.metrics.append({"step": step, **values})
-        speed = self.rates()
-        self.speed.append({"step": step, **speed})
+        speed = self.pace(step)
         Wandb.log(self.name, step, values | {f"speed/{name}": value for name, value in speed.items()})
         loss = values.get("loss", values.get("kl"))
         if loss is not None:
             self.bar.set_postfix_str(f"{'loss' if 'loss' in values else 'KL'} {np.mean(loss):.4g}", refresh=False)
         self.bar.update(step + 1 - self.bar.n)
 
-    def rates(self) -> dict[str, float]:
-        """Of what was done since the last line."""
+    def pace(self, step: int) -> dict[str, float]:
+        """One line of speed.jsonl: what was done since the last one, and at what rate."""
         now = time.monotonic()
         seconds, self.last = now - self.last, now
         out = {"seconds": seconds, **self.spent}
@@ -150,7 +149,9 @@ class Log:
         if peak := flops.memory_in_use():
             out["peak_memory"] = peak
         self.spent, self.work = {}, dict.fromkeys(self.work, 0.0)
-        return {name: round(value, 6) for name, value in out.items()}
+        out = {name: round(value, 6) for name, value in out.items()}
+        self.speed.append({"step": step, **out})
+        return out
 
     def flush(self) -> None:
         """Before a checkpoint: what is logged up to it must not be lost."""
@@ -166,14 +167,15 @@ class Log:
 def parts(
     directory: Path, count: int, make: Callable[[int], dict[str, np.ndarray]], log: Log
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was.
+    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was. What a
+    part's `mask` counts are tokens that were made.
 
     Raises:
       Preempted: the run was told to stop; what is made is kept.
     """
-    log.resume(0)
     there = {file.name for file in directory.glob("*.npz")} if directory.exists() else set()
     found = hosts.agree(np.array([f"{i:05d}.npz" in there for i in range(count)]))
+    log.resume(int(np.argmin(np.append(found, False))))
     for i in range(count):
         file = directory / f"{i:05d}.npz"
         if found[i]:
@@ -181,9 +183,11 @@ def parts(
         else:
             part = make(i)
             write_npz(file, **part)
+            log.did(float(part["mask"].sum()) if "mask" in part else 0.0, 0.0)
+            log.pace(i)
             if hosts.preempted():
                 log.close()
                 raise hosts.Preempted
-        log.bar.update(i + 1 - log.bar.n)
+        log.bar.update(max(i + 1 - log.bar.n, 0))
         yield part
     log.close()

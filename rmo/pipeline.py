@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from rmo import __version__, config, gold, hosts, report, results, stages
+from rmo.compiling import Compiling
 from rmo.files import SCRATCH, RunError, read_json, remove, write_json, write_text
 from rmo.lock import Lock
 from rmo.run import Run, Stage, stage_name
@@ -184,7 +185,7 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
 
 def make(run: Run, name: str) -> None:
     """One stage instance, by all processes together; `DONE` when all are."""
-    directory, started = run.path(name), time.monotonic()
+    directory, started, compiling = run.path(name), time.monotonic(), Compiling()
     if hosts.writer():
         directory.mkdir(parents=True, exist_ok=True)
     hosts.barrier(f"begin {name}")
@@ -193,7 +194,8 @@ def make(run: Run, name: str) -> None:
     versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
     seconds = round(time.monotonic() - started, 2)
     where = {"backend": jax.default_backend(), "devices": run.mesh.size, "processes": jax.process_count()}
-    write_json(directory / "cost.json", {"seconds": seconds, **versions, **where})
+    compiled = {"compile_seconds": round(compiling.seconds, 2), "programs": compiling.programs}
+    write_json(directory / "cost.json", {"seconds": seconds, **compiled, **versions, **where})
     hosts.barrier(f"made {name}")
     write_text(directory / "DONE", run.stages[name].path + "\n")
     hosts.barrier(f"done {name}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo import appendix, beyond, figures, markdown, plots
+from rmo.costs import cost_section
 from rmo.curve import Curve
 from rmo.exhibits import DRAWINGS, Drawing, Files, load
 from rmo.files import RunError, read_json, write_json, write_text
@@ -12,7 +13,6 @@ from rmo.selection import Missing
 from rmo.tables import (
     claims_table,
     coefficient_table,
-    cost_table,
     count_verdicts,
     gold_section,
     laws_table,
@@ -95,7 +95,7 @@ def write(root: Path, out: Path | None = None) -> Path:
         caption += "below 1: PPO spends more KL than best-of-n for the same proxy score."
         body += ["<h2>PPO diagnostics</h2>", show(drawn["ppo_diagnostics"], caption)]
     body += ["<h2>What the policies write</h2>", sample_tables(where, e, e["proxies"]["sweeps"][0]["name"])]
-    body += ["<h2>What this run cost</h2>", cost_table(stages, where)]
+    body += ["<h2 id=cost>What this run cost, and where its time went</h2>", cost_section(stages, where)]
     write_text(out / "report.html", page(e["name"], body))
     write_text(out / "results.md", markdown.results(f, claims))
     return out / "report.html"

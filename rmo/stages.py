@@ -118,9 +118,12 @@ def samples(run: Run, out: Path, policy: int = 0) -> None:
     def make(q: int) -> dict[str, np.ndarray]:
         prompt, mask = jnp.asarray(prompts.tokens[q]), jnp.asarray(prompts.mask[q])
         key = jax.random.fold_in(run.key("samples"), q)
-        s = sample_n(lm, params, prompt, mask, key, e.bon.draws, e.world.response, run.world.eos, chunk)
-        scores = reward.score_n(rm, gold_params, *reader.rows(prompt, mask, s.tokens, s.mask), chunk)
-        made = hosts.fetch({"tokens": s.tokens, "mask": s.mask, "logps": s.logps.sum(1), "gold": scores})
+        with log.timed("sample"):
+            s = sample_n(lm, params, prompt, mask, key, e.bon.draws, e.world.response, run.world.eos, chunk)
+            jax.block_until_ready(s)
+        with log.timed("score"):
+            scores = reward.score_n(rm, gold_params, *reader.rows(prompt, mask, s.tokens, s.mask), chunk)
+            made = hosts.fetch({"tokens": s.tokens, "mask": s.mask, "logps": s.logps.sum(1), "gold": scores})
         return made | {"tokens": made["tokens"].astype(dtype)}
 
     log = Log(out, stage_name("samples", policy, e), e.bon.prompts, "prompt")
@@ -147,11 +150,13 @@ def comparisons(run: Run, out: Path) -> None:
         rows = np.repeat(np.minimum(np.arange(i * per_part, (i + 1) * per_part), c.prompts - 1), draws)
         ids = i * per_part * draws + np.arange(len(rows))  # each draw has a key of its own, whatever the chunk
         keys = jax.vmap(partial(jax.random.fold_in, run.key("comparisons")))(ids)
-        s = draw(policy, prompts.tokens[rows], prompts.mask[rows], keys)
-        drawn = hosts.fetch((s.tokens, s.mask))
+        with log.timed("sample"):
+            s = draw(policy, prompts.tokens[rows], prompts.mask[rows], keys)
+            drawn = hosts.fetch((s.tokens, s.mask))
         tokens, mask = (np.concatenate([x[rows], y], 1) for x, y in zip(prompts, drawn, strict=True))
         keep = min(per_part, c.prompts - i * per_part) * draws
-        scores = hosts.fetch(gold_score(gold_params, *reader.host(tokens, mask)))
+        with log.timed("score"):
+            scores = hosts.fetch(gold_score(gold_params, *reader.host(tokens, mask)))
         return {"tokens": tokens[:keep], "mask": mask[:keep], "gold": scores[:keep]}
 
     log = Log(out, "comparisons", count, "part")
@@ -258,11 +263,9 @@ def best_of_n(
     def make(q: int) -> dict[str, np.ndarray]:
         draws = read_npz(pool / "draws" / f"{q:05d}.npz")
         args = (prompts["tokens"][q], prompts["mask"][q], draws["tokens"].astype(np.int32), draws["mask"])
-        return {
-            "proxy": hosts.fetch(every_member(params, *reader.rows(*args))),
-            "gold": draws["gold"],
-            "logps": draws["logps"],
-        }
+        with log.timed("score"):
+            proxy = hosts.fetch(every_member(params, *reader.rows(*args)))
+        return {"proxy": proxy, "gold": draws["gold"], "logps": draws["logps"]}
 
     log = Log(out, f"bon {name}", e.bon.prompts, "prompt")
     tables = list(parts(out / SCRATCH / "scores", e.bon.prompts, make, log))
@@ -374,9 +377,9 @@ def optimise(
         }
     else:
         shapes = jax.eval_shape(partial(models.init, critic_rm), run.key("critic"))["head"]
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         critic = {"trunk": params["trunk"], "head": zeros}
-        critics = jax.tree.map(lambda x: jnp.repeat(x[None], len(members), axis=0), critic)
+        critics = jax.jit(partial(jax.tree.map, lambda x: jnp.repeat(x[None], len(members), axis=0)))(critic)
     log = Log(out, f"ppo {out.name.rsplit('-', 1)[0]}", setup.reads, "read")
     history, states = climb.train_ppo(setup, frozen, runs, critics, run.mesh, Checkpoints(out), log)
     store.save(out, lm, states.policy.params, run.path("sft") / "tokenizer", len(members))

@@ -341,15 +341,3 @@ def claims_table(claims: list[dict[str, Any]], drawn: set[str]) -> str:
         lines.append("<tr>" + "".join(cells) + "</tr>")
     head = ["", "claim, and what is measured", "statistic", "interval", "holds if", "verdict", "runs", "figure"]
     return "<table><tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>" + "".join(lines) + "</table>"
-
-
-def cost_table(stages: list[dict[str, Any]], where: dict[str, Path]) -> str:
-    """Seconds per stage."""
-    total = sum(row["seconds"] or 0 for row in stages)
-    rows = [
-        [row["stage"], row["seconds"], f"{row['seconds'] / total:.0%}"] for row in stages if row["seconds"] is not None
-    ]
-    versions = read_json(where["sft"] / "cost.json")
-    text = f"<p class=note>Python {versions['python']}, jax {versions['jax']}, {versions['backend']}. "
-    text += "Seconds of the call that finished each stage.</p>"
-    return table(["stage", "seconds", "share"], [*rows, ["all", float(total), ""]]) + text

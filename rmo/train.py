@@ -125,13 +125,14 @@ def make_step(
 ) -> tuple[Callable[[Params], TrainState], Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]]:
     """(parameters -> first state, (state, batch) -> (state, metrics)), of one model or of M members side by side."""
     tx = make_optimizer(optimizer, steps)
-    if members is None:
-        return partial(init_state, tx=tx), lambda s, b: update(s, loss, b, tx, optimizer.accumulate)
+    begin = partial(init_state, tx=tx)
 
     def step(state: TrainState, batch: Batch):
+        if members is None:
+            return update(state, loss, batch, tx, optimizer.accumulate)
         return jax.vmap(lambda s, b, m: update_member(s, loss, b, m, optimizer))(state, batch, members)
 
-    return jax.vmap(partial(init_state, tx=tx)), step
+    return begin if members is None else jax.vmap(begin), step
 
 
 def train(
@@ -234,6 +235,7 @@ def due_steps(members: Member | None, validations: int) -> Callable[[int], np.nd
     return lambda step: early & (step < steps) & (((step + 1) % every == 0) | (step + 1 == steps))
 
 
+@jax.jit
 def pick(tree: Any, m: Any) -> Any:
     """Member m of a tree with a leading axis of members, or several."""
     return jax.tree.map(lambda x: x[m], tree)

@@ -7,10 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "log", "lock", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
+ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "compiling", "log", "lock", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
-         "beyond", "tables", "markdown", "report", "scores", "stages", "pipeline", "main"]  # fmt: skip
+         "beyond", "tables", "costs", "markdown", "report", "scores", "stages", "pipeline", "main"]  # fmt: skip
 # Arrays and numbers in, never a config.
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon"}
 OWNERS = {  # library -> modules that may import it

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from rmo import checks, config, files, pipeline, report, sharding, store
+from rmo import checks, config, costs, files, pipeline, report, sharding, store
 from rmo.curve import COLUMNS, from_rows
 from rmo.files import RunError, read_csv, read_json, read_npz
 from tests.tables import close
@@ -164,6 +164,37 @@ def test_stale_is_detected(smoke):
     assert (
         states["proxies/w8x1-main"] == states["bon/w8x1-main"] == states["ppo/w8x1-main"] == states["fits"] == "stale"
     )
+
+
+# Programs of a model's size that each kind of stage compiles, and how many small ones beside them at most.
+PROGRAMS = {
+    "sft": ({"step", "loss"}, 6), "gold": ({"step", "sample", "score"}, 4), "samples": ({"sample_n", "score_n"}, 3),
+    "comparisons": ({"sample", "score"}, 2), "proxies": ({"step", "score"}, 25), "bon": ({"<lambda>"}, 8),
+    "ppo": ({"advance", "read"}, 21), "fits": ({"score"}, 0), "report": (set(), 0),
+}  # fmt: skip
+
+
+def test_every_program_is_compiled_once(smoke):
+    """A shape or a static argument that changes from call to call would compile one again."""
+    for stage in read_json(smoke / "stages.json"):
+        programs = read_json(smoke / stage["path"] / "cost.json")["programs"]
+        large, small = PROGRAMS[stage["stage"].split("/")[0]]
+        assert {name: programs.get(name) for name in large} == dict.fromkeys(large, 1), stage["stage"]
+        assert sum(programs.values()) - len(large) <= small, (stage["stage"], programs)
+
+
+def test_the_report_says_where_the_time_went(smoke):
+    stages = read_json(smoke / "stages.json")
+    where = {row["stage"]: smoke / row["path"] for row in stages}
+    found = {row["stage"]: row for row in costs.costs(stages, where)}
+    assert found["bon"]["instances"] == 3
+    assert sum(row["seconds"] for row in found.values()) == pytest.approx(sum(row["seconds"] for row in stages))
+    for kind, parts in {"samples": {"sample", "score"}, "ppo": {"iterate", "read", "wait"}, "sft": {"batch"}}.items():
+        assert parts <= set(found[kind]["spent"])
+        assert 0 < sum(found[kind]["spent"].values()) < found[kind]["seconds"]
+        assert found[kind]["tokens_per_second"] > 0
+    assert 0 < found["ppo"]["compile"] < found["ppo"]["seconds"]
+    assert "where its time went" in (smoke / "report.html").read_text()
 
 
 def test_report_comes_from_files_alone(smoke):

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.benchmarks import race
 
-NAMES = ("sample", "rm", "score", "bon", "fit")
+NAMES = ("sample", "rm", "ppo", "score", "bon", "fit")
 
 
 def machine() -> dict[str, float]:

@@ -13,6 +13,10 @@ SHAPES = {
     "124M": ("gpt2", {
         "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 512,
     }),
+    "tiny": ("gpt_neox", {  # configs/tiny.py
+        "vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 256, "max_position_embeddings": 24, "hidden_act": "relu",
+    }),
 }  # fmt: skip
 # name, shape, batch, prompt tokens, new tokens; one prompt for all rows?
 CASES = [
@@ -28,7 +32,8 @@ CASES = [
 def cases(top: Path) -> list[dict[str, Any]]:
     from tests.checkpoints import write_checkpoint
 
-    for shape, (family, values) in SHAPES.items():
+    for shape in {case[1] for case in CASES}:
+        family, values = SHAPES[shape]
         write_checkpoint(top / shape, family, **values)
     names, out = ("name", "shape", "batch", "prompt", "new", "one_prompt"), []
     for values in CASES:
