@@ -134,8 +134,11 @@ def in_chunks(s: Setup, fn: Any, *trees: Any) -> Any:
     if not s.c.chunk or s.c.chunk >= rows:
         return fn(*trees)
     chunk = max((n for n in range(1, s.c.chunk + 1) if rows % n == 0), key=lambda n: (sharding.divides(n), n))
-    cut = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), trees)
-    found = jax.lax.map(lambda args: fn(*args), cut)
+    # Each chunk is split over all devices: GSPMD might as well give some chunks to some of them, and then everything
+    # that a chunk computes is moved about, at every token.
+    cut = jax.tree.map(lambda x: sharding.split(x.reshape(-1, chunk, *x.shape[1:]), 1), trees)
+    found = jax.lax.map(lambda args: jax.tree.map(sharding.split, fn(*args)), cut)
+    found = jax.tree.map(lambda x: sharding.split(x, 1), found)
     return jax.tree.map(lambda x: sharding.split(x.reshape(rows, *x.shape[2:])), found)
 
 
