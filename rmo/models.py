@@ -286,7 +286,8 @@ class LanguageModel(nn.Module):
 
 
 class RewardModel(nn.Module):
-    """`apply({"params": params}, tokens_BT, mask_BT, read) -> values f32[B, T']`: one scalar per token.
+    """`apply({"params": params}, tokens_BT, mask_BT, read, dropout, past) -> (values f32[B, T'], KVCache)`: one scalar
+    per token.
 
     Head: N(0, 1/(D+1)) weights, zero bias (Stiennon et al. 2020, with the root that Huang et al. 2024 point out).
     """
@@ -302,9 +303,9 @@ class RewardModel(nn.Module):
             1, dtype=jnp.float32, kernel_init=nn.initializers.normal((self.shape.width + 1) ** -0.5), name="head"
         )
 
-    def __call__(self, tokens_BT, mask_BT, read=slice(None), dropout=None):
-        hidden_BTD, _ = self.trunk(tokens_BT, mask_BT, (), read, dropout)
-        return self.head(hidden_BTD.astype(jnp.float32))[..., 0]
+    def __call__(self, tokens_BT, mask_BT, read=slice(None), dropout=None, past=()):
+        hidden_BTD, cache = self.trunk(tokens_BT, mask_BT, past, read, dropout)
+        return self.head(hidden_BTD.astype(jnp.float32))[..., 0], cache
 
 
 def logits(
@@ -366,7 +367,14 @@ def values(
 ) -> jax.Array:  # fmt: skip
     """One scalar per token, f32[B, T'] at the positions `read`. `dropout` is (rate, key), for training only."""
     rate, rngs = (None, None) if dropout is None else (dropout[0], {"dropout": dropout[1]})
-    return rm.apply({"params": params}, tokens_BT, mask_BT, read, rate, rngs=rngs)  # type: ignore[return-value]
+    return rm.apply({"params": params}, tokens_BT, mask_BT, read, rate, rngs=rngs)[0]
+
+
+def values_after(
+    rm: RewardModel, params: Params, tokens_BT, mask_BT, past: tuple[KVCache, ...] = ()
+) -> tuple[jax.Array, KVCache]:
+    """(one scalar per token f32[B, T], their keys and values), of tokens that come after those of `past`."""
+    return rm.apply({"params": params}, tokens_BT, mask_BT, past=past)  # type: ignore[return-value]
 
 
 def init(module: LanguageModel | RewardModel, key: jax.Array) -> Params:

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import optimize
 
 from rmo import hosts, sharding
-from rmo.models import Params, RewardModel, values
+from rmo.attention import BLOCK
+from rmo.models import Params, RewardModel, values, values_after
 
 
 class Calibration(NamedTuple):
@@ -30,6 +31,11 @@ def last_token(mask_BT: jax.Array) -> jax.Array:
     return mask_BT.shape[1] - 1 - jnp.argmax(mask_BT[:, ::-1].astype(jnp.int32), axis=1)
 
 
+def at_last_token(values_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """The value f32[B] there."""
+    return jnp.take_along_axis(values_BT, last_token(mask_BT)[:, None], axis=1)[:, 0]
+
+
 def score(
     rm: RewardModel, params: Params, tokens_BT: jax.Array, mask_BT: jax.Array,
     dropout: tuple[jax.Array, jax.Array] | None = None,
@@ -37,18 +43,31 @@ def score(
     """Raw score f32[B] of each sequence: the value at its last real token. `dropout` is (rate, key), for training."""
     tokens_BT, mask_BT = sharding.split(tokens_BT), sharding.split(mask_BT)
     values_BT = values(rm, params, tokens_BT, mask_BT, dropout=dropout)
-    return jnp.take_along_axis(values_BT, last_token(mask_BT)[:, None], axis=1)[:, 0]
+    return at_last_token(values_BT, mask_BT)
 
 
 @partial(jax.jit, static_argnames=("rm", "chunk"))
 def score_n(
     rm: RewardModel, params: Params, prompt_P, prompt_mask_P, tokens_NR: jax.Array, mask_NR: jax.Array, chunk: int
 ) -> jax.Array:
-    """Raw scores f32[N] of N responses to one prompt, `chunk` at a time (chunk must divide N)."""
+    """Raw scores f32[N] of N responses to one prompt, `chunk` at a time (chunk must divide N).
+
+    The prompt is read once and shared by all responses, unless the whole sequence is of a length that attention kernels
+    serve: they read no segments.
+    """
+    length = prompt_P.shape[0]
+    shared = length > 0 and (length + tokens_NR.shape[1]) % BLOCK != 0
+    if shared:
+        prompt_1P, prompt_mask_1P = prompt_P[None], prompt_mask_P[None]
+        prompt_values_1P, prefix = values_after(rm, params, prompt_1P, prompt_mask_1P)
+        silent = at_last_token(prompt_values_1P, prompt_mask_1P)  # the score of a response without a token
 
     def one(block):
         tokens, mask = (sharding.split(x) for x in block)
-        rows = (tokens.shape[0], prompt_P.shape[0])
+        if shared:
+            values_BR, _ = values_after(rm, params, tokens, mask, (prefix,))
+            return jnp.where(jnp.any(mask, axis=1), at_last_token(values_BR, mask), silent)
+        rows = (tokens.shape[0], length)
         tokens_BT = jnp.concatenate([jnp.broadcast_to(prompt_P[None], rows), tokens], axis=1)
         mask_BT = jnp.concatenate([jnp.broadcast_to(prompt_mask_P[None], rows), mask], axis=1)
         return score(rm, params, tokens_BT, mask_BT)

@@ -12,6 +12,7 @@ SHAPES = {
     "learned": config.Model(width=16, layers=1, heads=2, positions="learned"),
     "grouped": config.Model(width=32, layers=2, heads=4, kv_heads=2),
 }
+WINDOWED = config.Model(width=16, layers=2, heads=4, kv_heads=2, window=4, attention_cap=5.0)
 P, R, V, EOS = 5, 7, 11, 2
 
 
@@ -152,12 +153,31 @@ def test_scores_do_not_depend_on_batch_padding_or_side():
     assert reward.score(rm, params, tokens, full).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("shape", [*SHAPES.values(), WINDOWED], ids=[*SHAPES, "windowed"])
+@pytest.mark.parametrize("block", [128, 1], ids=["shared", "whole"])
+def test_scores_of_one_prompts_responses_are_those_of_whole_sequences(shape, block, monkeypatch):
+    """Whether the prompt is read once or with every response; a response without a token scores as its prompt."""
+    monkeypatch.setattr(reward, "BLOCK", block)
+    jax.clear_caches()  # the constant is no argument
+    rm = models.RewardModel(shape, V, P + R)
+    params = models.init(rm, jax.random.key(0))
+    (prompt, *_), (there, *_) = prompts(4)[0][3:], prompts(4)[1][3:]
+    tokens = jax.random.randint(jax.random.key(7), (8, R), 0, V)
+    mask = jnp.arange(R)[None] < jnp.arange(8)[:, None]
+    whole = jnp.concatenate([jnp.broadcast_to(prompt, (8, P)), tokens], 1)
+    mask_whole = jnp.concatenate([jnp.broadcast_to(there, (8, P)), mask], 1)
+    found = reward.score_n(rm, params, prompt, there, tokens, mask, 4)
+    np.testing.assert_allclose(found, reward.score(rm, params, whole, mask_whole), atol=1e-5)
+    assert not there.all()
+    assert len(np.unique(np.round(found, 4))) == 8
+
+
 def test_score_is_read_by_length_even_if_pad_is_a_real_token():
     rm = models.RewardModel(SHAPES["rotary"], V, 32)
     params = models.init(rm, jax.random.key(0))
     tokens = jnp.array([[3, 4, 0, 5, 0, 0]])  # 0 is pad, and a real token in the middle and at the end
     mask = jnp.array([[True, True, True, True, True, False]])
-    values = rm.apply({"params": params}, tokens, mask)
+    values = models.values(rm, params, tokens, mask)
     assert float(reward.score(rm, params, tokens, mask)[0]) == pytest.approx(float(values[0, 4]))
     changed = reward.score(rm, params, tokens.at[0, 5].set(7), mask)
     assert float(changed[0]) == float(reward.score(rm, params, tokens, mask)[0])
