@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.benchmarks import race
 
-NAMES = ("sample", "rm", "ppo", "score", "bon", "fit", "end_to_end")
+NAMES = ("sample", "rm", "ppo", "score", "bon", "fit", "growth", "end_to_end")
 
 
 def machine() -> dict[str, float]:
