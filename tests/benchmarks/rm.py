@@ -62,6 +62,7 @@ def ours(case):
         for batch in batches:
             state, metrics = step_fn(state, batch)
             found.append(metrics["loss"])
+            np.asarray(found[-2:][0])  # as `train` does: at most two steps are on their way
         return {"losses": np.asarray(found)}
 
     return lambda: run() and None, run

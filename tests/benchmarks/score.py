@@ -16,7 +16,7 @@ def cases(top: Path) -> list[dict[str, Any]]:
     family, values = SHAPES["8.9M"]
     write_checkpoint(top / "rm", family, "rm", **values)
     name = f"8.9M, {PROMPTS} prompts of {P} x {DRAWS} responses of {R}"
-    flops = 2 * weights("8.9M")[0] * PROMPTS * DRAWS * (P + R)
+    flops = 2 * weights("8.9M")[0] * PROMPTS * (P + DRAWS * R)  # a prompt is read once
     return [{"name": name, "checkpoint": str(top / "rm"), "flops": flops}]
 
 
