@@ -11,9 +11,9 @@ of 457 to 98,689 parameters with two seeds each, 48 prompts x 4,096 draws, PPO t
 0.79 (without the 801-parameter proxy), at 32 nats between -2.46 and 0.61. Claims, tables and figures:
 configs/results/tiny/.
 
-The same run is the same to the last byte; another machine or version rounds otherwise, and then samples, labels and gold
-itself are others. Such a run had best-of-n's peaks at 0.79, 1.35, 1.49, 1.95, 2.14, 2.17 and PPO's ends between -3.04
-and -0.42: two seeds are few, and PPO's ends differ as much between the two seeds of one run (by up to 3.5).
+The same run is the same to the last byte; another machine or version rounds otherwise, and then samples, labels and
+gold itself are others. Such a run had best-of-n's peaks at 0.79, 1.35, 1.49, 1.95, 2.14, 2.17 and PPO's ends between
+-3.04 and -0.42: two seeds are few, and PPO's ends differ as much between two seeds of one run (by up to 3.5).
 """
 
 from rmo.config import PPO, SFT, Against, BestOfN, Comparisons, Experiment, Gold, Model, Optimizer, Proxies, World

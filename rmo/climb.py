@@ -128,8 +128,8 @@ def after_read(s: Setup, state: PPOState) -> tuple[jax.Array, jax.Array]:
 
 @partial(jax.jit, donate_argnums=0)
 def record(history: Any, seen: Any, k: jax.Array) -> Any:
-    """A history with what the k-th read has seen."""
-    return jax.tree.map(lambda all_K, one: all_K.at[k].set(one), history, seen)
+    """A history with what the k-th read has seen; every device holds all of it."""
+    return jax.tree.map(lambda all_K, one: sharding.copied(all_K.at[k].set(one)), history, seen)
 
 
 @partial(jax.jit, static_argnames="s")

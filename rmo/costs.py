@@ -32,7 +32,8 @@ def speed(directories: list[Path]) -> dict[str, float]:
 
 def costs(stages: list[dict[str, Any]], where: dict[str, Path]) -> list[dict[str, Any]]:
     """Per kind of stage: {stage, instances, seconds, compile, spent: {what: seconds}, and rates where they are known},
-    of the calls that finished each instance. `compile` is None of runs that did not tell."""
+    of the calls that finished each instance; `spent`, and `logged`, of which it is a part, of all calls. `compile` is
+    None of runs that did not tell."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in stages:
         if row["seconds"] is not None:
@@ -46,6 +47,7 @@ def costs(stages: list[dict[str, Any]], where: dict[str, Path]) -> list[dict[str
         out.append({
             "stage": kind, "instances": len(rows), "seconds": sum(row["seconds"] for row in rows),
             "compile": None if None in compiled else sum(compiled), "spent": spent,
+            "logged": max(found.get("seconds", 0.0), sum(row["seconds"] for row in rows)),
             **{what: found[what] for what in RATES if what in found},
         })  # fmt: skip
     return out
@@ -59,7 +61,7 @@ def cost_section(stages: list[dict[str, Any]], where: dict[str, Path]) -> str:
     rows = []
     for kind in found:
         spent = sorted(kind["spent"].items(), key=lambda item: -item[1])
-        parts = ", ".join(f"{what} {share(value, kind['seconds'])}" for what, value in spent if value > 0)
+        parts = ", ".join(f"{what} {share(value, kind['logged'])}" for what, value in spent if value > 0)
         compiling = "–" if kind["compile"] is None else f"{kind['compile']:.1f}"
         rate, used, memory = (kind.get(what) for what in RATES)
         rows.append([

@@ -167,8 +167,7 @@ class Log:
 def parts(
     directory: Path, count: int, make: Callable[[int], dict[str, np.ndarray]], log: Log
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was. What a
-    part's `mask` counts are tokens that were made.
+    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was.
 
     Raises:
       Preempted: the run was told to stop; what is made is kept.
@@ -181,9 +180,10 @@ def parts(
         if found[i]:
             part = read_npz(file)
         else:
+            if i and found[i - 1]:
+                log.last = time.monotonic()  # reading parts that were there is not making this one
             part = make(i)
             write_npz(file, **part)
-            log.did(float(part["mask"].sum()) if "mask" in part else 0.0, 0.0)
             log.pace(i)
             if hosts.preempted():
                 log.close()

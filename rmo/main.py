@@ -151,7 +151,8 @@ class PlanOptions:
     only: tuple[str, ...] = ()
     """Only programs with one of these in their names, e.g. ppo or 1.2B."""
     out: Path | None = None
-    """Where the plan goes as JSON, after every program; the same command continues it. Default: nowhere."""
+    """Where the plan goes as JSON, after every program; the same command continues it (a suggestion is written once, at
+    the end). Default: nowhere."""
 
 
 @dataclass(frozen=True)

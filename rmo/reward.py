@@ -52,11 +52,16 @@ def score_n(
 ) -> jax.Array:
     """Raw scores f32[N] of N responses to one prompt, `chunk` at a time (chunk must divide N).
 
-    The prompt is read once and shared by all responses, unless the whole sequence is of a length that attention kernels
-    serve: they read no segments.
+    The prompt is read once and shared by all responses, unless whole sequences have a length that attention kernels may
+    serve: those read no segments.
+
+    Raises:
+      ValueError: prompt and response are longer than the RM has learned positions.
     """
-    length = prompt_P.shape[0]
-    shared = length > 0 and (length + tokens_NR.shape[1]) % BLOCK != 0
+    length, whole = prompt_P.shape[0], prompt_P.shape[0] + tokens_NR.shape[1]
+    if rm.shape.positions == "learned" and whole > rm.length:
+        raise ValueError(f"{whole} tokens: this model has learned positions for {rm.length}")
+    shared = length > 0 and (whole % BLOCK != 0 or bool(rm.shape.window or rm.shape.attention_cap))
     if shared:
         prompt_1P, prompt_mask_1P = prompt_P[None], prompt_mask_P[None]
         prompt_values_1P, prefix = values_after(rm, params, prompt_1P, prompt_mask_1P)

@@ -114,6 +114,13 @@ def split(x: jax.Array, axis: int = 0) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, axes))
 
 
+def copied(x: jax.Array) -> jax.Array:
+    """x whole on every device."""
+    if max(dict(jax.sharding.get_abstract_mesh().shape).values(), default=1) == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
 def at_rest(tree: Any) -> Any:
     """A state as it lies between steps."""
     return _constrain(tree, False)

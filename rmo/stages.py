@@ -124,6 +124,7 @@ def samples(run: Run, out: Path, policy: int = 0) -> None:
         with log.timed("score"):
             scores = reward.score_n(rm, gold_params, *reader.rows(prompt, mask, s.tokens, s.mask), chunk)
             made = hosts.fetch({"tokens": s.tokens, "mask": s.mask, "logps": s.logps.sum(1), "gold": scores})
+        log.did(made["mask"].sum(), 0)
         return made | {"tokens": made["tokens"].astype(dtype)}
 
     log = Log(out, stage_name("samples", policy, e), e.bon.prompts, "prompt")
@@ -153,6 +154,7 @@ def comparisons(run: Run, out: Path) -> None:
         with log.timed("sample"):
             s = draw(policy, prompts.tokens[rows], prompts.mask[rows], keys)
             drawn = hosts.fetch((s.tokens, s.mask))
+        log.did(drawn[1].sum(), 0)
         tokens, mask = (np.concatenate([x[rows], y], 1) for x, y in zip(prompts, drawn, strict=True))
         keep = min(per_part, c.prompts - i * per_part) * draws
         with log.timed("score"):
@@ -237,7 +239,7 @@ def proxy(run: Run, out: Path, shape: config.Model, sweep: config.Sweep, name: s
          "validation_loss": float(losses.preference(jnp.asarray(s))), "validation_accuracy": metrics.accuracy(s)}
         for (recipe, seed), step, s in zip(members, steps, raw, strict=True)
     ]  # fmt: skip
-    found = {"params": models.count(pick(params, 0)), "members": rows_out}
+    found = {"params": models.count(jax.eval_shape(pick, params, 0)), "members": rows_out}
     if isinstance(reader, TextReader):
         some = data.read_comparisons(run.path("comparisons") / "dataset", "validation")
         found["through_text"] = reader.drift(some.tokens[:1000, 0], some.mask[:1000, 0])
@@ -342,17 +344,9 @@ def optimise(
     if not alone and any(isinstance(r, TextReader) for r in readers):
         raise RunError("PPO against an RM that reads text needs one process, and of CPUs one device")
     setup = ppo.Setup(
-        lm,
-        critic_rm,
-        proxy_rm,
-        run.gold_rm(),
-        c,
-        e.world.response,
-        run.world.eos,
-        side_by_side,
-        climb.fills(lm.shape),
+        lm, critic_rm, proxy_rm, run.gold_rm(), c, e.world.response, run.world.eos, side_by_side, climb.fills(lm.shape),
         *readers,
-    )
+    )  # fmt: skip
     train_prompts = run.world.prompts(run.rng("ppo prompts"), e.ppo.prompts, "ppo")
     read_prompts = read_npz(run.path("samples") / "prompts.npz")
     put = partial(jax.tree.map, jnp.asarray)

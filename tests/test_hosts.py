@@ -193,8 +193,9 @@ def test_a_stage_has_one_holder(tmp_path):
     [
         ({}, 0, True),  # this process, which lives
         ({"pid": 2**22 + 1}, 0, False),  # no such process
-        ({"born": 1.0}, 0, True),  # the clock was set
-        ({"born": 1.0}, 100, False),  # another process has its number now
+        ({"born": 1.0}, 0, False),  # this process's number before its container was started again
+        ({"pid": os.getppid(), "born": 1.0}, 0, True),  # the clock was set
+        ({"pid": os.getppid(), "born": 1.0}, 100, False),  # another process has its number now
         ({"host": "elsewhere"}, 0, True),
         ({"host": "elsewhere"}, 1000, False),  # silent
         ({"host": "elsewhere", "job": "7", "start": "0"}, 0, False),  # the same job, started again

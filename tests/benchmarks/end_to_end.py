@@ -32,7 +32,7 @@ def table(seconds: float, kinds: list[dict[str, Any]]) -> str:
     lines = ["| stage | seconds | compiling | of its time |", "|---|---|---|---|"]
     for kind in kinds:
         spent = sorted(kind["spent"].items(), key=lambda item: -item[1])
-        parts = ", ".join(f"{what} {value / kind['seconds']:.0%}" for what, value in spent if value > 0.005)
+        parts = ", ".join(f"{what} {value / kind['logged']:.0%}" for what, value in spent if value > 0.005)
         lines.append(f"| {kind['stage']} | {kind['seconds']:.1f} | {kind['compile']:.1f} | {parts or '–'} |")
     staged, compiling = (sum(kind[what] for kind in kinds) for what in ("seconds", "compile"))
     lines.append(f"| all | {staged:.1f}; {seconds:.1f} with starting | {compiling:.1f} ({compiling / seconds:.0%}) | |")
