@@ -5,9 +5,9 @@
 Synthetic text (64 words, responses of up to 18 tokens), a 98k-parameter policy, a 394k-parameter gold RM, six proxies
 of 457 to 98,689 parameters with two seeds each, 48 prompts x 4,096 draws, PPO to 32 nats against five of them.
 
-8 min on 2 CPU cores with compiled programs at hand, of which the first run makes two or three minutes more. Gold peaks
-(of the mean curve over seeds, in gold standard deviations above the initial policy): best-of-n 0.90, 1.25, 1.70, 1.82,
-2.03, 2.18 from the smallest proxy to the largest, the smallest falling to 0.77 at n = 2048; PPO 0.58, 0.60, 0.58, 0.58,
+8 min on 2 CPU cores with compiled programs at hand; the first run compiles for up to 3 min more. Gold peaks (of the
+mean curve over seeds, in gold standard deviations above the initial policy): best-of-n 0.90, 1.25, 1.70, 1.82, 2.03,
+2.18 from the smallest proxy to the largest, the smallest falling to 0.77 at n = 2048; PPO 0.58, 0.60, 0.58, 0.58,
 0.79 (without the 801-parameter proxy), at 32 nats between -2.46 and 0.61. Claims, tables and figures:
 configs/results/tiny/.
 

@@ -19,6 +19,11 @@ def cap(x: jax.Array, limit: float) -> jax.Array:
     return limit * jnp.tanh(x / limit) if limit else x
 
 
+def kernels_serve(length: int, causal: bool, limit: float) -> bool:
+    """Whether a device's kernel may read sequences of this length: plain causal attention, in whole tiles."""
+    return causal and not limit and length % BLOCK == 0
+
+
 def attend(
     q_BTHK: jax.Array, segments: list[tuple[jax.Array, jax.Array]], allowed_BTS: jax.Array, divisor: float,
     limit: float, causal: bool,
@@ -30,7 +35,7 @@ def attend(
       limit: scores are held within it softly; 0 for none.
       causal: `allowed` is nothing but "earlier, and real": what the kernels know.
     """
-    if causal and len(segments) == 1 and not limit and q_BTHK.shape[1] % BLOCK == 0:
+    if len(segments) == 1 and kernels_serve(q_BTHK.shape[1], causal, limit):
         groups = segments[0][0].shape[1]
         k, v = (jnp.repeat(jnp.swapaxes(x, 1, 2), q_BTHK.shape[2] // groups, axis=2) for x in segments[0])
         real_BT = jnp.diagonal(allowed_BTS, axis1=1, axis2=2)

@@ -18,7 +18,7 @@ from rmo.log import Log
 from rmo.models import Params
 from rmo.ppo import Frozen, Member, PPOState, Setup, iteration
 from rmo.sample import join, response_stats, sample
-from rmo.train import init_state, pick
+from rmo.train import pick
 
 
 @partial(jax.jit, static_argnames="s")
@@ -199,15 +199,8 @@ def train_ppo(
     Raises:
       Preempted: the run was told to stop; what is done is saved.
     """
-    policy_tx, critic_tx = s.optimizers
     size = members.key.shape[0]
-    begin = jax.vmap(
-        lambda reference, critic: PPOState(
-            jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), jnp.int32(0), init_state(reference, policy_tx),
-            init_state(critic, critic_tx),
-        ),
-        in_axes=(None, 0),
-    )  # fmt: skip
+    begin = jax.vmap(partial(ppo.begin, s), in_axes=(None, 0))
     shapes = jax.eval_shape(begin, frozen.reference, critics)
     at = sharding.shardings_of(shapes, mesh)
     like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, at)

@@ -71,17 +71,7 @@ def cost_section(stages: list[dict[str, Any]], where: dict[str, Path]) -> str:
         ])  # fmt: skip
     compiling = sum(kind["compile"] or 0.0 for kind in found)
     rows.append(["all", sum(kind["instances"] for kind in found), f"{total:.1f}", "", f"{compiling:.1f}", *[""] * 4])
-    head = [
-        "stage",
-        "instances",
-        "seconds",
-        "share",
-        "compiling",
-        "of its time",
-        "tokens/s",
-        "peak FLOP/s",
-        "GiB",
-    ]
+    head = ["stage", "instances", "seconds", "share", "compiling", "of its time", "tokens/s", "peak FLOP/s", "GiB"]
     each = [
         [row["stage"], f"{row['seconds']:.1f}", share(row["seconds"], total)]
         for row in stages if row["seconds"] is not None

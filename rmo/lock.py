@@ -112,10 +112,11 @@ class Lock:
     def gone(self, holder: dict[str, Any], silent: float) -> bool:
         """Whether a holder cannot be alive: its process ended, its Slurm job was started again, or it fell silent."""
         if holder["host"] == self.me["host"]:
-            if holder["pid"] == self.me["pid"]:  # a container that was started again gives out the same numbers
-                return abs(self.me["born"] - float(holder["born"])) > 2
-            now = born(holder["pid"])  # when the clock is set, this moves with it: silence has to say so too
-            return not now or (abs(now - float(holder["born"])) > 2 and silent > 3 * BEAT)
+            now = born(holder["pid"])
+            another = abs(now - float(holder["born"])) > 2
+            # This process's own number was an earlier one's: of a container before it was started again. Else the clock
+            # may have been set, which moves `now`: silence has to say so too.
+            return not now or (another and (holder["pid"] == self.me["pid"] or silent > 3 * BEAT))
         again = bool(holder["job"]) and holder["job"] == self.me["job"] and holder["start"] != self.me["start"]
         return again or silent > SILENCE
 

@@ -17,7 +17,7 @@ from rmo import config, losses, metrics, models, reward, sharding
 from rmo.models import LanguageModel, Params, RewardModel
 from rmo.reader import IDS, Reader
 from rmo.sample import join, response_stats, sample
-from rmo.train import TrainState, make_optimizer, update
+from rmo.train import TrainState, init_state, make_optimizer, update
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,13 @@ class PPOState(NamedTuple):
     read_at: jax.Array  # i32[], iteration at which gold was read last
     policy: TrainState
     critic: TrainState
+
+
+def begin(s: Setup, reference: Params, critic: Params) -> PPOState:
+    """The state before the first iteration: the policy is the reference."""
+    policy_tx, critic_tx = s.optimizers
+    policy, critic_state = init_state(reference, policy_tx), init_state(critic, critic_tx)
+    return PPOState(jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), jnp.int32(0), policy, critic_state)
 
 
 class Rollout(NamedTuple):

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rmo import climb, config, models, objectives, ppo, reward, sharding
 from rmo.models import LanguageModel, RewardModel
 from rmo.sample import sample_n
-from rmo.train import Member, init_state, make_step, pick
+from rmo.train import Member, make_step, pick
 
 
 class Program(NamedTuple):
@@ -180,17 +180,12 @@ def ppo_programs(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, memb
     p, r = e.world.prompt, e.world.response
     large = climb.fills(lm.shape)
     s = ppo.Setup(lm, critic, proxy, gold, e.ppo, r, 2, side_by_side=not large, in_phases=large)
-    policy_tx, critic_tx = s.optimizers
     many = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), tree)  # noqa: E731
 
     def number(dtype) -> Any:
         return jax.ShapeDtypeStruct((), dtype)
 
-    state = ppo.PPOState(
-        number(jnp.int32), number(jnp.float32), number(jnp.float32), number(jnp.int32),
-        jax.eval_shape(partial(init_state, tx=policy_tx), shapes_of(lm)),
-        jax.eval_shape(partial(init_state, tx=critic_tx), shapes_of(critic)),
-    )  # fmt: skip
+    state = jax.eval_shape(partial(ppo.begin, s), shapes_of(lm), shapes_of(critic))
     prompts = batch(mesh, (e.ppo.prompts, p), jnp.int32, None), batch(mesh, (e.ppo.prompts, p), jnp.bool_, None)
     shown = batch(mesh, (e.bon.prompts, p), jnp.int32, None), batch(mesh, (e.bon.prompts, p), jnp.bool_, None)
     frozen = ppo.Frozen(

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import optimize
 
 from rmo import hosts, sharding
-from rmo.attention import BLOCK
+from rmo.attention import kernels_serve
 from rmo.models import Params, RewardModel, values, values_after
 
 
@@ -32,7 +32,7 @@ def last_token(mask_BT: jax.Array) -> jax.Array:
 
 
 def at_last_token(values_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """The value f32[B] there."""
+    """Each row's value at its last real token, f32[B]."""
     return jnp.take_along_axis(values_BT, last_token(mask_BT)[:, None], axis=1)[:, 0]
 
 
@@ -52,8 +52,8 @@ def score_n(
 ) -> jax.Array:
     """Raw scores f32[N] of N responses to one prompt, `chunk` at a time (chunk must divide N).
 
-    The prompt is read once and shared by all responses, unless whole sequences have a length that attention kernels may
-    serve: those read no segments.
+    The prompt is read once and shared by all responses, unless a device's attention kernel may read whole sequences:
+    those read no segments.
 
     Raises:
       ValueError: prompt and response are longer than the RM has learned positions.
@@ -61,7 +61,7 @@ def score_n(
     length, whole = prompt_P.shape[0], prompt_P.shape[0] + tokens_NR.shape[1]
     if rm.shape.positions == "learned" and whole > rm.length:
         raise ValueError(f"{whole} tokens: this model has learned positions for {rm.length}")
-    shared = length > 0 and (whole % BLOCK != 0 or bool(rm.shape.window or rm.shape.attention_cap))
+    shared = length > 0 and not kernels_serve(whole, not rm.shape.window, rm.shape.attention_cap)
     if shared:
         prompt_1P, prompt_mask_1P = prompt_P[None], prompt_mask_P[None]
         prompt_values_1P, prefix = values_after(rm, params, prompt_1P, prompt_mask_1P)

@@ -154,11 +154,11 @@ def test_scores_do_not_depend_on_batch_padding_or_side():
 
 
 @pytest.mark.parametrize("shape", [*SHAPES.values(), WINDOWED], ids=[*SHAPES, "windowed"])
-@pytest.mark.parametrize("block", [128, 1], ids=["shared", "whole"])
-def test_scores_of_one_prompts_responses_are_those_of_whole_sequences(shape, block, monkeypatch):
+@pytest.mark.parametrize("served", [False, True], ids=["shared", "whole"])
+def test_scores_of_one_prompts_responses_are_those_of_whole_sequences(shape, served, monkeypatch):
     """Whether the prompt is read once or with every response; a response without a token scores as its prompt."""
-    monkeypatch.setattr(reward, "BLOCK", block)
-    jax.clear_caches()  # the constant is no argument
+    monkeypatch.setattr(reward, "kernels_serve", lambda *_: served)
+    jax.clear_caches()  # it is no argument
     rm = models.RewardModel(shape, V, P + R)
     params = models.init(rm, jax.random.key(0))
     (prompt, *_), (there, *_) = prompts(4)[0][3:], prompts(4)[1][3:]

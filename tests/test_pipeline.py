@@ -168,7 +168,7 @@ def test_stale_is_detected(smoke):
 
 # Programs of a model's size that each kind of stage compiles, and how many small ones beside them at most.
 PROGRAMS = {
-    "sft": ({"step", "loss"}, 6), "gold": ({"step", "sample", "score"}, 4), "samples": ({"sample_n", "score_n"}, 3),
+    "sft": ({"step", "loss"}, 6), "gold": ({"step", "sample", "score"}, 3), "samples": ({"sample_n", "score_n"}, 3),
     "comparisons": ({"sample", "score"}, 2), "proxies": ({"step", "score"}, 25), "bon": ({"<lambda>"}, 8),
     "ppo": ({"advance", "read"}, 21), "fits": ({"score"}, 0), "report": (set(), 0),
 }  # fmt: skip
@@ -267,6 +267,7 @@ def test_the_same_curves_on_eight_devices(smoke, tmp_path, model):
     command = [*CLI, "--runs", str(tmp_path), "--model-parallel", str(model)]
     got = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr[-2000:]
+    assert len(read_csv(smoke / "curves.csv")) > 50
     close(smoke / "curves.csv", tmp_path / "smoke" / "curves.csv", 2e-4)
 
 

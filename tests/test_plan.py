@@ -14,7 +14,6 @@ from rmo import checks, climb, config, models, plan, ppo, sharding
 from rmo.files import RunError
 from rmo.programs import Program, programs
 from rmo.sample import sample
-from rmo.train import init_state
 from tests.test_ppo import make
 
 SMOKE = checks.load(Path(__file__).parent.parent / "configs" / "smoke.py")
@@ -143,14 +142,7 @@ def test_a_read_in_chunks_moves_nothing_in_the_decode_loop(side_by_side):
     """Every device works on its own rows of each chunk, not on chunks of its own."""
     setup, frozen, members, critics = make(chunk=16, read_draws=16)
     setup = dataclasses.replace(setup, side_by_side=side_by_side)
-    policy_tx, critic_tx = setup.optimizers
-    zero = jnp.int32(0)
-    states = jax.vmap(
-        lambda critic: ppo.PPOState(
-            zero, jnp.float32(0), jnp.float32(1), zero, init_state(frozen.reference, policy_tx),
-            init_state(critic, critic_tx),
-        )
-    )(critics)  # fmt: skip
+    states = jax.vmap(lambda critic: ppo.begin(setup, frozen.reference, critic))(critics)
     with jax.set_mesh(sharding.make_mesh(8, 1)):
         text = climb.read.lower(setup, frozen, members, states).compile().as_text()
     found = [c for c in plan.collectives(text or "") if c["decode"]]

@@ -10,7 +10,6 @@ import pytest
 from rmo import climb, config, hosts, models, ppo, reward, sharding
 from rmo.files import Checkpoints
 from rmo.log import Log
-from rmo.train import init_state
 
 P, R, V, EOS = 4, 6, 12, 2
 SHAPE = config.Model(width=16, layers=1, heads=2)
@@ -45,18 +44,6 @@ def advance(s, frozen, members, states):
 
 def first(tree):
     return jax.tree.map(lambda x: x[0], tree)
-
-
-def start(s, frozen, critic):
-    policy_tx, critic_tx = s.optimizers
-    return ppo.PPOState(
-        jnp.int32(0),
-        jnp.float32(0),
-        jnp.float32(s.c.d_step),
-        jnp.int32(0),
-        init_state(frozen.reference, policy_tx),
-        init_state(critic, critic_tx),
-    )
 
 
 def gae_by_definition(rewards, values, length, lam):
@@ -94,14 +81,14 @@ def test_score_lands_on_the_last_token_and_stays_a_float():
 
 def test_ratio_is_one_before_the_first_update_and_not_after():
     s, frozen, members, critics = make(epochs=1, minibatches=1)
-    _, out = jax.jit(partial(ppo.iteration, s, frozen, first(members)))(start(s, frozen, first(critics)))
+    _, out = jax.jit(partial(ppo.iteration, s, frozen, first(members)))(ppo.begin(s, frozen.reference, first(critics)))
     assert float(out["first_ratio"]) == 1.0
     assert float(out["approx_kl"]) == 0.0
     assert float(out["clip_fraction"]) == 0.0
     assert abs(float(out["kl"])) < 1e-6
     assert float(out["sampler_gap"]) < 2e-5
     s, frozen, members, critics = make(epochs=3, minibatches=2)
-    _, out = jax.jit(partial(ppo.iteration, s, frozen, first(members)))(start(s, frozen, first(critics)))
+    _, out = jax.jit(partial(ppo.iteration, s, frozen, first(members)))(ppo.begin(s, frozen.reference, first(critics)))
     assert float(out["first_ratio"]) == pytest.approx(1.0, abs=1e-6)
     assert float(out["approx_kl"]) > 1e-7  # later minibatches see old log-probs that are truly old
 
@@ -112,20 +99,20 @@ def test_iterations_draw_different_samples_and_members_too():
     s, frozen, members, critics = make(policy_optimizer=still, critic_optimizer=still)
     same_proxy = members._replace(proxy=jax.tree.map(lambda x: x[jnp.array([0, 0])], members.proxy))
     step = jax.jit(jax.vmap(partial(ppo.iteration, s, frozen)))
-    states = jax.vmap(partial(start, s, frozen))(critics)
+    states = jax.vmap(partial(ppo.begin, s, frozen.reference))(critics)
     seen = []
     for _ in range(3):
         states, out = step(same_proxy, states)
         seen.append(np.asarray(out["proxy"]))
     assert len(np.unique(np.stack(seen))) == 6
-    _, out = step(same_proxy, jax.vmap(partial(start, s, frozen))(critics))
+    _, out = step(same_proxy, jax.vmap(partial(ppo.begin, s, frozen.reference))(critics))
     np.testing.assert_array_equal(out["proxy"], seen[0])  # and the streams are functions of (key, iteration)
 
 
 def test_reads_measure_one_kl_three_ways():
     """On a policy away from the reference, the exact KL of whole sampled responses agrees with k1 and k3."""
     s, frozen, members, critics = make(size=1, read_draws=1024)
-    states = jax.vmap(partial(start, s, frozen))(critics)
+    states = jax.vmap(partial(ppo.begin, s, frozen.reference))(critics)
     rng = np.random.default_rng(9)
     moved = jax.tree.map(lambda x: x + 0.03 * rng.normal(size=x.shape).astype(np.float32), states.policy.params)
     states = states._replace(policy=states.policy._replace(params=moved))
@@ -141,7 +128,7 @@ def test_reads_measure_one_kl_three_ways():
 def test_learning_rate_zero_changes_nothing():
     still = config.Optimizer(lr=1e-30, schedule="constant")
     s, frozen, members, critics = make(policy_optimizer=still, critic_optimizer=still)
-    states = jax.vmap(partial(start, s, frozen))(critics)
+    states = jax.vmap(partial(ppo.begin, s, frozen.reference))(critics)
     before = climb.read(s, frozen, members, states)
     after_states, _ = advance(s, frozen, members, states)
     assert (np.asarray(after_states.iteration) == s.c.patience).all()  # KL stands still: only patience ends the wait
@@ -158,7 +145,7 @@ def test_learning_rate_zero_changes_nothing():
 def test_members_of_one_program_equal_single_runs(side_by_side):
     s, frozen, members, critics = make()
     s = dataclasses.replace(s, side_by_side=side_by_side)
-    states = jax.vmap(partial(start, s, frozen))(critics)
+    states = jax.vmap(partial(ppo.begin, s, frozen.reference))(critics)
     states = states._replace(target=jnp.full(2, 0.3))
     together, _ = advance(s, frozen, members, states)
     for m in range(2):
@@ -303,7 +290,7 @@ def test_bandit_converges_to_the_exponential_tilt():
     member = ppo.Member(proxy, reward.Calibration(0.0, 1.0), jax.random.key(2), jnp.float32(0.5))
     s = ppo.Setup(lm, rm, rm, rm, c, 1, EOS)
     grow = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
-    state = start(s, frozen, models.init(rm, jax.random.key(3)))
+    state = ppo.begin(s, frozen.reference, models.init(rm, jax.random.key(3)))
     states, _ = advance(s, frozen, grow(member), grow(state._replace(target=jnp.float32(9))))
     logits, _ = lm.apply({"params": reference}, prompt, mask, (), slice(-1, None))
     learned, _ = lm.apply({"params": first(states).policy.params}, prompt, mask, (), slice(-1, None))
@@ -352,7 +339,7 @@ def test_chunks_are_shared_by_all_devices_where_they_can_be(rows, chunk, chosen)
 def test_chunks_parts_pieces_and_remat_change_nothing(monkeypatch):
     """Rollouts and reads in chunks, gradients in parts, logits in pieces, blocks computed again: the same iteration."""
     s, frozen, members, critics = make(policy_optimizer=CONSTANT, critic_optimizer=CONSTANT)
-    state, member = start(s, frozen, first(critics)), first(members)
+    state, member = ppo.begin(s, frozen.reference, first(critics)), first(members)
     run = lambda s: jax.jit(partial(ppo.iteration, s, frozen))(member, state)
     plain, plain_out = run(s)
     parts = dataclasses.replace(CONSTANT, accumulate=4)

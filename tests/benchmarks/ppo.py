@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.sample import SHAPES, weights
+from tests.benchmarks.sample import SHAPES, weights, words
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.py"
 LR, KL_COEF, CLIP, LAM, VALUE_COEF = 1e-5, 0.05, 0.2, 0.95, 0.1
@@ -55,7 +55,6 @@ def ours(case):
     import jax.numpy as jnp
 
     from rmo import climb, config, hf, models, ppo, reward
-    from rmo.train import init_state
 
     lm, policy = hf.load_language_model(case["lm"])
     rm, proxy = hf.load_reward_model(case["rm"])
@@ -71,13 +70,7 @@ def ours(case):
     one = partial(jax.tree.map, lambda x: jnp.asarray(x)[None])
     member = ppo.Member(proxy, reward.Calibration(), jax.random.key(0), jnp.float32(KL_COEF))
     members = one(member)
-    txs = s.optimizers
-    begin = jax.jit(
-        lambda: ppo.PPOState(
-            jnp.int32(0), jnp.float32(0), jnp.float32(1e3), jnp.int32(0), init_state(policy, txs[0]),
-            init_state(proxy, txs[1]),
-        )
-    )  # fmt: skip
+    begin = jax.jit(lambda: ppo.begin(s, policy, proxy))
     last = climb.advance(s, frozen, members, one(begin()), limit=1)[1]
 
     def run() -> dict[str, float]:
@@ -114,15 +107,9 @@ def peer(case):
     import torch
     import transformers
     from datasets import Dataset
-    from tokenizers import Tokenizer, models
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
-    vocab = SHAPES[case["shape"]][1]["vocab_size"]
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocab)}, unk_token="w1"))
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="w0", eos_token="w2", padding_side="left"
-    )
-    tokens = texts(case)
+    tokens, tokenizer = texts(case), words(case["shape"])
     dataset = Dataset.from_dict({"input_ids": tokens[:, : case["prompt"]].tolist()})
     lm = transformers.AutoModelForCausalLM.from_pretrained
     rm = partial(transformers.AutoModelForSequenceClassification.from_pretrained, num_labels=1)
@@ -195,7 +182,6 @@ def several(case, as_one: bool):
     import jax.numpy as jnp
 
     from rmo import checks, climb, config, models, ppo, reward
-    from rmo.train import init_state
     from rmo.world import EOS, SyntheticWorld
 
     e, steps, runs = checks.load(TINY), case["iterations"], case["members"]
@@ -210,11 +196,7 @@ def several(case, as_one: bool):
     s = ppo.Setup(lm, critic, proxy, proxy, c, w.response, EOS, side_by_side)
     params = models.init(proxy, jax.random.key(1))
     frozen = ppo.Frozen(reference, params, reward.Calibration(), prompts, prompts)
-    txs = s.optimizers
-    fresh = ppo.PPOState(
-        jnp.int32(0), jnp.float32(0), jnp.float32(1e3), jnp.int32(0), init_state(reference, txs[0]),
-        init_state(models.init(critic, jax.random.key(2)), txs[1]),
-    )  # fmt: skip
+    fresh = ppo.begin(s, reference, models.init(critic, jax.random.key(2)))
     repeat = lambda tree, m: jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[None], m, axis=0), tree)
     coefs = jnp.linspace(0, 0.3, runs)
 

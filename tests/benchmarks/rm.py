@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.sample import SHAPES, weights
+from tests.benchmarks.sample import SHAPES, weights, words
 
 PAIRS, LENGTH, STEPS = 32, 96, 4
 SWEEP = {"members": 8, "pairs": 64, "steps": 40}
@@ -77,12 +77,8 @@ def peer(case):
     import torch
     import transformers
     from datasets import Dataset
-    from tokenizers import Tokenizer, models
     from trl import RewardConfig, RewardTrainer
 
-    vocab = SHAPES["8.9M"][1]["vocab_size"]
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocab)}, unk_token="w1"))
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w2")
     rows = comparisons().reshape(-1, 2, LENGTH)
     dataset = Dataset.from_dict({"chosen_ids": rows[:, 0].tolist(), "rejected_ids": rows[:, 1].tolist()})
     begun = transformers.AutoModelForSequenceClassification.from_pretrained(case["checkpoint"], num_labels=1)
@@ -117,7 +113,7 @@ def peer(case):
     def train() -> Clock:
         begun.load_state_dict(weights_of)
         clock = Clock()
-        trainer = InOrder(begun, args=args, processing_class=tokenizer, train_dataset=dataset, callbacks=[clock])
+        trainer = InOrder(begun, args=args, processing_class=words("8.9M"), train_dataset=dataset, callbacks=[clock])
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
         return clock

@@ -55,6 +55,18 @@ def weights(shape: str) -> tuple[int, int]:
     return layers * width * (4 * width + 2 * hidden), v["vocab_size"] * width
 
 
+def words(shape: str) -> Any:
+    """A tokenizer that TRL's trainers are content with; nothing is tokenized."""
+    import tokenizers
+    import transformers
+
+    vocab = {f"w{i}": i for i in range(SHAPES[shape][1]["vocab_size"])}
+    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="w1"))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, pad_token="w0", eos_token="w2", padding_side="left"
+    )
+
+
 def prompts(case: dict[str, Any]) -> np.ndarray:
     """i64[B, P]; the model's inputs in both."""
     vocab = SHAPES[case["shape"]][1]["vocab_size"]
