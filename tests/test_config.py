@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo import checks, config, main, pipeline
+from rmo import checks, config, options, pipeline
 
 ROOT = Path(__file__).parent.parent
 BASE = config.Experiment()
@@ -102,7 +102,7 @@ def test_bad_config_files(tmp_path, text, message):
 )
 def test_bad_overrides_are_one_line(args, message):
     with pytest.raises(config.ConfigError, match=message) as error:
-        main.parse(main.RunOptions, args, "rmo run", main.RunOptions(BASE))
+        options.parse(options.RunOptions, args, "rmo run", options.RunOptions(BASE))
     assert "\n" not in str(error.value)
 
 
@@ -121,7 +121,7 @@ def test_every_field_can_be_overridden():
         "0",
         "0.1",
     ]
-    got = main.parse(main.RunOptions, args, "rmo run", main.RunOptions(BASE)).experiment
+    got = options.parse(options.RunOptions, args, "rmo run", options.RunOptions(BASE)).experiment
     assert got.ppo.batch == 128
     assert got.proxies.sizes[0].width == 32
     assert got.world.optimum == (0.5, 2.0)

@@ -1,0 +1,160 @@
+"""Options of every command, one class each: tyro makes `--help` of their docstrings."""
+
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from rmo import config
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run every stage of an experiment that is not done. Killed at any moment, the same command continues."""
+
+    experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
+    only: tuple[str, ...] = ()
+    """Run only these stages, e.g. sft, proxies, or one instance as `rmo list` names it (=sft is not sft/64x2)."""
+    runs: str = "runs"
+    """Where run directories live: a directory, or a URL such as gs://bucket/runs."""
+    model_parallel: int = 1
+    """Devices that every layer is split over; over the rest, batches are (and what is trained lies spread)."""
+    wandb: str | None = None
+    """Mirror the logs to this Weights & Biases project."""
+
+
+@dataclass(frozen=True)
+class ListOptions(RunOptions):
+    """Every stage instance: done, started, stale or missing; what it cost, and its directory."""
+
+    jobs: bool = False
+    """For schedulers: a line for all that can run side by side, with tabs between its name, the names of what it waits
+    for (or -), and the instances (for --only) that are not done."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Fit R = d(a - b d) to best-of-n curves and R = d(a - b log d) to RL curves, d = sqrt(KL)."""
+
+    curves: tyro.conf.Positional[Path]
+    """CSV with columns kl, gold and, optionally, method (bon or ppo), gold_se, rm_params, seed, ..."""
+    out: Path | None = None
+    """Where to write coefficients.json, pictures and report.html; default: beside the file, named after it."""
+    bootstrap: int = 1000
+    level: float = 0.95
+    min_d_ppo: float = 0.3
+    """RL points with sqrt(KL) below this are left out."""
+
+
+@dataclass(frozen=True)
+class BonOptions:
+    """Best-of-n from scores that exist already: curves.csv, fits, pictures and report.html, without any model."""
+
+    table: tyro.conf.Positional[Path]
+    """JSONL or Parquet with a row per draw (prompt, proxy, gold; rm_params, seed, ... if there are several RMs), or npz
+    with proxy [Q, N] or [M, Q, N] and gold [Q, N]."""
+    out: Path | None = None
+    """Where to write; default: a directory beside the file, named after it."""
+    max_n: int = 0
+    """Largest n of the curve; 0: a quarter of the draws, beyond which the estimator gets noisy."""
+    points: int = 32
+    """Points of the curve, on a log grid."""
+    bootstrap: int = 1000
+    level: float = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What `score` and `sample` share."""
+
+    out: Path | None = None
+    """Where to write what comes out, JSONL; default: beside the file."""
+    batch: int = 8
+    """Rows at once."""
+    chat: bool = False
+    """Put rows through the tokenizer's chat template."""
+    member: int = 0
+    """Which of the models of a stage, in the order of its info.json."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the activations."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions(ModelOptions):
+    """Score every row of a file with a reward model. Killed at any moment, the same command continues."""
+
+    model: tyro.conf.Positional[str]
+    """Directory of a stage (gold, proxies/...), of a Hugging Face checkpoint, or a name of the hub."""
+    texts: tyro.conf.Positional[Path]
+    """JSONL or Parquet; a row has text, prompt and response, or messages (role and content)."""
+
+
+@dataclass(frozen=True)
+class SampleOptions(ModelOptions):
+    """Draw responses to every prompt of a file, a row each: the text, its token ids, its log-probability. Killed at any
+    moment, the same command continues."""
+
+    model: tyro.conf.Positional[str]
+    """Directory of a stage (sft, ppo/...), of a Hugging Face checkpoint, or a name of the hub."""
+    prompts: tyro.conf.Positional[Path]
+    """JSONL or Parquet; a row has prompt, text, or messages (role and content)."""
+    draws: int = 1
+    """Responses to each prompt."""
+    length: int = 64
+    """Longest response in tokens."""
+    temperature: float = 1.0
+    """Of sampling; always from the whole distribution."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Compile an experiment's programs for a TPU slice, here: memory per device, collectives, time at the roofline."""
+
+    experiment: Annotated[config.Experiment, tyro.conf.arg(name="")] = field(default_factory=config.Experiment)
+    topology: str = "v5e:8x8"
+    """Chip and shape of the slice: v4:4x4x2, v5e:8x8, v5p:2x2x4, v6e:4x4, ..."""
+    suggest: bool = False
+    """Find the smallest slice of this kind of chip, and the least splitting of layers, that fit instead."""
+    model_parallel: int = 1
+    """Devices that every layer is split over."""
+    only: tuple[str, ...] = ()
+    """Only programs with one of these in their names, e.g. ppo or 1.2B."""
+    out: Path | None = None
+    """Where the plan goes as JSON, after every program; the same command continues it (a suggestion is written once, at
+    the end). Default: nowhere."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Draw the figures and report.html of a run directory again, from its files alone."""
+
+    run: tyro.conf.Positional[Path]
+
+
+def parse(kind: type[T], args: Sequence[str], prog: str, default: Any = None) -> T:
+    """tyro, with its error box folded into one ConfigError line."""
+    box = StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(kind, args=list(args), prog=prog, **({"default": default} if default is not None else {}))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [re.sub(r"[╭╮╰╯│─]", "", line).strip() for line in box.getvalue().splitlines()]
+        lines = [line for line in lines if line and not set(line) <= {"-", " "}]
+        body = takewhile(
+            lambda line: not line.startswith(("For full help", "Perhaps", "Argument help", "---")), lines[1:]
+        )
+        message = " ".join(body) or "cannot parse the arguments"
+        close = [line.split()[0] for line in lines if line.startswith("--")][:3]
+        hint = f"; perhaps {', '.join(close)}" if close and "nrecognized" in message else ""
+        raise config.ConfigError(f"{message}{hint} (see {prog} --help)") from None
