@@ -1,4 +1,4 @@
-"""Attention of queries to segments of keys: written out, or by the device's own kernel where its shapes allow.
+"""Attention of queries to segments of keys: written out, or by the device's own kernel where shapes allow; rotation.
 
 The kernels never hold the [T, S] weights: the flash kernel that JAX ships for TPUs, cuDNN's on GPUs. They serve whole
 sequences (training and scoring); decoding, where T is 1 and keys lie in several segments, is written out.
@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from rmo import sharding
+from rmo.shape import Model
 
 BLOCK = 128  # the TPU kernel's tiles: shorter sequences, and other multiples, are written out
 
@@ -17,6 +18,32 @@ BLOCK = 128  # the TPU kernel's tiles: shorter sequences, and other multiples, a
 def cap(x: jax.Array, limit: float) -> jax.Array:
     """x held softly within +-limit; 0 means no limit."""
     return limit * jnp.tanh(x / limit) if limit else x
+
+
+def frequencies(c: Model) -> np.ndarray:
+    """Radians per position of each rotated pair, f32[rotary_width / 2] (Su et al. 2021, arXiv 2104.09864).
+
+    With `rotary_scaling`, wavelengths beyond the original context over the low frequency factor are stretched by
+    `factor`, those below it over the high one are left, and between them it goes over smoothly (Llama 3.1).
+    """
+    half = c.rotary_width // 2
+    out = np.float32(c.rotary_base) ** (-np.arange(half, dtype=np.float32) / np.float32(half))
+    if not c.rotary_scaling:
+        return out
+    factor, low, high, context = c.rotary_scaling
+    turns = context * out / (2 * np.pi)  # in the original context
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    return (out * (smooth + (1 - smooth) / factor)).astype(np.float32)
+
+
+def rotate(x_BTHK: jax.Array, positions_BT: jax.Array, c: Model) -> jax.Array:
+    """Rotary position embedding, halves convention, in float32; what lies beyond `rotary_width` stays as it is."""
+    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies(c)[None, None, None, :]
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    turned, rest = x_BTHK[..., : c.rotary_width].astype(jnp.float32), x_BTHK[..., c.rotary_width :]
+    left, right = jnp.split(turned, 2, axis=-1)
+    turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x_BTHK.dtype)
+    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
 
 
 def kernels_serve(length: int, causal: bool, limit: float) -> bool:

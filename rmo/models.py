@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from rmo import config, sharding
-from rmo.attention import attend, cap
+from rmo.attention import attend, cap, rotate
 
 Params = Any  # a pytree of arrays
 UNROLLED = 2**27  # weights of models that decode layer by layer: see `taken_apart`
@@ -32,32 +31,6 @@ class KVCache(NamedTuple):
     k: Any  # [L, B, Hkv, S, D/H], or L arrays: see `taken_apart`
     v: Any  # the same
     mask: jax.Array  # bool[B, S]
-
-
-def frequencies(c: config.Model) -> np.ndarray:
-    """Radians per position of each rotated pair, f32[rotary_width / 2] (Su et al. 2021, arXiv 2104.09864).
-
-    With `rotary_scaling`, wavelengths beyond the original context over the low frequency factor are stretched by
-    `factor`, those below it over the high one are left, and between them it goes over smoothly (Llama 3.1).
-    """
-    half = c.rotary_width // 2
-    out = np.float32(c.rotary_base) ** (-np.arange(half, dtype=np.float32) / np.float32(half))
-    if not c.rotary_scaling:
-        return out
-    factor, low, high, context = c.rotary_scaling
-    turns = context * out / (2 * np.pi)  # in the original context
-    smooth = np.clip((turns - low) / (high - low), 0, 1)
-    return (out * (smooth + (1 - smooth) / factor)).astype(np.float32)
-
-
-def rotate(x_BTHK: jax.Array, positions_BT: jax.Array, c: config.Model) -> jax.Array:
-    """Rotary position embedding, halves convention, in float32; what lies beyond `rotary_width` stays as it is."""
-    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies(c)[None, None, None, :]
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
-    turned, rest = x_BTHK[..., : c.rotary_width].astype(jnp.float32), x_BTHK[..., c.rotary_width :]
-    left, right = jnp.split(turned, 2, axis=-1)
-    turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x_BTHK.dtype)
-    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
 
 
 def rounded(x: jax.Array) -> jax.Array:
@@ -147,9 +120,13 @@ class Block(nn.Module):
         """Attention to every segment and to the tokens themselves: (output [B, T, D], the last segment)."""
         c, bias = self.shape, self.shape.bias != "none"
         heads, kv_heads, head = c.heads, c.kv_heads or c.heads, c.head_width
-        q_BTHK = self.dense((heads, head), "query", bias)(h_BTD)
-        k_BTHK = self.dense((kv_heads, head), "key", bias)(h_BTD)
-        v_BTHK = self.dense((kv_heads, head), "value", bias)(h_BTD)
+        if self.has_variable("params", "qkv"):  # see `taken_apart`
+            all_BTHK = self.dense((heads + 2 * kv_heads, head), "qkv", bias)(h_BTD)
+            q_BTHK, k_BTHK, v_BTHK = jnp.split(all_BTHK, (heads, heads + kv_heads), axis=2)
+        else:
+            q_BTHK = self.dense((heads, head), "query", bias)(h_BTD)
+            k_BTHK = self.dense((kv_heads, head), "key", bias)(h_BTD)
+            v_BTHK = self.dense((kv_heads, head), "value", bias)(h_BTD)
         if c.qk_norm:
             q_BTHK, k_BTHK = make_norm(c, "norm_query")(q_BTHK), make_norm(c, "norm_key")(k_BTHK)
         if c.positions == "rotary":
@@ -324,12 +301,17 @@ def taken_apart(lm: LanguageModel, params: Params, *caches: KVCache) -> tuple[tu
 
     A scan over stacked layers copies each layer's parameters and cache at every token, where matrix products are a
     library's, which is as much traffic again as reading them. Large models keep the scan: TPUs, which are what they
-    run on, fuse that copy, and a program of all their layers takes minutes to compile.
+    run on, fuse that copy, and a program of all their layers takes minutes to compile. Queries, keys and values come
+    from one product, unless layers are split over devices, by heads.
     """
     c = lm.shape
     if c.weights > UNROLLED:
         return (), caches
     blocks = params["trunk"]["blocks"]
+    if not sharding.tensor_parallel():
+        three = [blocks[name] for name in ("query", "key", "value")]
+        qkv = jax.tree.map(lambda *x: jnp.concatenate(x, axis=-2), *three)  # kernels [L, D, H, K], biases [L, H, K]
+        blocks = {**{name: x for name, x in blocks.items() if name not in ("query", "key", "value")}, "qkv": qkv}
     layers = tuple(jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(c.layers))
     return layers, tuple(KVCache(tuple(x.k), tuple(x.v), x.mask) for x in caches)
 

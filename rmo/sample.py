@@ -77,7 +77,7 @@ def choose(logits_BV: jax.Array, keys_B: jax.Array) -> tuple[jax.Array, jax.Arra
     """A token from softmax(logits) and its log-probability, i32[B] and f32[B], each row by its own key.
 
     In a large vocabulary first a group of tokens is drawn by its total probability, then one of the group by its own
-    share: the same distribution, for a few hundred random numbers a row in place of V.
+    share: the same distribution, for two random numbers a row in place of V.
     """
     batch, vocab = logits_BV.shape
     if vocab <= AT_ONCE:
@@ -87,12 +87,18 @@ def choose(logits_BV: jax.Array, keys_B: jax.Array) -> tuple[jax.Array, jax.Arra
     padded = jnp.pad(logits_BV, ((0, 0), (0, -vocab % size)), constant_values=-jnp.inf)
     logits_BNG = padded.reshape(batch, -1, size)
     mass_BN = jax.nn.logsumexp(logits_BNG, axis=-1)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, (mass_BN.shape[1] + size,)))(keys_B)
-    group_B = jnp.argmax(mass_BN + noise[:, :-size], axis=1)  # the Gumbel-max trick, as jax.random.categorical
+    uniform_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys_B)
+    group_B = inverse(mass_BN, uniform_B2[:, 0])
     logits_BG = jnp.take_along_axis(logits_BNG, group_B[:, None, None], axis=1)[:, 0]
-    within_B = jnp.argmax(logits_BG + noise[:, -size:], axis=1)
+    within_B = inverse(logits_BG, uniform_B2[:, 1])
     logit_B = jnp.take_along_axis(logits_BG, within_B[:, None], axis=1)[:, 0]
     return group_B * size + within_B, logit_B - jax.nn.logsumexp(mass_BN, axis=-1)
+
+
+def inverse(logits_BN: jax.Array, uniform_B: jax.Array) -> jax.Array:
+    """The inverse of softmax's distribution function at numbers below 1, i32[B]; never an entry without a share."""
+    up_to_BN = jnp.cumsum(jax.nn.softmax(logits_BN, axis=-1), axis=-1)
+    return jnp.sum(up_to_BN <= uniform_B[:, None] * up_to_BN[:, -1:], axis=-1, dtype=jnp.int32)
 
 
 def group_size(vocab: int) -> int:

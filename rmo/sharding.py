@@ -105,6 +105,11 @@ def divides(rows: int) -> bool:
     return row_axes(dict(jax.sharding.get_abstract_mesh().shape), rows) is not None
 
 
+def tensor_parallel() -> bool:
+    """Whether layers are split over devices."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get("model", 1) > 1
+
+
 def split(x: jax.Array, axis: int = 0) -> jax.Array:
     """x with `axis` over `data` (and `slice`), where it divides."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)

@@ -46,7 +46,7 @@ def line(row: dict[str, Any]) -> str:
             return "–"
         s = row[name]
         text = f"{s['seconds']:.3g} s ({s['range'][0]:.3g} to {s['range'][1]:.3g}), {s['peak_bytes'] / 2**30:.1f} GiB"
-        return text + f", {s['threads']} thread{'s' * (s['threads'] > 1)}"
+        return text + (f", {s['devices']} devices" if s["devices"] > 1 else f", {s['threads']} threads")
 
     ratio = (
         f"{row['ratio']:.3g} ({row['ratio_range'][0]:.3g} to {row['ratio_range'][1]:.3g})" if "ratio" in row else "–"

@@ -36,14 +36,16 @@ def peers() -> Path:
 class Side:
     """A process that holds one side of a case, warmed up, and does its work once whenever it is told to."""
 
-    def __init__(self, module: str, side: str, case: dict[str, Any], threads: int):
-        self.name, self.threads = f"{module}, {side}", threads
+    def __init__(self, module: str, side: str, case: dict[str, Any], threads: int, devices: int = 1):
+        self.name, self.threads, self.devices = f"{module}, {side}", threads, devices
         python = peers() if side == "peer" and case.get("packages", True) else sys.executable
         env = os.environ | {
             "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2",
         }  # fmt: skip
-        command = [python, "-m", "tests.benchmarks.side", module, side, str(threads), json.dumps(case)]
+        if devices > 1:
+            env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        command = [python, "-m", "tests.benchmarks.side", module, side, str(threads), str(devices), json.dumps(case)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -85,13 +87,17 @@ def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tolerance: 
 
 
 def best_side(module: str, side: str, case: dict[str, Any]) -> Side:
-    """The side on the number of threads that suits it best, of one and of as many as there are cores."""
-    choices = sorted({1, len(os.sched_getaffinity(0))})
+    """The side as it is fastest: on one thread, on as many as there are cores or, of rmo where the case lets its rows be
+    split, with every core a device of its own (XLA_FLAGS, see README.md)."""
+    cores = len(os.sched_getaffinity(0))
+    choices = {(1, 1), (cores, 1)}
+    if side == "ours" and case.get("rows"):
+        choices.add((cores, cores))
     seconds = {}
-    for threads in choices:
-        with Side(module, side, case, threads) as one:
-            seconds[threads] = min(one.ask("run")["seconds"] for _ in range(2))
-    return Side(module, side, case, min(seconds, key=seconds.__getitem__))
+    for choice in sorted(choices):
+        with Side(module, side, case, *choice) as one:
+            seconds[choice] = min(one.ask("run")["seconds"] for _ in range(2))
+    return Side(module, side, case, *min(seconds, key=seconds.__getitem__))
 
 
 def race(module: str, case: dict[str, Any], pairs: int = PAIRS, tolerance: float = 1e-4) -> dict[str, Any]:
@@ -105,7 +111,7 @@ def race(module: str, case: dict[str, Any], pairs: int = PAIRS, tolerance: float
         share = case.get("share", 1.0)  # of the work, that the peer is asked for where all of it takes too long
         out: dict[str, Any] = {"pairs": pairs, "gap": gap, "load": os.getloadavg()[0], "share": share}
         for name, side in (("ours", ours), ("peer", peer)):
-            out[name] = summary(found[name]) | {"threads": side.threads, "first": side.first}
+            out[name] = summary(found[name]) | {"threads": side.threads, "devices": side.devices, "first": side.first}
     each = np.array([p["seconds"] / o["seconds"] / share for o, p in zip(found["ours"], found["peer"], strict=True)])
     ratio = out["peer"]["seconds"] / out["ours"]["seconds"] / share
     return out | {"ratio": ratio, "ratio_range": [float(each.min()), float(each.max())]}
@@ -114,7 +120,11 @@ def race(module: str, case: dict[str, Any], pairs: int = PAIRS, tolerance: float
 def alone(module: str, case: dict[str, Any], side: str = "ours", runs: int = PAIRS) -> dict[str, Any]:
     """Medians of one side on every core."""
     with Side(module, side, case, len(os.sched_getaffinity(0))) as one:
-        return summary([one.ask("run") for _ in range(runs)]) | {"threads": one.threads, "first": one.first}
+        return summary([one.ask("run") for _ in range(runs)]) | {
+            "threads": one.threads,
+            "devices": 1,
+            "first": one.first,
+        }
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

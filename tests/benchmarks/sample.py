@@ -43,7 +43,7 @@ def cases(top: Path) -> list[dict[str, Any]]:
         flops = 2 * blocks * (prompts * case["prompt"] + case["batch"] * case["new"])
         flops += 2 * table * (prompts + case["batch"] * case["new"])
         read = 4 * (blocks + table) * case["new"]  # weights alone, once a token
-        out.append(case | {"checkpoint": str(top / case["shape"]), "flops": flops, "bytes": read})
+        out.append(case | {"checkpoint": str(top / case["shape"]), "flops": flops, "bytes": read, "rows": True})
     return out
 
 

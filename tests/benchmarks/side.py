@@ -14,7 +14,7 @@ import numpy as np
 
 
 def main() -> None:
-    module, name, threads, case = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+    module, name, threads, devices, case = *sys.argv[1:3], *map(int, sys.argv[3:5]), json.loads(sys.argv[5])
     say = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an answer
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
@@ -23,6 +23,12 @@ def main() -> None:
 
         torch.set_num_threads(threads)
         torch.manual_seed(0)
+    if devices > 1:
+        import jax
+
+        from rmo import sharding
+
+        jax.set_mesh(sharding.make_mesh())
     run, answers = getattr(importlib.import_module(f"tests.benchmarks.{module}"), name)(case)
     started = time.perf_counter()
     run()
