@@ -81,6 +81,8 @@ def ours(case):
     from rmo import hf, models, sample
 
     lm, params = hf.load_language_model(case["checkpoint"])
+    if jax.device_count() > 1:
+        params = jax.device_put(params, jax.NamedSharding(jax.sharding.get_mesh(), jax.P()))
     tokens = jnp.asarray(prompts(case), jnp.int32)
     mask = jnp.ones(tokens.shape, bool)
     draw = jax.jit(sample.sample, static_argnames=("lm", "length", "eos"))
