@@ -56,7 +56,7 @@ def workspace(project: str, entity: str = "") -> Any:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
-        raise DashboardError(f"{error}: pip install wandb-workspaces, or EXTRAS=dev,wandb launch/local.sh") from error
+        raise DashboardError(f"{error}: pip install wandb-workspaces") from error
 
     def section(name: str, *panels: Any) -> Any:
         return ws.Section(name=name, panels=list(panels), is_open=True)

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,6 +85,18 @@ def test_a_stopped_stage_continues_its_wandb_run(tmp_path, plain, monkeypatch, c
     assert re.fullmatch("smoke-[0-9a-f]{8}", group)
     out = capsys.readouterr().out
     assert out.count(f"wandb: offline, to send: wandb sync {tmp_path}/wandb (group {group})") == 1  # once a process
+
+
+def test_rows_that_a_run_has_are_not_sent(monkeypatch):
+    """wandb would drop them too, each with a warning."""
+    sent = []
+    monkeypatch.setattr(Wandb, "kind", "ppo")
+    monkeypatch.setattr(Wandb, "run", SimpleNamespace(starting_step=2, log=lambda row, step: sent.append((step, row))))
+    for step in range(4):
+        Wandb.log(step, {"kl": [4.0, 9.0]}, {"wait": 1.0})
+    assert [step for step, _ in sent] == [2, 3]
+    row = {"kl": 6.5, "kl/0": 4.0, "kl/1": 9.0, "sqrt_kl": 2.5, "sqrt_kl/0": 2.0, "sqrt_kl/1": 3.0}
+    assert sent[0][1] == {f"ppo/{name}": value for name, value in row.items()} | {"speed/wait": 1.0}
 
 
 def test_run_directories_do_not_mix(tmp_path):
