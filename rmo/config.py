@@ -327,6 +327,8 @@ class Experiment:
     bon: BestOfN = field(default_factory=BestOfN)
     ppo: PPO = field(default_factory=PPO)
     fits: Fits = field(default_factory=Fits)
+    tags: tuple[str, ...] = ()
+    """Tags of the run in wandb; nothing depends on them."""
 
     @property
     def policies(self) -> tuple[Model, ...]:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -131,6 +132,29 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `write_bytes`, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def create(path: Path, text: str) -> bool:
+    """Make a file with its content, unless it is there: of several processes who try at once, one succeeds."""
+    if remote(path):
+        import fsspec
+
+        fs, name = fsspec.core.url_to_fs(full(path))
+        try:
+            fs.pipe_file(name, text.encode(), mode="create")
+        except FileExistsError:
+            return False
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    part.write_text(text)
+    try:
+        os.link(part, path)  # with its content, or not at all
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink()
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from rmo import hosts
-from rmo.files import RunError, full, remote
+from rmo.files import RunError, create, remote
 
 FILE = "HOLDER"
 BEAT, SILENCE = 20.0, 120.0  # seconds between signs of life; without one for so long, a holder counts as dead
@@ -50,7 +50,7 @@ class Lock:
         """Raises Held."""
         if hosts.writer():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            while not self.create():
+            while not create(self.path, json.dumps(self.me)):
                 holder, silent = self.holder()
                 if holder and not self.gone(holder, silent):
                     job = f", job {holder['job']}" if holder["job"] else ""
@@ -67,21 +67,6 @@ class Lock:
         self.done.set()
         if hosts.writer() and self.mine():
             self.path.unlink(missing_ok=True)
-
-    def create(self) -> bool:
-        """Make the file, unless it is there; one of several who try at once succeeds."""
-        content = json.dumps(self.me)
-        if remote(self.path):
-            return create_object(full(self.path), content.encode())
-        part = self.path.with_name(f".{FILE}.{self.me['host']}.{self.me['pid']}")
-        part.write_text(content)
-        try:
-            os.link(part, self.path)  # with its content, or not at all
-        except FileExistsError:
-            return False
-        finally:
-            part.unlink()
-        return True
 
     def bury(self, dead: dict[str, Any]) -> None:
         """Take a dead holder's file away; not that of another who did so first and holds it now."""
@@ -136,15 +121,3 @@ class Lock:
                     os.utime(self.path)
             except Exception as error:  # a network that fails for a moment; the next beat tries again
                 print(f"\nrmo: cannot renew {self.path}: {error}", flush=True)
-
-
-def create_object(url: str, content: bytes) -> bool:
-    """An object that did not exist, or False."""
-    import fsspec
-
-    fs, name = fsspec.core.url_to_fs(url)
-    try:
-        fs.pipe_file(name, content, mode="create")
-    except FileExistsError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Logs of a stage: metrics and speed as JSON lines, a progress bar, the wandb mirror; parts that are made once."""
+"""Logs of a stage: metrics and speed as JSON lines, a progress bar; parts that are made once."""
 
 import contextlib
 import json
@@ -13,33 +13,7 @@ from tqdm import tqdm
 
 from rmo import flops, hosts
 from rmo.files import read_npz, remote, write_npz, write_text
-
-
-class Wandb:
-    """Mirror of the logs; the files stay the truth. `run` is None when nothing is mirrored."""
-
-    run: Any = None
-
-    @classmethod
-    def start(cls, project: str, name: str, root: Path, settings: dict[str, Any]) -> None:
-        """Begin, or continue the run whose id the run directory holds."""
-        if not hosts.writer():
-            return
-        import wandb
-
-        id_file = root / "wandb_id"
-        if not id_file.exists():
-            write_text(id_file, wandb.util.generate_id())  # type: ignore[attr-defined]
-        here = str(root) if not remote(root) else None
-        cls.run = wandb.init(
-            project=project, name=name, id=id_file.read_text().strip(), resume="allow", config=settings, dir=here
-        )
-
-    @classmethod
-    def log(cls, prefix: str, step: int, values: dict[str, Any]) -> None:
-        """Curves are drawn against `<prefix>/step`, since stages do not share a step counter."""
-        if cls.run is not None:
-            cls.run.log({f"{prefix}/{name}": value for name, value in values.items()} | {f"{prefix}/step": step})
+from rmo.mirror import Wandb
 
 
 def progress(name: str, total: int, unit: str, done: int = 0) -> tqdm:
@@ -58,9 +32,9 @@ class Lines:
     def __init__(self, path: Path):
         self.path, self.lines, self.flushed = path, [], time.monotonic()
 
-    def resume(self, step: int) -> None:
-        """Keep the rows of steps before this one."""
-        kept = []
+    def resume(self, step: int) -> dict[int, dict[str, Any]]:
+        """Keep the rows of steps before this one; returns them by step."""
+        kept, rows = [], {}
         if hosts.writer() and self.path.exists():
             for line in self.path.read_text().splitlines():
                 try:
@@ -69,8 +43,10 @@ class Lines:
                     break
                 if row["step"] < step:
                     kept.append(line + "\n")
+                    rows[row.pop("step")] = row
         self.lines = kept
         write_text(self.path, "".join(kept))
+        return rows
 
     def append(self, row: dict[str, Any]) -> None:
         if not hosts.writer():
@@ -100,15 +76,16 @@ class Log:
 
     def __init__(self, directory: Path, name: str, total: int, unit: str = "step"):
         self.metrics, self.speed = Lines(directory / "metrics.jsonl"), Lines(directory / "speed.jsonl")
-        self.name, self.bar = name, progress(name, total, unit)
+        self.bar = progress(name, total, unit)
         self.last = time.monotonic()
         self.spent: dict[str, float] = {}
         self.work = {"tokens": 0.0, "flops": 0.0}
 
     def resume(self, step: int) -> None:
         """Drop what was written after the checkpoint: those steps come again."""
-        self.metrics.resume(step)
-        self.speed.resume(step)
+        metrics, speed = self.metrics.resume(step), self.speed.resume(step)
+        for at in sorted(metrics | speed):
+            Wandb.log(at, metrics.get(at, {}), speed.get(at, {}))
         self.bar.update(step - self.bar.n)
         self.last = time.monotonic()
 
@@ -129,8 +106,7 @@ class Log:
         with self.timed("wait"):
             values = {name: value.tolist() for name, value in hosts.fetch(metrics).items()}
         self.metrics.append({"step": step, **values})
-        speed = self.pace(step)
-        Wandb.log(self.name, step, values | {f"speed/{name}": value for name, value in speed.items()})
+        Wandb.log(step, values, self.pace(step))
         loss = values.get("loss", values.get("kl"))
         if loss is not None:
             self.bar.set_postfix_str(f"{'loss' if 'loss' in values else 'KL'} {np.mean(loss):.4g}", refresh=False)
@@ -184,7 +160,7 @@ def parts(
                 log.last = time.monotonic()  # reading parts that were there is not making this one
             part = make(i)
             write_npz(file, **part)
-            log.pace(i)
+            Wandb.log(i, {}, log.pace(i))
             if hosts.preempted():
                 log.close()
                 raise hosts.Preempted

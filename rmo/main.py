@@ -1,4 +1,4 @@
-"""The command line: `rmo run | list | fit | bon | score | sample | plan | report`."""
+"""The command line: `rmo run | list | fit | bon | score | sample | plan | report | dashboard`."""
 
 import os
 import sys
@@ -13,6 +13,7 @@ from rmo.files import RunError
 from rmo.lock import Held
 from rmo.options import (
     BonOptions,
+    DashboardOptions,
     FitOptions,
     ListOptions,
     PlanOptions,
@@ -35,6 +36,7 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
   rmo sample MODEL PROMPTS.jsonl --draws 4              draw responses from any policy
   rmo plan CONFIG --topology v5e:8x8                    what it takes on a TPU slice, compiled without one
   rmo report RUN                                        draw figures and report.html again, from the files alone
+  rmo dashboard PROJECT                                 a dashboard in wandb for what `rmo run --wandb` mirrored
 
 CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its meaning. Start with configs/tiny.py.
 """
@@ -93,7 +95,7 @@ def run(args: Sequence[str]) -> None:
 
         from rmo import sharding
         from rmo.files import directory
-        from rmo.log import Wandb
+        from rmo.mirror import Wandb
 
         sharding.compilation_cache(directory(options.runs) / ".jax_cache")
         if options.model_parallel < 1 or jax.device_count() % options.model_parallel:
@@ -103,7 +105,7 @@ def run(args: Sequence[str]) -> None:
         here.mesh = sharding.make_mesh(model=options.model_parallel)
         pipeline.meet(here)
         if options.wandb:
-            Wandb.start(options.wandb, here.experiment.name, here.root, config.to_json(here.experiment))
+            Wandb.start(options.wandb, here.root, here.experiment, pipeline.labels(here.experiment))
         pipeline.execute(here, options.only)
     pipeline.publish(here)
     hosts.barrier("published")  # JAX waits less long for the others at its end
@@ -214,8 +216,21 @@ def write_report(args: Sequence[str]) -> None:
     print(report.write(options.run))
 
 
+def make_dashboard(args: Sequence[str]) -> None:
+    options = parse(DashboardOptions, args, "rmo dashboard")
+    from rmo import dashboard
+    from rmo.files import write_json
+
+    if options.out is None:
+        print(dashboard.save(options.project, options.entity))
+        return
+    made = dashboard.workspace(options.project, options.entity)
+    write_json(options.out, dashboard.definition(made))
+    print(options.out)
+
+
 COMMANDS = {"run": run, "list": list_stages, "fit": fit_file, "bon": best_of_n, "score": score, "sample": sample,
-            "plan": plan_experiment, "report": write_report}  # fmt: skip
+            "plan": plan_experiment, "report": write_report, "dashboard": make_dashboard}  # fmt: skip
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ class RunOptions:
     model_parallel: int = 1
     """Devices that every layer is split over; over the rest, batches are (and what is trained lies spread)."""
     wandb: str | None = None
-    """Mirror the logs to this Weights & Biases project."""
+    """Mirror every stage to this Weights & Biases project, as a run of its own; offline where there is no account."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,17 @@ class ReportOptions:
     """Draw the figures and report.html of a run directory again, from its files alone."""
 
     run: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class DashboardOptions:
+    """Make a dashboard for the runs that `rmo run --wandb` mirrored to a project: a new view of it."""
+
+    project: tyro.conf.Positional[str]
+    entity: str = ""
+    """User or team that owns the project; default: your own."""
+    out: Path | None = None
+    """Write its definition here, as JSON, and send nothing."""
 
 
 def parse(kind: type[T], args: Sequence[str], prog: str, default: Any = None) -> T:

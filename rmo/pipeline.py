@@ -16,10 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from rmo import __version__, config, gold, hosts, report, results, stages
+from rmo import __version__, config, exhibits, gold, hosts, report, results, stages
 from rmo.compiling import Compiling
-from rmo.files import SCRATCH, RunError, read_json, remove, write_json, write_text
+from rmo.curve import COLUMNS, to_rows
+from rmo.files import SCRATCH, RunError, local, read_csv, read_json, remove, write_json, write_text
 from rmo.lock import Lock
+from rmo.mirror import Wandb, careful
 from rmo.run import Run, Stage, stage_name
 
 
@@ -189,8 +191,10 @@ def make(run: Run, name: str) -> None:
     if hosts.writer():
         directory.mkdir(parents=True, exist_ok=True)
     hosts.barrier(f"begin {name}")
-    with jax.set_mesh(run.mesh):
-        run.stages[name].make(run, directory)
+    with Wandb.stage(name, run.stages[name].path):
+        with jax.set_mesh(run.mesh):
+            run.stages[name].make(run, directory)
+        mirror(run, name)
     versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
     seconds = round(time.monotonic() - started, 2)
     where = {"backend": jax.default_backend(), "devices": run.mesh.size, "processes": jax.process_count()}
@@ -199,6 +203,37 @@ def make(run: Run, name: str) -> None:
     hosts.barrier(f"made {name}")
     write_text(directory / "DONE", run.stages[name].path + "\n")
     hosts.barrier(f"done {name}")
+
+
+@careful()
+def mirror(run: Run, name: str) -> None:
+    """What a stage ended with goes to wandb, beside the logs that went there as they were written."""
+    if Wandb.run is None:
+        return
+    out, kind = run.path(name), name.split("/")[0]
+    info = read_json(out / "info.json") if (out / "info.json").exists() else {}
+    members, tables, pages = info.pop("members", []), {}, {}
+    if kind == "proxies":
+        info |= {column: [row[column] for row in members] for column in members[0]}
+    elif kind in ("bon", "ppo"):
+        curves = results.load_curves(run, [name])
+        tables["curve"] = [{column: row.get(column) for column in COLUMNS} for c in curves for row in to_rows(c)]
+        for k in range(len(curves[0].kl) if kind == "bon" else 0):  # rows of their own, so that charts have lines
+            point = {column: [float(getattr(c, column)[k]) for c in curves] for column in ("kl", "proxy", "gold")}
+            Wandb.log(run.experiment.bon.prompts + k, {"n": int(curves[0].step_or_n[k]), **point}, {})
+    elif kind == "fits":
+        tables = {file.stem: exhibits.numbers(read_csv(file)) for file in out.glob("*.csv")}
+    elif kind == "report":
+        pages = {file.stem: file.read_text() for file in [*out.glob("*.html"), *(out / "figures").glob("*.svg")]}
+        files = [(top, file) for top in map(local, (run.path("fits"), out)) for file in top.rglob("*.*")]
+        Wandb.keep({str(file.relative_to(top)): file for top, file in files if file.name != "cost.json"})
+    Wandb.show(info, tables, pages)
+
+
+def labels(e: config.Experiment) -> list[str]:
+    """Tags in wandb: the experiment's name and kind of world, shapes of policies and proxies, and its own."""
+    world = "text" if isinstance(e.world, config.Text) else "synthetic"
+    return [e.name, world, *map(policy_name, e.policies), *size_names(e.proxies.sizes), *e.tags]
 
 
 def status(run: Run) -> list[dict[str, Any]]:

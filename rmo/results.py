@@ -1,7 +1,7 @@
 """What a run's files say, as tables: curves, reward models, judgements along the path, PPO's health. Ends in `fits`."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ PPO_COLUMNS = [
 ]  # fmt: skip
 
 
-def members(run: Run) -> Iterator[tuple[str, int, dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], int]]:
+def members(
+    run: Run, stages: Iterable[str] = ()
+) -> Iterator[tuple[str, int, dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], int]]:
     """(stage, member m, what identifies it, its stage's arrays, the arrays of best-of-n with the same policy and
-    proxy, the member's place in those) of every best-of-n and PPO member of the run."""
-    for name in run.stages:
+    proxy, the member's place in those) of every best-of-n and PPO member of the run, or of some stages."""
+    for name in stages or run.stages:
         if not name.startswith(("bon/", "ppo/")):
             continue
         info, arrays = read_json(run.path(name) / "info.json"), read_npz(run.path(name) / "curve.npz")
@@ -44,15 +46,16 @@ def members(run: Run) -> Iterator[tuple[str, int, dict[str, Any], dict[str, np.n
             yield name, m, meta, arrays, base, places[m]
 
 
-def load_curves(run: Run) -> list[Curve]:
-    """Every curve of the run with its scores per prompt, each prompt centred on its initial policy's mean there.
+def load_curves(run: Run, stages: Iterable[str] = ()) -> list[Curve]:
+    """Every curve of the run, or of some stages, with its scores per prompt, each prompt centred on its initial
+    policy's mean there.
 
     Averages over prompts are what they were (calibration centred them), but a prompt's own baseline is no longer
     counted as noise: at n = 1 nothing is uncertain, and every bootstrap draw passes through 0 there. Another policy
     is centred on its own start (paper Fig. 23); where it starts is in policies.json.
     """
     out = []
-    for name, m, meta, arrays, base, place in members(run):
+    for name, m, meta, arrays, base, place in members(run, stages):
         start = {n: base[n][place, :1] for n in ("proxy", "gold")}
         if name.startswith("bon/"):
             tables = [arrays[n][m] - start[n] for n in ("proxy", "gold")]

@@ -369,26 +369,3 @@ def test_one_of_two_killed_in_ppo(tmp_path, victim):
     assert "another task died" in said or "another process of this run is gone" in said
     for name in ("curves.csv", "coefficients.json", "gold.json"):
         assert (runs / "smoke" / name).read_bytes() == (tmp_path / "whole" / "smoke" / name).read_bytes()
-
-
-def test_wandb_continues_the_run_it_began(tmp_path, monkeypatch):
-    from types import ModuleType, SimpleNamespace
-
-    from rmo.log import Log, Wandb
-
-    begun, said = [], []
-    fake = ModuleType("wandb")
-    fake.util = SimpleNamespace(generate_id=lambda: "one")  # type: ignore[attr-defined]
-    fake.init = lambda **kwargs: begun.append(kwargs) or SimpleNamespace(log=said.append)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setattr(Wandb, "run", None)
-    for attempt in range(2):  # started, preempted, started again
-        Wandb.start("project", "smoke", tmp_path, {})
-        fake.util = SimpleNamespace(generate_id=lambda: "two")  # type: ignore[attr-defined]
-        log = Log(tmp_path / "stage", "sft", 4)
-        log.resume(2 * attempt)
-        log.write(2 * attempt, {"loss": 1.0})
-        log.close()
-    assert [(b["id"], b["resume"]) for b in begun] == [("one", "allow")] * 2
-    assert [row["sft/step"] for row in said] == [0, 2]
-    assert all("sft/loss" in row and "sft/speed/seconds" in row for row in said)

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from rmo import checks, config, costs, files, pipeline, report, sharding, store
+from rmo import checks, config, costs, dashboard, files, pipeline, report, sharding, store
 from rmo.curve import COLUMNS, from_rows
 from rmo.files import RunError, read_csv, read_json, read_npz
+from tests import wandb_files
 from tests.tables import close
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +30,8 @@ ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORM
 def smoke(tmp_path_factory):
     """A finished smoke run, made through the command line; returns its directory."""
     runs = tmp_path_factory.mktemp("runs")
-    got = subprocess.run([*CLI, "--runs", str(runs)], cwd=ROOT, env=ENV, capture_output=True, text=True)
+    command = [*CLI, "--runs", str(runs), "--wandb", "project"]
+    got = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr[-2000:]
     assert got.stdout.strip().endswith("report.html")
     return runs / "smoke"
@@ -86,6 +88,53 @@ def test_comparisons_split_by_prompt_and_agree_with_gold(smoke):
     assert (train.gold[:, 0] >= train.gold[:, 1]).all()  # hard labels
     info = read_json(directory / "info.json")
     assert info["agreement_with_gold"] + info["ties"] >= 0.999
+
+
+def test_wandb_has_everything(smoke):
+    """Every stage is a run of its own, with every number of its logs, and what it ended with."""
+    runs, stages = wandb_files.read_all(smoke), read_json(smoke / "stages.json")
+    assert sorted(runs) == sorted(stage["stage"] for stage in stages)
+    (group,) = {said.run.run_group for said in runs.values()}
+    assert group.startswith("smoke-")
+    for stage in stages:
+        said, kind = runs[stage["stage"]], stage["stage"].split("/")[0]
+        assert (said.run.job_type, said.run.notes, said.code) == (kind, stage["path"], 0)
+        assert list(said.run.tags) == ["smoke", "synthetic", "p16x1", "w8x1", "w16x1", "w24x1"]
+        assert said.config["ppo"]["kl_max"] == SMOKE.ppo.kl_max
+        assert said.steps == list(range(len(said.steps)))
+        for file, prefix in (("metrics", kind), ("speed", "speed")):
+            path = smoke / stage["path"] / f"{file}.jsonl"
+            for row in map(json.loads, path.read_text().splitlines() if path.exists() else []):
+                got = said.rows[row.pop("step")]
+                for name, value in row.items():
+                    mean = np.nanmean(value) if np.isfinite(value).any() else np.nan
+                    np.testing.assert_allclose(float(got[f"{prefix}/{name}"]), mean, rtol=1e-12)
+                    for i, one in enumerate(value if isinstance(value, list) else []):
+                        np.testing.assert_equal(float(got[f"{prefix}/{name}/{i}"]), one)
+    # Tables and curves.
+    table = {name: read_json(next((smoke / "wandb").glob(f"*/files/media/table/{name}_*.json"))) for name in (
+        "fits/curves", "fits/reward_models", "ppo/curve")}  # fmt: skip
+    rows = read_csv(smoke / "curves.csv")
+    assert table["fits/curves"]["columns"] == table["ppo/curve"]["columns"] == list(rows[0])
+    assert len(table["fits/curves"]["data"]) == len(rows)
+    for got, row in zip(table["ppo/curve"]["data"], [row for row in rows if row["method"] == "ppo"], strict=True):
+        assert got[4] == pytest.approx(float(row["gold"]), rel=1e-8)
+    bon = [row for row in runs["bon/w8x1-main"].rows.values() if "bon/n" in row]
+    want = [row for row in rows if (row["method"], row["rm_params"]) == ("bon", "801") and row["seed"] == "1"]
+    assert [row["bon/gold/1"] for row in bon] == pytest.approx([float(row["gold"]) for row in want], rel=1e-8)
+    assert [row["bon/sqrt_kl"] for row in bon] == pytest.approx([float(row["kl"]) ** 0.5 for row in want], rel=1e-8)
+    info = read_json(next(smoke.glob("proxies/w8x1*/info.json")))
+    assert runs["proxies/w8x1-main"].summary["proxies/validation_loss/1"] == info["members"][1]["validation_loss"]
+    # Files, and what the dashboard draws.
+    (kept,) = runs["report"].artifacts.values()
+    assert {"report.html", "results.md", "curves.csv", "coefficients.json", "claims.json", "figures/fig1a.svg"} < set(
+        kept
+    )
+    known = {name for said in runs.values() for row in (*said.rows.values(), said.summary) for name in row}
+    drawn = {name for charts in dashboard.LINES.values() for _, x, y in charts for name in (x, *y)} - {"Step"}
+    drawn |= {dashboard.SIZE, *(name for _, name in dashboard.POINTS)}
+    only_elsewhere = {"utilisation", "peak_memory", "sample", "score", "update"}  # accelerators, large policies
+    assert drawn - known <= {f"speed/{name}" for name in only_elsewhere}
 
 
 def test_second_run_recomputes_nothing(smoke):
