@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from rmo.curve import Curve, forward
-from rmo.fit import fit_curve
+from rmo.fit import fit_curve, slope
+from rmo.resample import Resamples, below_zero
 
 FACTORS = (1.25, 1.5, 2.0, 3.0, 4.0)  # how many times farther than the points that it is fitted to a form is tried
 
@@ -31,6 +32,23 @@ def forecasts(d: np.ndarray, gold: np.ndarray, form: str, min_d: float) -> list[
     return out
 
 
+def measured_fall(curve: Curve) -> tuple[float, float, float]:
+    """(KL of the highest gold, fall from there to the end, its standard error), means of three neighbours, no form.
+
+    The error is the curve's own, else from how far neighbours differ.
+    """
+    three = lambda x: np.convolve(x, np.ones(3) / 3, "valid")  # noqa: E731
+    gold = three(curve.gold)
+    top = int(gold.argmax())
+    if curve.fall_se is not None:
+        error = float(curve.fall_se[-1])
+    elif curve.gold_se is not None:
+        error = float(np.hypot(curve.gold_se[1 + top], curve.gold_se[-1]))
+    else:
+        error = float((np.mean(np.diff(curve.gold) ** 2) / 3) ** 0.5)  # a point's variance is half of the mean
+    return float(three(curve.kl)[top]), float(gold[top] - gold[-1]), error
+
+
 def step_at(curves: Sequence[Curve], kl: float) -> int | None:
     """The step (or n) at which the curves first pass a KL, on average; None beyond what all of them reach."""
     if not kl <= min(c.kl.max() for c in curves) or any(np.isnan(c.step_or_n).any() for c in curves):
@@ -40,41 +58,52 @@ def step_at(curves: Sequence[Curve], kl: float) -> int | None:
 
 
 def advise(
-    curves: Sequence[Curve], form: str, min_d: float, peaks_N: np.ndarray, interval: Sequence[float]
-) -> dict[str, Any]:
-    """What to do, from the curves of one group and the KL of the fitted peak on every resample f64[N] (row 0 is the fit
-    itself, infinite where it never turns) with its interval.
+    curves: Sequence[Curve], form: str, min_d: float, values_N2: np.ndarray, r: Resamples, peak: float,
+    interval: Sequence[float],
+) -> dict[str, Any]:  # fmt: skip
+    """What to do, from the curves of one group, their (alpha, beta) on every resample, and the KL of the fitted peak
+    (infinite where it never turns) with its interval.
 
-    `verdict` is stop (the peak lies within the data), go on (it lies beyond them) or undecided (no peak, or its
-    interval is wider than the data). `trusted_to_kl`: as far beyond their own data as `forecasts` went without a miss.
+    `verdict` is stop (the peak lies within the data, by the fit or because every curve fell by more than four standard
+    errors), go on (the fitted peak lies beyond them) or undecided (no peak, or its interval is wider than the data).
+    `trusted_to_kl`: as far beyond their own data as `forecasts` went without a miss.
     """
     d, gold = (np.concatenate([getattr(c, name) for c in curves]) for name in ("d", "gold"))
-    reach, peak, (low, high) = float(min(c.kl.max() for c in curves)), float(peaks_N[0]), interval
+    reach, low, high = float(min(c.kl.max() for c in curves)), max(interval[0], 0.0), interval[1]
     tried = forecasts(d, gold, form, min_d)
     misses = [row["factor"] for row in tried if not row["holds"]]
     held = max([row["factor"] for row in tried if row["factor"] < min(misses, default=np.inf)], default=1.0)
-    trusted, turned = reach * held, float(np.mean(peaks_N[1:] <= reach))
-    wide = not np.isfinite(high) or high - low > reach
-    verdict = "undecided" if wide or not np.isfinite(peak) else "stop" if peak <= reach else "go on"
+    trusted = reach * held
+    turned = below_zero(slope(form, *values_N2.T, reach**0.5), r)
+    falls = [measured_fall(c) for c in curves]
+    fell = all(fall > 4 * error for _, fall, error in falls)
+    sharp = np.isfinite([peak, high]).all() and high - low <= reach
     unit = "n" if curves[0].method == "bon" else "step"
     at = lambda kl: "" if (s := step_at(curves, kl)) is None else f" ({unit} {s:,})"  # noqa: E731
+    top, by, error = np.mean(falls, axis=0).tolist()
     sure = f"the probability that gold has turned by KL {reach:.3g} is {turned:.0%}"
+    seen = f"by KL {reach:.3g} gold has fallen by {by:.2g} (standard error {error:.1g})" if fell else sure
     between = f"between KL {low:.3g}{at(low)} and {high:.3g}{at(high)}"
-    if verdict == "stop" and peak <= max(min_d**2, min(c.kl[c.kl > 0].min() for c in curves)):
-        text = f"do not optimise against this proxy: gold falls from the start; {sure}"
-    elif verdict == "stop":
-        text = f"stop at KL {peak:.3g}{at(peak)}: {sure}, and its peak lies {between}"
+    verdict, stop = "undecided", peak
+    if sharp and high <= max(min_d**2, min(c.kl[c.kl > 0].min() for c in curves)):
+        verdict, text = "stop", f"do not optimise against this proxy: gold falls from the start; {seen}"
+    elif sharp and peak <= reach:
+        verdict, text = "stop", f"stop at KL {peak:.3g}{at(peak)}: {seen}, and its peak lies {between}"
         text += f", which reaches past the data (KL {reach:.3g})" if high > reach else ""
-    elif verdict == "go on":
-        text = f"go on to KL {peak:.3g}: the peak lies beyond the data, {between}; {sure}"
+    elif fell:
+        verdict, stop = "stop", top
+        text = f"stop at KL {top:.3g}{at(top)}, where gold was highest: {seen}, though the fit says little of its peak"
+    elif sharp:
+        verdict, text = "go on", f"go on to KL {peak:.3g}: the peak lies beyond the data, {between}; {seen}"
         text += f"; read gold by KL {trusted:.3g}, beyond which no forecast was seen to hold" if high > trusted else ""
     else:
-        until = min(peak if peak > reach else np.inf, reach * max(held, FACTORS[0]))
-        text = f"undecided: the data do not show a peak up to KL {reach:.3g}{at(reach)} ({sure});"
-        text += f" go on until KL {until:.3g}, reading gold, and fit again"
+        stop = min(peak if peak > reach else np.inf, reach * max(held, FACTORS[0]))
+        text = f"undecided: the data do not show a peak up to KL {reach:.3g}{at(reach)} ({seen});"
+        text += f" go on until KL {stop:.3g}, reading gold, and fit again"
     return {
-        "verdict": verdict, "sentence": text, "turned_probability": turned, "reach_kl": reach,
-        "past_peak": bool(peak <= reach), "peak_step": step_at(curves, peak),
+        "verdict": verdict, "sentence": text, "kl": float(stop), "step": step_at(curves, stop),
+        "turned_probability": turned, "fell_by": [fall for _, fall, _ in falls], "fell_se": [se for *_, se in falls],
+        "reach_kl": reach, "past_peak": peak <= reach, "peak_step": step_at(curves, peak),
         "peak_step_interval": [step_at(curves, low), step_at(curves, high)],
         "trusted_to_kl": trusted, "forecasts": tried,
     }  # fmt: skip

@@ -102,6 +102,11 @@ def peak(form: str, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
     return np.where(turns, d, np.inf), np.where(turns, top, np.inf)
 
 
+def slope(form: str, alpha, beta, d: float) -> np.ndarray:
+    """dR/dd of the paper's two forms: below zero past the peak."""
+    return np.asarray(alpha) - np.asarray(beta) * (2 * d if form == "d(a - b d)" else np.log(d) + 1)
+
+
 @dataclass(frozen=True)
 class Group:
     """Curves that share coefficients: everything equal but the seed."""

@@ -261,7 +261,7 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
         why = "the forms assume that gold starts at 0; give the initial policy's as --start VALUE"
         notes.append(f"no point at KL 0 (the first has {kl[0]:.3g}, {gold} {value['gold'][0]:.4g}): {why}")
     value["gold"] = value["gold"] - (start or 0.0)
-    notes[0] += f"; {len(kl)} points" + (f", gold above {start:.4g}, the initial policy's" if start is not None else "")
+    notes.append(f"{len(kl)} points" + (f", gold counts from {start:.4g}" if start is not None else ""))
     if proxy:
         logged = series(rows, proxy, step)
         first = next(iter(logged.values()))
@@ -333,10 +333,12 @@ def read(paths: Sequence[Path], want: Columns) -> tuple[Rows, list[str]]:
         (tables if has else parts)[path.stem if len({p.stem for p in paths}) == len(paths) else str(path)] = rows
     if parts:
         tables[" + ".join(parts)] = [row for rows in parts.values() for row in rows]
-    out, notes, failed, seeds = [], [], [], {}
-    for key, rows in split(tables, want).items():
+    out, notes, failed, seeds = [], {}, [], {}
+    runs = split(tables, want)
+    for key, rows in runs.items():
         meta = dict(key)
-        place = " ".join(value for value in meta.values() if value) or paths[0].name
+        place = [f"{want.seeds}={v}" if n == "seed" else f"{n}={v}" if n in IDS else v for n, v in key if v]
+        place = " ".join(place) or paths[0].name
         try:
             made, lines = points(rows, want)
         except LogError as error:
@@ -345,7 +347,11 @@ def read(paths: Sequence[Path], want: Columns) -> tuple[Rows, list[str]]:
         if want.seeds:
             meta["seed"] = seeds.setdefault(meta["seed"], len(seeds))
         out += [{**row, **meta} for row in made]
-        notes += [f"{place}: {line}" for line in lines]
+        for line in lines:
+            notes.setdefault(line, []).append(place)
     if not out:
         raise LogError(failed[0])
-    return out, notes + [f"left out: {line}" for line in failed]
+    where = lambda places: "all runs" if 1 < len(places) == len(runs) else ", ".join(places)  # noqa: E731
+    return out, [f"{where(places)}: {line}" for line, places in notes.items()] + [
+        f"left out: {line}" for line in failed
+    ]

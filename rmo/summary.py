@@ -139,7 +139,7 @@ def describe(
         "turns": bool(best[1] > 0), "band": {n: values.round(5).tolist() for n, values in band.items()},
         "measured_peak_gold": float(np.mean([c.gold.max() for c in g.curves])),
         "measured_peak_kl": float(np.mean([c.kl[c.gold.argmax()] for c in g.curves])),
-        "advice": advise(g.curves, form, min_d, kl_star[: 1 + r.draws], peak_interval),
+        "advice": advise(g.curves, form, min_d, values_NG2[:, i], r, float(kl_star[0]), peak_interval),
     }  # fmt: skip
 
 

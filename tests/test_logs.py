@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from rmo import advice, fit, logs, main
+from rmo import fit, logs, main, resample, summary
 from rmo.curve import Columns, Curve, from_rows
 from rmo.files import read_csv, read_json
 
@@ -178,9 +178,7 @@ def test_several_files_are_several_runs_or_seeds_of_one(tmp_path):
     paths = [tmp_path / f"run{i}.json" for i in range(3)]
     rows, notes = logs.read(paths, Columns())
     assert {row["variant"] for row in rows} == {"run0", "run1", "run2"}
-    assert notes[0].startswith(
-        "run0: kl = objective/kl, gold = eval_gold, proxy = objective/scores, step = step; 40 points"
-    )
+    assert notes[0] == "all runs: kl = objective/kl, gold = eval_gold, proxy = objective/scores, step = step"
     curves = from_rows(logs.read(paths, Columns(seeds="file"))[0])
     assert [c.meta["seed"] for c in curves] == [0, 1, 2]
     assert {c.meta["variant"] for c in curves} == {""}
@@ -293,7 +291,7 @@ def test_doubts_are_said(tmp_path, case):
     assert all("\n" not in note for note in notes)
     assert len(rows) == (34 if case == "some negative" else 40)
     # Where nothing is wrong nothing is said but what was read.
-    assert len(logs.read([simple(tmp_path / "fine.csv")], Columns())[1]) == 1
+    assert len(logs.read([simple(tmp_path / "fine.csv")], Columns())[1]) == 2
 
 
 def test_gold_starts_at_zero(tmp_path):
@@ -306,19 +304,16 @@ def test_gold_starts_at_zero(tmp_path):
 
 
 def curve_of(alpha, beta, top, k=40, noise=0.02, seed=0, bend=None):
+    """A run without standard errors; `bend` instead of the form."""
     kl = np.linspace(0, top**0.5, k) ** 2
     gold = fit.Fit(FORM, alpha, beta, np.nan, np.nan)(np.sqrt(kl)) if bend is None else bend(np.sqrt(kl))
     gold = gold + noise * np.random.default_rng(seed).normal(size=k)
-    return Curve("ppo", 10.0 * np.arange(k), kl, gold * np.nan, gold - gold[0])
+    return Curve("ppo", 10.0 * np.arange(k), kl, gold * np.nan, gold - gold[0], meta={"seed": seed})
 
 
-def advised(curve, draws=400):
-    values, r = fit.bootstrap(fit.group([curve], "ppo"), FORM, False, draws, 0.3)
-    d, _ = fit.peak(FORM, values[:, 0, 0], values[:, 0, 1])
-    peaks = np.where(d < 1e100, d, np.inf) ** 2
-    from rmo.resample import interval
-
-    return advice.advise([curve], FORM, 0.3, peaks, interval(peaks, r))
+def advised(*curves):
+    (group,) = summary.summarise(curves, 400)["ppo"]["groups"]
+    return group["advice"]
 
 
 def test_advice_by_how_far_the_data_reach():
@@ -344,6 +339,27 @@ def test_advice_where_gold_never_turns_or_never_rises():
     assert falls["sentence"].startswith("do not optimise against this proxy")
 
 
+def test_advice_where_the_form_does_not_fit():
+    """What was measured counts: gold that fell by far more than its noise has turned, whatever the fit says of where."""
+    bend = lambda d: np.interp(d, [0, 1, 2, 3, 5.5], [0, 0.8, 0.8, -1, -0.8])
+    found = advised(curve_of(0, 0, 30, bend=bend))
+    assert found["verdict"] == "stop"
+    assert "where gold was highest: by KL 30 gold has fallen by 1.6" in found["sentence"]
+    assert 1 < found["kl"] < 4
+    plateau = [advised(curve_of(0, 0, 30, noise=0.05, seed=seed, bend=lambda d: 1 - np.exp(-d))) for seed in range(20)]
+    assert all(found["fell_by"][0] <= 4 * found["fell_se"][0] for found in plateau)
+
+
+def test_two_seeds_that_differ():
+    """One degree of freedom: a wide interval about their mean, and no certainty."""
+    found = summary.summarise([curve_of(a, 0.2, 30, noise=0, seed=s) for s, a in enumerate((0.5, 0.9))], 400)["ppo"][
+        "groups"
+    ][0]
+    low, high = found["alpha_interval"]
+    assert (low + high) / 2 == pytest.approx(0.7, abs=0.01)
+    assert high - low > 1.5
+
+
 def test_forecasts_are_trusted_as_far_as_they_held():
     """A curve of the form is forecast from its beginning; one that breaks off is not."""
     smooth = advised(curve_of(ALPHA, BETA, 30))
@@ -362,9 +378,7 @@ def test_intervals_from_the_scatter_of_points_cover(k):
         curve = curve_of(ALPHA, BETA, 30, k, 0.05, seed)
         values, r = fit.bootstrap(fit.group([curve], "ppo"), FORM, False, 400, 0.3, seed)
         peaks = fit.peak(FORM, values[:, 0, 0], values[:, 0, 1])[0] ** 2
-        from rmo.resample import interval
-
         for i, (found, true) in enumerate(((values[:, 0, 0], ALPHA), (values[:, 0, 1], BETA), (peaks, PEAK))):
-            low, high = interval(found, r)
+            low, high = resample.interval(found, r)
             hits[i] += low <= true <= high
     assert (hits >= 92).all()
