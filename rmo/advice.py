@@ -32,11 +32,9 @@ def forecasts(d: np.ndarray, gold: np.ndarray, form: str, min_d: float) -> list[
     return out
 
 
-def measured_fall(curve: Curve) -> tuple[float, float, float]:
-    """(KL of the highest gold, fall from there to the end, its standard error), means of three neighbours, no form.
-
-    The error is the curve's own, else from how far neighbours differ.
-    """
+def measured(curve: Curve) -> tuple[float, float, float, float]:
+    """(KL of the highest gold, gold there, its fall from there to the end, the fall's standard error), as means of
+    three neighbours and without any form. The error is the curve's own, else from how far neighbours differ."""
     three = lambda x: np.convolve(x, np.ones(3) / 3, "valid")  # noqa: E731
     gold = three(curve.gold)
     top = int(gold.argmax())
@@ -46,7 +44,7 @@ def measured_fall(curve: Curve) -> tuple[float, float, float]:
         error = float(np.hypot(curve.gold_se[1 + top], curve.gold_se[-1]))
     else:
         error = float((np.mean(np.diff(curve.gold) ** 2) / 3) ** 0.5)  # a point's variance is half of the mean
-    return float(three(curve.kl)[top]), float(gold[top] - gold[-1]), error
+    return float(three(curve.kl)[top]), float(gold[top]), float(gold[top] - gold[-1]), error
 
 
 def step_at(curves: Sequence[Curve], kl: float) -> int | None:
@@ -74,35 +72,35 @@ def advise(
     misses = [row["factor"] for row in tried if not row["holds"]]
     held = max([row["factor"] for row in tried if row["factor"] < min(misses, default=np.inf)], default=1.0)
     trusted = reach * held
-    turned = below_zero(slope(form, *values_N2.T, reach**0.5), r)
-    falls = [measured_fall(c) for c in curves]
-    fell = all(fall > 4 * error for _, fall, error in falls)
+    turned = below_zero(slope(form, values_N2[:, 0], values_N2[:, 1], reach**0.5), r)
+    seen = [measured(c) for c in curves]
+    rose, fell = (all(row[i] > 4 * row[3] for row in seen) for i in (1, 2))
     sharp = np.isfinite([peak, high]).all() and high - low <= reach
     unit = "n" if curves[0].method == "bon" else "step"
     at = lambda kl: "" if (s := step_at(curves, kl)) is None else f" ({unit} {s:,})"  # noqa: E731
-    top, by, error = np.mean(falls, axis=0).tolist()
+    top, _, by, error = np.mean(seen, axis=0).tolist()
     sure = f"the probability that gold has turned by KL {reach:.3g} is {turned:.0%}"
-    seen = f"by KL {reach:.3g} gold has fallen by {by:.2g} (standard error {error:.1g})" if fell else sure
+    sure = f"by KL {reach:.3g} gold has fallen by {by:.2g} (standard error {error:.1g})" if fell else sure
     between = f"between KL {low:.3g}{at(low)} and {high:.3g}{at(high)}"
-    verdict, stop = "undecided", peak
-    if sharp and high <= max(min_d**2, min(c.kl[c.kl > 0].min() for c in curves)):
-        verdict, text = "stop", f"do not optimise against this proxy: gold falls from the start; {seen}"
-    elif sharp and peak <= reach:
-        verdict, text = "stop", f"stop at KL {peak:.3g}{at(peak)}: {seen}, and its peak lies {between}"
+    verdict, stop, early = "undecided", peak, high <= max(min_d**2, min(c.kl[c.kl > 0].min() for c in curves))
+    if sharp and early and not rose:
+        verdict, text = "stop", f"do not optimise against this proxy: gold falls from the start; {sure}"
+    elif sharp and peak <= reach and not early:
+        verdict, text = "stop", f"stop at KL {peak:.3g}{at(peak)}: {sure}, and its peak lies {between}"
         text += f", which reaches past the data (KL {reach:.3g})" if high > reach else ""
     elif fell:
         verdict, stop = "stop", top
-        text = f"stop at KL {top:.3g}{at(top)}, where gold was highest: {seen}, though the fit says little of its peak"
-    elif sharp:
-        verdict, text = "go on", f"go on to KL {peak:.3g}: the peak lies beyond the data, {between}; {seen}"
+        text = f"stop at KL {top:.3g}{at(top)}, where gold was highest: {sure}, though the fit says little of its peak"
+    elif sharp and peak > reach:
+        verdict, text = "go on", f"go on to KL {peak:.3g}: the peak lies beyond the data, {between}; {sure}"
         text += f"; read gold by KL {trusted:.3g}, beyond which no forecast was seen to hold" if high > trusted else ""
     else:
         stop = min(peak if peak > reach else np.inf, reach * max(held, FACTORS[0]))
-        text = f"undecided: the data do not show a peak up to KL {reach:.3g}{at(reach)} ({seen});"
+        text = f"undecided: the data do not show a peak up to KL {reach:.3g}{at(reach)} ({sure});"
         text += f" go on until KL {stop:.3g}, reading gold, and fit again"
     return {
         "verdict": verdict, "sentence": text, "kl": float(stop), "step": step_at(curves, stop),
-        "turned_probability": turned, "fell_by": [fall for _, fall, _ in falls], "fell_se": [se for *_, se in falls],
+        "turned_probability": turned, "fell_by": [row[2] for row in seen], "fell_se": [row[3] for row in seen],
         "reach_kl": reach, "past_peak": peak <= reach, "peak_step": step_at(curves, peak),
         "peak_step_interval": [step_at(curves, low), step_at(curves, high)],
         "trusted_to_kl": trusted, "forecasts": tried,
