@@ -95,7 +95,8 @@ def advise(
         verdict, text = "go on", f"go on to KL {peak:.3g}: the peak lies beyond the data, {between}; {sure}"
         text += f"; read gold by KL {trusted:.3g}, beyond which no forecast was seen to hold" if high > trusted else ""
     else:
-        stop = min(peak if peak > reach else np.inf, reach * max(held, FACTORS[0]))
+        far = max(held, FACTORS[0]) if turned < 0.5 else FACTORS[0]
+        stop = min(peak if peak > reach else np.inf, reach * far)
         text = f"undecided: the data do not show a peak up to KL {reach:.3g}{at(reach)} ({sure});"
         text += f" go on until KL {stop:.3g}, reading gold, and fit again"
     return {
