@@ -35,13 +35,14 @@ def forecasts(d: np.ndarray, gold: np.ndarray, form: str, min_d: float) -> list[
 def measured(curve: Curve) -> tuple[float, float, float, float]:
     """(KL of the highest gold, gold there, its fall from there to the end, the fall's standard error), as means of
     three neighbours and without any form. The error is the curve's own, else from how far neighbours differ."""
-    three = lambda x: np.convolve(x, np.ones(3) / 3, "valid")  # noqa: E731
+    width = min(3, len(curve.gold))
+    three = lambda x: np.convolve(x, np.full(width, 1 / width), "valid")  # noqa: E731
     gold = three(curve.gold)
     top = int(gold.argmax())
     if curve.fall_se is not None:
         error = float(curve.fall_se[-1])
     elif curve.gold_se is not None:
-        error = float(np.hypot(curve.gold_se[1 + top], curve.gold_se[-1]))
+        error = float(np.hypot(curve.gold_se[width // 2 + top], curve.gold_se[-1]))
     else:
         error = float((np.mean(np.diff(curve.gold) ** 2) / 3) ** 0.5)  # a point's variance is half of the mean
     return float(three(curve.kl)[top]), float(gold[top]), float(gold[top] - gold[-1]), error

@@ -33,10 +33,8 @@ def load(path: Path) -> Rows:
     """Rows of one file, nested values under a/b/c.
 
     Raises:
-      LogError: no such file, another format, or a line that cannot be read.
+      LogError: another format, or a line that cannot be read.
     """
-    if not path.is_file():
-        raise LogError(f"{path}: no such file")
     if path.suffix == ".csv":
         table = read_csv(path)
         for line, row in enumerate(table, start=2):
