@@ -244,10 +244,8 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     proxy = need("proxy", rows, want) if want.proxy else pick("proxy", rows, want)
     step = step_of(rows, want, gold, None if by_n else name)
     reads = series(rows, gold, step)
-    steps, notes = (
-        np.array(list(reads)),
-        [f"kl = {name}, gold = {gold}, proxy = {proxy or 'none'}, step = {step or 'order'}"],
-    )
+    steps = np.array(list(reads))
+    notes = [f"kl = {name}, gold = {gold}, proxy = {proxy or 'none'}, step = {step or 'order'}"]
     kl, said = (metrics.kl_bon(steps), []) if by_n else kl_of(rows, steps, step, gold, want)
     notes += said
     steps, kl = steps[kl >= 0], kl[kl >= 0]
@@ -272,9 +270,7 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
         factor = float(rise[:top] @ value["gold"][:top] / max(rise[:top] @ rise[:top], 1e-300))
         if factor > 0 and not 0.2 < np.ptp(rise) / max(np.ptp(value["gold"]), 1e-300) < 5:
             value["proxy"] = factor * rise
-            notes.append(
-                f"{proxy} counts {factor:.3g}-fold, as it follows gold up to its highest: the units differ much"
-            )
+            notes.append(f"{proxy} counts {factor:.3g}-fold, as it follows gold up to its highest: the units differ")
         if plain(proxy) in PENALISED:
             notes.append(f"{proxy} is the score less the KL penalty: --proxy the score itself, if it was logged")
     if want.se:

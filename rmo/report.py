@@ -113,7 +113,9 @@ def write_curves(
     out: Path, curves: list[Curve], fitted: dict[str, Any], title: str, unit: str, notes: Sequence[str] = ()
 ) -> Path:
     """Pictures, coefficients.json and a short report.html of curves that came without a run; returns the report's path."""
-    body = [f"<h1>{html.escape(title)}</h1>", summary_sentence(curves, [], unit)]
+    body = [f"<h1>{html.escape(title)}</h1>"]
+    if all(part["main"] == len(part["groups"]) for part in fitted.values()):  # it speaks of one sweep only
+        body += [summary_sentence(curves, [], unit)]
     body += [f"<p class=note>{html.escape(line)}</p>" for line in notes]
     for method, part in fitted.items():
         body += [advice_table(part)]
