@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,34 @@ COLUMNS = [
     "policy_params", "kl_coef", "seed", "fall_se", "variant",
     "kl_given",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What the columns of a log are called; what is not said is recognised, or asked for."""
+
+    kl: str | None = None
+    """KL from the initial policy in nats, summed over a response: objective/kl, actor/reward_kl_penalty, ..."""
+    gold: str | None = None
+    """What you really want: eval/gold, eval_rewards/gold/mean, val-core/judge/reward/mean@1, ..."""
+    proxy: str | None = None
+    """The score that was optimised: objective/scores, reward, critic/score/mean, ..."""
+    step: str | None = None
+    """Rows are joined by it: step, global_step, train/global_step, _step, ..."""
+    se: str | None = None
+    """Standard errors of gold."""
+    n: str | None = None
+    """n of best-of-n; where there is no KL it is log n - (n-1)/n."""
+    group: str | None = None
+    """COLUMN or COLUMN,COLUMN (file and run are columns too): every value is a curve with a fit of its own."""
+    seeds: str | None = None
+    """COLUMN (or file, or run) that tells repetitions of one curve apart: they are averaged."""
+    method: Literal["ppo", "bon"] | None = None
+    """How the policy was optimised; of a log: ppo (any RL), or bon if it has n."""
+    per_token: str | None = None
+    """KL is a mean per token: multiply by this COLUMN of mean response lengths, or by this number."""
+    start: float | None = None
+    """Gold of the initial policy; default: its first points, where KL is about 0."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +74,12 @@ def forward(kl_K: np.ndarray) -> np.ndarray:
     """Which points reach a KL that no earlier one had, bool[K]: what a curve is interpolated over. A policy whose KL
     hovers (under a penalty) is read many times at one KL; its first passage counts."""
     return kl_K > np.maximum.accumulate(np.concatenate([[-np.inf], kl_K[:-1]]))
+
+
+def at_origin(kl_K: np.ndarray) -> np.ndarray:
+    """The leading points that still are the initial policy, bool[K]: where gold's zero may be read."""
+    near = max(kl_K[0], 1e-3) if kl_K[0] <= 0.01 else -np.inf  # no farther: forms are steep there
+    return np.logical_and.accumulate(kl_K <= near)
 
 
 def common_d(curves: Sequence[Curve], points: int = 64) -> np.ndarray:

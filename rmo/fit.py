@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, signal
 
-from rmo.curve import Curve, CurveError
+from rmo.curve import Curve, CurveError, at_origin
 from rmo.resample import Resamples, resample
 
 # Forms. Each maps (d, extra) -> features f64[K, 2] that (alpha, beta) multiply; `extra` is a shape parameter, if any.
@@ -102,6 +102,11 @@ def peak(form: str, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
     return np.where(turns, d, np.inf), np.where(turns, top, np.inf)
 
 
+def slope(form: str, alpha, beta, d: float) -> np.ndarray:
+    """dR/dd of the paper's two forms: below zero past the peak."""
+    return np.asarray(alpha) - np.asarray(beta) * (2 * d if form == "d(a - b d)" else np.log(d) + 1)
+
+
 @dataclass(frozen=True)
 class Group:
     """Curves that share coefficients: everything equal but the seed."""
@@ -121,13 +126,13 @@ class Group:
 
     def label(self, among: Sequence["Group"]) -> str:
         """What tells this group from the others."""
-        parts = [f"{self.params:,} parameters" if self.params else "all"]
+        parts = [f"{self.params:,} parameters"] if self.params else []
         differs = lambda get: len({get(g) for g in among}) > 1  # noqa: E731
         parts += [f"{self.comparisons:,} comparisons"] if self.comparisons and differs(lambda g: g.comparisons) else []
         parts += [f"policy {self.policy:,}"] if self.policy and differs(lambda g: g.policy) else []
         parts += [f"KL coefficient {self.kl_coef:g}"] if differs(lambda g: g.kl_coef) else []
         parts += [self.variant] if self.variant else []
-        return ", ".join(parts)
+        return ", ".join(parts) or "all"
 
 
 def group(curves: Sequence[Curve], method: str) -> list[Group]:
@@ -217,8 +222,9 @@ class Family:
     def on(self, r: Resamples, seed: int = 0) -> np.ndarray:
         """(alpha, beta) f64[N, G, 2] on every row of `resample(self.curves)`.
 
-        A curve without scores per prompt (a foreign CSV) gets Gaussian noise of its standard error on the bootstrap
-        rows instead, correlated exp(-|d - d'|) along the curve.
+        A curve without scores per prompt (a foreign log) gets noise on the bootstrap rows instead: Gaussian of its
+        standard errors, correlated exp(-|d - d'|) along the curve; without any, and if it is the only one of its group,
+        as its points scatter about the form.
         """
         rng = np.random.default_rng(seed)
         y = []
@@ -232,8 +238,27 @@ class Family:
                 noise = np.linalg.cholesky(kernel + 1e-12 * np.eye(len(d))) @ rng.normal(size=(len(d), r.draws))
                 scores = np.repeat(scores, len(r.share_NQ), axis=1)
                 scores[:, 1 : 1 + r.draws] += noise
+            elif (self.of == self.of[i]).sum() == 1:
+                scores = np.repeat(scores, len(r.share_NQ), axis=1)
+                scores[:, 1 : 1 + r.draws] += self.scatter(i, r.draws, rng)
             y.append(scores)
         return self.solve(r.weight_NC, y)
+
+    def scatter(self, i: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Noise f64[K, draws] like the residuals of curve i: their variance, first autocorrelation, and Student's t for
+        how few they are; and one shift of all points, since gold's zero was read from noisy points too."""
+        left = self.y(i)[:, 0] - self.x[i] @ self.best()[self.of[i]]
+        free, total = len(left) - 2, float(left @ left)
+        if free < 1 or total == 0:
+            return np.zeros((len(left), draws))
+        first, size = left[1:] @ left[:-1] / total, len(left)
+        rho = float(np.clip((size * first + 2) / max(size - 4, 4), 0, 0.9))  # residuals show (2 + 4 rho) / K too little
+        white = rng.normal(size=(len(left), draws)) * (1 - rho**2) ** 0.5
+        white[0] /= (1 - rho**2) ** 0.5
+        zero = at_origin(self.curves[i].kl).sum()
+        shift = rng.normal(size=draws) / zero**0.5 if zero else np.zeros(draws)
+        scale = (total / free) ** 0.5 * np.sqrt(free / rng.chisquare(free, size=draws))
+        return scale * (np.asarray(signal.lfilter([1.0], [1.0, -rho], white, axis=0)) - shift)
 
 
 def low_part(groups: Sequence[Group], share: float) -> list[float]:
@@ -258,4 +283,4 @@ def interval_source(members: Group) -> str:
     out = ["prompts"] if any(c.gold_KQ is not None for c in members.curves) else []
     out += ["gold_se"] if any(c.gold_KQ is None and c.gold_se is not None for c in members.curves) else []
     out += [f"{len(members.curves)} seeds"] if len(members.curves) > 1 else []
-    return " and ".join(out) or "nothing: one seed and no gold_se"
+    return " and ".join(out) or "the scatter of its points (no prompts, seeds or standard errors are known)"

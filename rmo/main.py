@@ -30,7 +30,7 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
 
   rmo run CONFIG [--only STAGE ...] [--ppo.kl-max 20]   run every stage that is not done; the same command continues
   rmo list CONFIG                                       every stage instance: done, started, stale or missing; its cost
-  rmo fit CURVES.csv                                    fit anybody's (kl, gold) points: coefficients, peak, picture
+  rmo fit LOG ... --kl COLUMN --gold COLUMN             fit anybody's logs (TRL, OpenRLHF, verl, wandb): where to stop
   rmo bon TABLE                                         best-of-n from your own scores (prompt, proxy, gold): no models
   rmo score MODEL TEXTS.jsonl                           score texts with any reward model, of a run or of the hub
   rmo sample MODEL PROMPTS.jsonl --draws 4              draw responses from any policy
@@ -131,13 +131,21 @@ def list_stages(args: Sequence[str]) -> None:
 
 def fit_file(args: Sequence[str]) -> None:
     options = parse(FitOptions, args, "rmo fit")
-    from rmo import summary
-    from rmo.files import read_csv
+    if not options.curves:
+        raise config.ConfigError("rmo fit needs a file first, e.g. rmo fit trainer_state.json --gold eval_gold")
+    from rmo import logs, summary
+    from rmo.curve import COLUMNS
+    from rmo.files import write_csv
 
     check_bootstrap(options.bootstrap, options.level)
-    curves = from_rows(read_csv(options.curves), str(options.curves))
-    out = options.out or options.curves.with_suffix("").with_name(options.curves.stem + "_fit")
-    show_fits(curves, summary.summarise(curves, options.bootstrap, options.level, options.min_d_ppo), out)
+    rows, notes = logs.read(options.curves, options)
+    curves = from_rows(rows, ", ".join(map(str, options.curves)))
+    print("\n".join(notes), end="\n" if notes else "")
+    first = options.curves[0]
+    out = options.out or first.with_suffix("").with_name(first.stem + "_fit")
+    fitted = summary.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)
+    write_csv(out / "curves.csv", COLUMNS, rows)
+    show_fits(curves, fitted, out, notes=notes)
 
 
 def check_bootstrap(bootstrap: int, level: float) -> None:
@@ -145,7 +153,7 @@ def check_bootstrap(bootstrap: int, level: float) -> None:
         raise config.ConfigError("--bootstrap must be at least 1 and --level between 0 and 1")
 
 
-def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, unit: str = "") -> None:
+def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, unit: str = "", notes: Sequence[str] = ()) -> None:
     """Print every fit on a line and write pictures, coefficients.json and report.html into `out`."""
     from rmo import report
 
@@ -160,7 +168,10 @@ def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, unit: str = 
                 top = f"peak {between(g, 'peak_gold')} at KL {between(g, 'peak_kl')}"
             numbers = f"a {between(g, 'alpha')}, b {between(g, 'beta')}, R² {g['r2']:.3f}, {top}"
             print(f"  {g['group']}: {numbers}; intervals from {g['interval_from']}")
-    print(report.write_curves(out, curves, fitted, out.name, unit))
+            print(f"    {g['advice']['sentence']}")
+        for label in part["too_short"]:
+            print(f"  {label}: not fitted, too few points")
+    print(report.write_curves(out, curves, fitted, out.name, unit, notes))
 
 
 def best_of_n(args: Sequence[str]) -> None:

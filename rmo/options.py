@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from rmo import config
+from rmo.curve import Columns
 
 T = TypeVar("T")
 
@@ -40,14 +41,32 @@ class ListOptions(RunOptions):
     for (or -), and the instances (for --only) that are not done."""
 
 
-@dataclass(frozen=True)
-class FitOptions:
-    """Fit R = d(a - b d) to best-of-n curves and R = d(a - b log d) to RL curves, d = sqrt(KL)."""
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(Columns):
+    """Fit R = d(a - b d) to best-of-n curves and R = d(a - b log d) to RL curves, d = sqrt(KL), and say where to stop.
 
-    curves: tyro.conf.Positional[Path]
-    """CSV with columns kl, gold and, optionally, method (bon or ppo), gold_se, rm_params, seed, ..."""
+    A curves.csv of ours needs nothing more. Of other logs, say which columns they are (what is known is found):
+
+    TRL's PPO:     rmo fit trainer_state.json --kl objective/kl --proxy objective/scores --gold eval_gold
+
+    TRL's GRPO:    rmo fit trainer_state.json --gold rewards/gold/mean --per-token completions/mean_length
+
+    OpenRLHF:      rmo fit history.jsonl --gold eval/gold --per-token train/response_length
+
+    verl:          rmo fit metrics.jsonl --kl actor/reward_kl_penalty --per-token response_length/mean
+                   --gold val-core/judge/reward/mean@1
+
+    wandb, panels: rmo fit kl.csv gold.csv --kl train/objective/kl --gold eval/gold
+
+    any table:     rmo fit sweep.csv --kl kl_nats --gold human --group lr --seeds seed
+
+    Several files are several runs, each with a fit; files that lack KL or gold are parts of one table."""
+
+    curves: tyro.conf.Positional[tuple[Path, ...]]
+    """CSV, JSONL or JSON."""
     out: Path | None = None
-    """Where to write coefficients.json, pictures and report.html; default: beside the file, named after it."""
+    """Where to write coefficients.json, curves.csv, pictures and report.html; default: beside the first file, named
+    after it."""
     bootstrap: int = 1000
     level: float = 0.95
     min_d_ppo: float = 0.3

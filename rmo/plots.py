@@ -145,11 +145,12 @@ def score_range(groups: Sequence[fit.Group]) -> tuple[float, float]:
     return float(min(v.min() for v in values)), float(max(v.max() for v in values))
 
 
-def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str) -> Figure:
+def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str, unit: str) -> Figure:
     """Every curve of a method, one colour per group: what `rmo fit` draws."""
     groups = fit.group(all_curves, method)
     figure, (axis,) = panels(1, 7.4, 4.4)
     overlay(axis, groups, summary, lambda g: g.label(groups), METHOD_NAMES[method])
+    axis.set_ylabel(unit)
     return figure
 
 

@@ -1,6 +1,7 @@
 """report.html and the figures of a run, from the run directory's files alone: one file, openable anywhere."""
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rmo.exhibits import DRAWINGS, Drawing, Files, load
 from rmo.files import RunError, read_json, write_json, write_text
 from rmo.selection import Missing
 from rmo.tables import (
+    advice_table,
     claims_table,
     coefficient_table,
     count_verdicts,
@@ -107,11 +109,19 @@ def page(title: str, body: list[str]) -> str:
     return text + f"<title>rmo: {html.escape(title)}</title><style>{CSS}</style><body>{''.join(body)}</body></html>\n"
 
 
-def write_curves(out: Path, curves: list[Curve], fitted: dict[str, Any], title: str, unit: str) -> Path:
+def write_curves(
+    out: Path, curves: list[Curve], fitted: dict[str, Any], title: str, unit: str, notes: Sequence[str] = ()
+) -> Path:
     """Pictures, coefficients.json and a short report.html of curves that came without a run; returns the report's path."""
-    body = [f"<h1>{html.escape(title)}</h1>", summary_sentence(curves, [], unit)]
+    body = [f"<h1>{html.escape(title)}</h1>"]
+    if all(part["main"] == len(part["groups"]) for part in fitted.values()):  # it speaks of one sweep only
+        body += [summary_sentence(curves, [], unit)]
+    body += [f"<p class=note>{html.escape(line)}</p>" for line in notes]
     for method, part in fitted.items():
-        picture = plots.svg(plots.curves(curves, fitted, method))
+        body += [advice_table(part)]
+        picture = plots.svg(
+            plots.curves(curves, fitted, method, "RM score (gold standard deviations)" if unit else "score")
+        )
         write_text(out / f"{method}.svg", picture)
         body += [show(picture, f"{plots.METHOD_NAMES[method]}: gold (solid), proxy (dashed) and {part['form']}.")]
         body += [coefficient_table(part), lower_end_table(part), rivals_table(part)]

@@ -96,12 +96,18 @@ def degrees_of_freedom(values_N: np.ndarray, r: Resamples) -> float:
 def interval(values_N: np.ndarray, r: Resamples, level: float = 0.95) -> list[float]:
     """[low, high] of a statistic evaluated on every row; the estimate, row 0, lies inside."""
     values_N = np.asarray(values_N, np.float64)
-    tail = (1 - level) / 2
+    tail, boot = (1 - level) / 2, values_N[1 : 1 + r.draws]
     df = degrees_of_freedom(values_N, r)
     spread = float(stats.t.ppf(1 - tail, df) / stats.norm.ppf(1 - tail)) if np.isfinite(df) else 1.0
-    low, middle, high = (
-        float(np.quantile(values_N[1 : 1 + r.draws], q, method="nearest")) for q in (tail, 0.5, 1 - tail)
-    )
+    low, middle, high = (float(np.quantile(boot, q, method="nearest")) for q in (tail, 0.5, 1 - tail))
+    if len(np.unique(boot)) == 2:  # two seeds without prompts: the median would be one of them
+        middle = (low + high) / 2
     if not np.isfinite([values_N[0], middle]).all():
         return [low, high]
     return [float(values_N[0] + spread * (edge - middle)) if np.isfinite(edge) else edge for edge in (low, high)]
+
+
+def below_zero(values_N: np.ndarray, r: Resamples) -> float:
+    """The probability that a statistic, about linear in the data, is negative: Student's t of its bootstrap error."""
+    error, df = float(values_N[1 : 1 + r.draws].std()), degrees_of_freedom(values_N, r)
+    return float(stats.t.cdf(-values_N[0] / error, df)) if error > 0 else float(values_N[0] < 0)

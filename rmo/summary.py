@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rmo.advice import advise
 from rmo.curve import METHODS, Curve, CurveError
 from rmo.fit import FORM_OF, FORMS, Family, Fit, Group, families, fit_curve, group, interval_source, peak
 from rmo.resample import Resamples, interval, resample
@@ -118,6 +119,7 @@ def describe(
     residual = gold[keep] - fitted(d[keep])
     d_star, r_star = peak(form, values_NG2[:, i, 0], values_NG2[:, i, 1])
     kl_star = np.where(d_star < 1e100, d_star, np.inf) ** 2  # a resample that hardly bends peaks out of all range
+    peak_interval = interval(kl_star, r, level)
     grid = np.linspace(min_d, d.max(), 50)
     bundle = values_NG2[:, i] @ FORMS[form][0](grid, 0.0).T
     low, high = np.array([interval(column, r, level) for column in bundle.T]).T
@@ -132,11 +134,12 @@ def describe(
         "beta_alone": own.beta if own else np.nan,
         "r2": float(1 - np.sum(residual**2) / max(np.sum((gold[keep] - gold[keep].mean()) ** 2), 1e-300)),
         "rmse": float(np.mean(residual**2) ** 0.5),
-        "peak_kl": float(kl_star[0]), "peak_kl_interval": interval(kl_star, r, level),
+        "peak_kl": float(kl_star[0]), "peak_kl_interval": peak_interval,
         "peak_gold": float(r_star[0]), "peak_gold_interval": interval(r_star, r, level),
         "turns": bool(best[1] > 0), "band": {n: values.round(5).tolist() for n, values in band.items()},
         "measured_peak_gold": float(np.mean([c.gold.max() for c in g.curves])),
         "measured_peak_kl": float(np.mean([c.kl[c.gold.argmax()] for c in g.curves])),
+        "advice": advise(g.curves, form, min_d, values_NG2[:, i], r, float(kl_star[0]), peak_interval),
     }  # fmt: skip
 
 

@@ -100,6 +100,15 @@ def coefficient_table(part: dict[str, Any]) -> str:
     return table(head, rows) + note
 
 
+def advice_table(part: dict[str, Any]) -> str:
+    """Where to stop, group by group."""
+    rows = []
+    for g, a in ((g, g["advice"]) for g in part["groups"]):
+        rows.append([g["group"], a["sentence"], a["turned_probability"], a["reach_kl"], a["trusted_to_kl"]])
+    note = "<p class=note>Trusted to: a fit to the points below a KL forecast the others that far without a miss.</p>"
+    return table(["", "where to stop", "P(gold has turned)", "data to KL", "trusted to KL"], rows, text=(1,)) + note
+
+
 def trend_text(summary: dict[str, Any]) -> str:
     """Slopes per decade of RM parameters."""
     rows = [

@@ -7,12 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "compiling", "mirror", "log", "lock", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
+ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "advice", "summary", "bon",
+         "sharding", "attention", "models", "files", "compiling", "mirror", "log", "lock", "families", "weights", "hf", "sample", "train",
+         "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
-         "beyond", "tables", "costs", "markdown", "report", "scores", "stages", "pipeline", "dashboard", "options", "main"]  # fmt: skip
+         "beyond", "tables", "costs", "markdown", "report", "scores", "loggers", "logs", "stages", "pipeline", "dashboard", "options", "main"]  # fmt: skip
 # Arrays and numbers in, never a config.
-PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon"}
+PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "advice", "summary", "bon", "loggers"}
 OWNERS = {  # library -> modules that may import it
     "flax": {"models"}, "orbax": {"files"}, "wandb": {"mirror", "dashboard"}, "wandb_workspaces": {"dashboard"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"weights"}, "huggingface_hub": {"hf", "sources"}, "pyarrow": {"scores", "sources"},
     "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "options"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"log"}, "fsspec": {"files"}, "psutil": {"lock"}, "etils": {"files"},
