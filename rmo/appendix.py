@@ -10,7 +10,7 @@ from rmo.claims_data import BETTER
 from rmo.exhibits import Files, drawing, simple
 from rmo.figures import FEW, at_n, chance, penalised, per_policy
 from rmo.fit import FORM_OF, FORMS, Family, Group, low_part
-from rmo.plots import colours, label_by, log_axis, mean_curve, panels, row_of, size, sqrt_axis
+from rmo.plots import Overlay, colours, label_by, log_axis, mean_curve, panels, row_of, size, sqrt_axis
 from rmo.selection import Missing
 
 
@@ -68,6 +68,8 @@ def fig12(f: Files) -> Figure:
     groups = f.sizes("bon")
     rows = [row_of(f.summary, g) or {} for g in groups]
     known = [(g, r) for g, r in zip(groups, rows, strict=True) if r.get("peak_gold") is not None]
+    if not known:
+        raise Missing("no RM whose fit turns")
     x = [g.params for g, _ in known]
     axis.plot(x, [r["peak_gold"] for _, r in known], "-", color="C1", lw=1, label="predicted, a²/4b")
     ends = [[np.nan if v is None else v for v in r["peak_gold_interval"]] for _, r in known]
@@ -184,7 +186,7 @@ def fig18(f: Files) -> Figure:
 
 
 @drawing
-def fig19(f: Files) -> Figure:
+def fig19(f: Files) -> Overlay:
     """Figure 19: comparisons, the largest RM, best-of-n.
 
     As Figure 4a for the largest RM."""
@@ -245,7 +247,7 @@ def fig21(f: Files) -> Figure:
 
 
 @drawing
-def fig22(f: Files) -> Figure:
+def fig22(f: Files) -> Overlay:
     """Figure 22: policy size, RL, a large RM.
 
     As Figure 7b for the largest RM that both policies met."""
@@ -256,7 +258,7 @@ def fig22(f: Files) -> Figure:
 
 
 @drawing
-def fig23(f: Files) -> Figure:
+def fig23(f: Files) -> Overlay:
     """Figure 23: policy size, RL, from 0.
 
     Figure 7b with both policies starting from 0."""

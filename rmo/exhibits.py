@@ -11,7 +11,7 @@ from rmo import selection
 from rmo.curve import Curve, from_rows
 from rmo.files import read_csv, read_json
 from rmo.fit import Group, group
-from rmo.plots import Figure, label_by, overlay, panels
+from rmo.plots import Figure, Overlay, label_by
 from rmo.selection import Missing
 
 
@@ -100,20 +100,19 @@ class Drawing:
     name: str
     title: str
     caption: str
-    draw: Callable[[Files], Figure]
+    draw: Callable[[Files], Figure | Overlay]
 
 
 DRAWINGS: list[Drawing] = []
 
 
-def drawing(draw: Callable[[Files], Figure]) -> Callable[[Files], Figure]:
+def drawing(draw: Callable[[Files], Any]) -> Callable[[Files], Any]:
     """Register a function as a figure under its own name: its docstring holds the title and, below it, the caption."""
     title, caption = (" ".join(part.split()) for part in (draw.__doc__ or "").split("\n\n"))
     DRAWINGS.append(Drawing(draw.__name__, title.rstrip("."), caption, draw))
     return draw
 
 
-def simple(f: Files, groups: Sequence[Group], by: str, title: str, **options: Any) -> Figure:
-    figure, (axis,) = panels(1, 7.2, 4.3)
-    overlay(axis, groups, f.summary, label_by(by), title, **options)
-    return figure
+def simple(f: Files, groups: Sequence[Group], by: str, title: str, **options: Any) -> Overlay:
+    """Gold and proxy against KL of groups that differ in one thing; the page's answers to a pointer."""
+    return Overlay(groups, f.summary, label_by(by), title, **options)

@@ -1,7 +1,7 @@
 """The paper's figures, one function each, named after it and drawn from a run directory's files alone.
 
-A function takes `Files` and returns a matplotlib Figure, or raises `Missing` with what the run lacks for it. Captions
-say in our words what the paper's figure shows; `report.py` puts our reading, the verdicts, beside them.
+A function takes `Files` and returns a matplotlib Figure or an `Overlay`, or raises `Missing` with what the run lacks.
+Captions say in our words what the paper's figure shows; `report.py` puts our reading, the verdicts, beside them.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rmo.exhibits import Files, drawing, simple
 from rmo.fit import FORM_OF, Family, Group
-from rmo.plots import colours, log_axis, mean_curve, panels, row_of, size
+from rmo.plots import Overlay, colours, log_axis, mean_curve, panels, row_of, size
 from rmo.selection import Missing
 
 FEW = 1000  # n at which the paper reads best-of-n in its Figures 5 and 21
@@ -20,7 +20,7 @@ FEW = 1000  # n at which the paper reads best-of-n in its Figures 5 and 21
 
 
 @drawing
-def fig1a(f: Files) -> Figure:
+def fig1a(f: Files) -> Overlay:
     """Figure 1a: RM size, best-of-n.
 
     Proxy (dashed) and gold (solid) score of the best of n against KL, one colour per RM size, with d(a - b d)
@@ -29,7 +29,7 @@ def fig1a(f: Files) -> Figure:
 
 
 @drawing
-def fig1b(f: Files) -> Figure:
+def fig1b(f: Files) -> Overlay:
     """Figure 1b: RM size, RL.
 
     The same for PPO without a KL penalty, with d(a - b log d), one a for all RM sizes. In the paper gold peaks
@@ -109,7 +109,7 @@ def fig3c(f: Files) -> Figure:
 
 
 @drawing
-def fig4a(f: Files) -> Figure:
+def fig4a(f: Files) -> Overlay:
     """Figure 4a: comparisons, best-of-n.
 
     One small RM trained on different numbers of comparisons: more data, better gold."""
@@ -117,7 +117,7 @@ def fig4a(f: Files) -> Figure:
 
 
 @drawing
-def fig4b(f: Files) -> Figure:
+def fig4b(f: Files) -> Overlay:
     """Figure 4b: comparisons, RL.
 
     The same under PPO."""
@@ -185,7 +185,7 @@ def chance(axis: Axes) -> None:
     axis.set_ylabel("RM validation loss, nats (dashed: chance)")
 
 
-def per_policy(f: Files, method: str, starts: dict[int | None, float] | None, params: int | None = None) -> Figure:
+def per_policy(f: Files, method: str, starts: dict[int | None, float] | None, params: int | None = None) -> Overlay:
     rm = f.two_policy_rms(method)[0] if params is None else params
     return simple(
         f, f.both_policies(method, rm), "policy", "policy parameters", starts=starts, mark_peak=method == "ppo"
@@ -193,7 +193,7 @@ def per_policy(f: Files, method: str, starts: dict[int | None, float] | None, pa
 
 
 @drawing
-def fig7a(f: Files) -> Figure:
+def fig7a(f: Files) -> Overlay:
     """Figure 7a: policy size, best-of-n.
 
     Two initial policies against the same small RM, each from where it starts."""
@@ -201,7 +201,7 @@ def fig7a(f: Files) -> Figure:
 
 
 @drawing
-def fig7b(f: Files) -> Figure:
+def fig7b(f: Files) -> Overlay:
     """Figure 7b: policy size, RL.
 
     The same under PPO; asterisks mark the highest gold. In the paper the larger policy starts higher, gains less
@@ -243,7 +243,7 @@ def penalised(f: Files) -> list[Group]:
 
 
 @drawing
-def fig9(f: Files) -> Figure:
+def fig9(f: Files) -> Overlay:
     """Figure 9: KL penalty.
 
     PPO with several KL penalties against one RM. In the paper gold at a given KL does not depend on the penalty,

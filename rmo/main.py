@@ -35,7 +35,7 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
   rmo score MODEL TEXTS.jsonl                           score texts with any reward model, of a run or of the hub
   rmo sample MODEL PROMPTS.jsonl --draws 4              draw responses from any policy
   rmo plan CONFIG --topology v5e:8x8                    what it takes on a TPU slice, compiled without one
-  rmo report RUN                                        draw figures and report.html again, from the files alone
+  rmo report RUN [RUN2 ...]                             draw figures and report.html again; of several, compare them
   rmo dashboard PROJECT                                 a dashboard in wandb for what `rmo run --wandb` mirrored
 
 CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its meaning. Start with configs/tiny.py.
@@ -222,9 +222,14 @@ def need_positive(**values: float) -> None:
 
 def write_report(args: Sequence[str]) -> None:
     options = parse(ReportOptions, args, "rmo report")
-    from rmo import report
+    from rmo import compare, report
 
-    print(report.write(options.run))
+    if len(options.runs) > 1:
+        print(compare.write(options.runs, options.out or options.runs[0].absolute().parent / "compare.html"))
+    elif options.runs:
+        print(report.write(options.runs[0]))
+    else:
+        raise config.ConfigError("rmo report needs a run directory, e.g. rmo report runs/tiny")
 
 
 def make_dashboard(args: Sequence[str]) -> None:

@@ -154,9 +154,13 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Draw the figures and report.html of a run directory again, from its files alone."""
+    """Draw the figures and report.html of a run directory again, from its files alone; of several, a page that compares
+    them."""
 
-    run: tyro.conf.Positional[Path]
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run directories, such as runs/tiny."""
+    out: Path | None = None
+    """File of the page that compares several runs; default: compare.html beside the first."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -32,9 +33,26 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def svg(figure: Figure) -> str:
-    """The figure as SVG text, byte for byte the same for the same data."""
-    buffer = io.StringIO()
+@dataclass(frozen=True)
+class Overlay:
+    """Gold and proxy of several groups against KL, with fits: `draw_overlay` draws it on paper, `interactive.div` on
+    the page."""
+
+    groups: Sequence[fit.Group]
+    summary: dict[str, Any]  # coefficients.json
+    label: Callable[[fit.Group], str]
+    title: str  # of the legend
+    starts: dict[int | None, float] | None = None  # lifts each policy's curves to where it starts
+    mark_peak: bool = False  # with an asterisk
+    unit: str = "RM score (gold standard deviations)"
+
+    def lift(self, g: fit.Group) -> float:
+        return (self.starts or {}).get(g.policy, 0.0)
+
+
+def svg(picture: Figure | Overlay) -> str:
+    """The picture as SVG text, byte for byte the same for the same data."""
+    figure, buffer = draw_overlay(picture) if isinstance(picture, Overlay) else picture, io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
@@ -53,10 +71,15 @@ def colours(count: int) -> list[Any]:
     return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.0, 0.85, max(count, 1))]
 
 
+def kl_ticks(kl_max: float) -> list[float]:
+    """KL in nats, about evenly spaced in its root."""
+    return [t for t in (0, 0.25, 1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 200) if t <= kl_max]
+
+
 def sqrt_axis(axis: Axes, kl_max: float) -> None:
     """x is KL in nats on a square-root scale, so equal steps are equal sqrt(KL)."""
     axis.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
-    ticks = [t for t in (0, 0.25, 1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 200) if t <= kl_max]
+    ticks = kl_ticks(kl_max)
     axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axis.set_xlim(0, kl_max)
 
@@ -98,60 +121,52 @@ def row_of(summary: dict[str, Any], g: fit.Group) -> dict[str, Any] | None:
     return next((row for row in rows if all(row[n] == v for n, v in keys.items())), None)
 
 
-def overlay(
-    axis: Axes, groups: Sequence[fit.Group], summary: dict[str, Any], label: Callable[[fit.Group], str], title: str,
-    starts: dict[int | None, float] | None = None, mark_peak: bool = False,
-) -> None:  # fmt: skip
-    """Gold (solid; dots are seeds) and proxy (dashed) of several groups against KL, with their fits (thin, banded).
-
-    `starts` lifts each policy's curves to where it starts; `mark_peak` puts an asterisk at the highest gold.
-    """
-    lift = starts or {}
-    for group, colour in zip(groups, colours(len(groups)), strict=True):
-        up = lift.get(group.policy, 0.0)
+def draw_overlay(o: Overlay) -> Figure:
+    """Gold (solid; dots are seeds) and proxy (dashed) against KL, with the fits (thin, banded)."""
+    figure, (axis,) = panels(1, 7.2, 4.3)
+    for group, colour in zip(o.groups, colours(len(o.groups)), strict=True):
+        up = o.lift(group)
         kl, gold = mean_curve(group, "gold")
         for curve in group.curves:
             axis.plot(curve.kl, curve.gold + up, ".", ms=3, color=colour, alpha=0.35)
-        axis.plot(kl, gold + up, color=colour, lw=1.6, label=label(group))
-        if mark_peak:
+        axis.plot(kl, gold + up, color=colour, lw=1.6, label=o.label(group))
+        if o.mark_peak:
             axis.plot(kl[gold.argmax()], gold.max() + up, "*", ms=10, color=colour)
         if all(np.isfinite(c.proxy).all() for c in group.curves):
             x, proxy = mean_curve(group, "proxy")
             axis.plot(x, proxy + up, "--", color=colour, lw=1)
-        row = row_of(summary, group)
+        row = row_of(o.summary, group)
         if row:
             fitted, low, high = (np.array(row["band"][n], float) + up for n in ("fit", "low", "high"))
             axis.plot(row["band"]["kl"], fitted, color=colour, lw=0.7, ls="-.")
             axis.fill_between(row["band"]["kl"], low, high, color=colour, alpha=0.1, lw=0)
     axis.axhline(0, color="0.6", lw=0.8)
-    low, high = score_range(groups)
-    ups = [lift.get(g.policy, 0.0) for g in groups]
-    axis.set_ylim(low + min(0.0, *ups, 0.0) - 0.1, high + max(0.0, *ups, 0.0) + 0.1)
-    sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
-    axis.set_xlabel(KL_LABEL[groups[0].method])
-    axis.set_ylabel("RM score (gold standard deviations)")
+    axis.set_ylim(*score_range(o))
+    sqrt_axis(axis, max(c.kl.max() for g in o.groups for c in g.curves))
+    axis.set_xlabel(KL_LABEL[o.groups[0].method])
+    axis.set_ylabel(o.unit)
     style = [
         Line2D([], [], color="0.3", lw=1.6, label="gold"), Line2D([], [], color="0.3", lw=1, ls="--", label="proxy"),
         Line2D([], [], color="0.3", lw=0.7, ls="-.", label="fit to gold"),
     ]  # fmt: skip
     handles, _ = axis.get_legend_handles_labels()
-    axis.legend(handles=[*handles, *style], title=title, ncols=2, fontsize=8)
+    axis.legend(handles=[*handles, *style], title=o.title, ncols=2, fontsize=8)
+    return figure
 
 
-def score_range(groups: Sequence[fit.Group]) -> tuple[float, float]:
-    """Lowest and highest score of the mean curves and the seeds' gold."""
-    values = [c.gold for g in groups for c in g.curves]
-    values += [c.proxy for g in groups for c in g.curves if np.isfinite(c.proxy).all()]
-    return float(min(v.min() for v in values)), float(max(v.max() for v in values))
+def score_range(o: Overlay) -> tuple[float, float]:
+    """What the axis shows: the mean curves and the seeds' gold; bands may go beyond."""
+    values = [c.gold for g in o.groups for c in g.curves]
+    values += [c.proxy for g in o.groups for c in g.curves if np.isfinite(c.proxy).all()]
+    ups = [0.0, *map(o.lift, o.groups)]
+    low, high = float(min(v.min() for v in values)), float(max(v.max() for v in values))
+    return low + min(ups) - 0.1, high + max(ups) + 0.1
 
 
-def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str, unit: str) -> Figure:
+def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str, unit: str) -> Overlay:
     """Every curve of a method, one colour per group: what `rmo fit` draws."""
     groups = fit.group(all_curves, method)
-    figure, (axis,) = panels(1, 7.4, 4.4)
-    overlay(axis, groups, summary, lambda g: g.label(groups), METHOD_NAMES[method])
-    axis.set_ylabel(unit)
-    return figure
+    return Overlay(groups, summary, lambda g: g.label(groups), METHOD_NAMES[method], unit=unit)
 
 
 def ppo_diagnostics(rows: Sequence[dict[str, Any]]) -> Figure:

@@ -1,15 +1,18 @@
 """report.html and the figures of a run, from the run directory's files alone: one file, openable anywhere."""
 
 import html
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rmo import appendix, beyond, figures, markdown, plots
+from rmo import appendix, beyond, excerpts, figures, interactive, markdown, plots
 from rmo.costs import cost_section
 from rmo.curve import Curve
 from rmo.exhibits import DRAWINGS, Drawing, Files, load
 from rmo.files import RunError, read_json, write_json, write_text
+from rmo.page import citation, page, to_copy, tsv, versions
+from rmo.plots import Figure, Overlay
 from rmo.selection import Missing
 from rmo.tables import (
     advice_table,
@@ -22,25 +25,10 @@ from rmo.tables import (
     number,
     paper_table,
     rivals_table,
-    sample_tables,
     summary_sentence,
     table_1,
-    table_2,
     trend_text,
 )
-
-CSS = """
-:root{color-scheme:light}body{font:16px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
-h1{font-size:1.6rem}h2{font-size:1.25rem;margin-top:2.6rem}h3{font-size:1.05rem;margin-top:2rem}figure{margin:1rem 0}
-figcaption{color:#444;font-size:.92rem;max-width:50rem}svg{max-width:100%;height:auto}
-table{border-collapse:collapse;font-size:.88rem;margin:.6rem 0;display:block;overflow-x:auto}
-td,th{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap;vertical-align:top}th{font-weight:600}
-td:first-child,th:first-child{text-align:left}td.text{text-align:left;white-space:normal;font-family:ui-monospace,monospace;font-size:.82rem}
-td.prose{text-align:left;white-space:normal;min-width:20rem}td.verdict{font-weight:600;white-space:normal;min-width:7rem;text-align:left}
-td.verdict .note{font-weight:400}.holds{color:#17663a}.fails{color:#a3201d}.undecided{color:#6b5900}
-.note{color:#555}.reading{font-size:.92rem;margin:.2rem 0}code{background:#f3f3f3;padding:.05rem .25rem}
-"""
-
 
 UNIT = " Scores are gold standard deviations above the initial policy."
 
@@ -51,8 +39,7 @@ def write(root: Path, out: Path | None = None) -> Path:
     Raises:
       RunError: the directory is not that of a run whose fits are done.
     """
-    if not (root / "coefficients.json").exists() or not (root / "stages.json").exists():
-        raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled")
+    finished(root)
     f, claims, gold = load(root), read_json(root / "claims.json"), read_json(root / "gold.json")
     stages, nested, e = read_json(root / "stages.json"), read_json(root / "nested.json"), f.experiment
     where = {row["stage"]: root / row["path"] for row in stages}
@@ -62,81 +49,94 @@ def write(root: Path, out: Path | None = None) -> Path:
     if main_ppo:
         full, policy = max(r["rm_comparisons"] for r in main_ppo), f.sizes("ppo")[0].policy
         main_ppo = [r for r in main_ppo if r["rm_comparisons"] == full and r["policy_params"] == policy]
-        drawn["ppo_diagnostics"] = plots.svg(plots.ppo_diagnostics(main_ppo))
-    for name, text in drawn.items():
-        write_text(out / "figures" / f"{name}.svg", text)
+        drawn["ppo_diagnostics"] = plots.ppo_diagnostics(main_ppo)
+    texts, shown = excerpts.at_points(where), {}
+    for name, picture in drawn.items():
+        svg = plots.svg(picture)
+        write_text(out / "figures" / f"{name}.svg", svg)
+        shown[name] = interactive.div(picture, name, texts) if isinstance(picture, Overlay) else inline(svg)
 
     body = [
         f"<h1>Reward-model overoptimization: {html.escape(e['name'])}</h1>",
         summary_sentence(f.curves, claims, UNIT),
     ]
-    body += ["<h2>The paper's claims</h2>", claims_intro(claims, f), claims_table(claims, set(drawn))]
-    body += ["<h2>The paper's figures and tables</h2>"]
+    body += ["<h2 id=claims>The paper's claims</h2>", claims_intro(claims, f), claims_table(claims, set(drawn))]
+    body += ["<h2 id=figures>The paper's figures and tables</h2>"]
     for d in in_order(figures.__name__, appendix.__name__):
-        body.append(exhibit(d, drawn, lacking, claims))
+        body.append(exhibit(d, shown, lacking, claims))
         body += [paper_table(f.summary)] if d.name == "fig3c" else []
         if d.name == "fig9":
             body += ["<h3 id=table1>Table 1: hyper-parameters</h3>", table_1(e)]
-            body += ["<h3 id=table2>Table 2: one prompt at growing n</h3>", table_2(nested, where)]
-    body += ["<h2>Beyond the paper</h2>"]
-    body += [exhibit(d, drawn, lacking, claims) for d in in_order(beyond.__name__)]
-    body += ["<h2>Fits</h2>"]
+            body += ["<h3 id=table2>Table 2: one prompt at growing n</h3>", excerpts.table_2(nested, where)]
+    body += ["<h2 id=beyond>Beyond the paper</h2>"]
+    body += [exhibit(d, shown, lacking, claims) for d in in_order(beyond.__name__)]
+    body += ["<h2 id=fits>Fits</h2>"]
     for method, part in f.summary.items():
-        body += [
-            f"<h3>{plots.METHOD_NAMES[method]}: {part['form']}</h3>",
-            coefficient_table(part),
-            lower_end_table(part),
-        ]
-        body += [rivals_table(part)]
+        body += [f"<h3>{plots.METHOD_NAMES[method]}: {part['form']}</h3>", coefficient_table(part)]
+        body += [to_copy("Coefficients to copy, as a table with tabs", coefficients(part))]
+        body += [lower_end_table(part), rivals_table(part)]
     body += ["<h3>Coefficients against RM size</h3>", trend_text(f.summary), laws_table(f.summary)]
-    body += ["<h2>Is gold a fair judge?</h2>", gold_section(e, gold, where)]
+    body += ["<h2 id=gold>Is gold a fair judge?</h2>", gold_section(e, gold, where)]
     if main_ppo:
         caption = (
             "Read on held-out prompts (KL, entropy, length) or from the last iteration before the read. KL efficiency "
         )
         caption += "below 1: PPO spends more KL than best-of-n for the same proxy score."
-        body += ["<h2>PPO diagnostics</h2>", show(drawn["ppo_diagnostics"], caption)]
-    body += ["<h2>What the policies write</h2>", sample_tables(where, e, e["proxies"]["sweeps"][0]["name"])]
+        body += ["<h2 id=ppo>PPO diagnostics</h2>", show(shown["ppo_diagnostics"], caption)]
+    body += ["<h2 id=texts>What the policies write</h2>", excerpts.section(where, e["proxies"]["sweeps"][0]["name"])]
     body += ["<h2 id=cost>What this run cost, and where its time went</h2>", cost_section(stages, where)]
+    body += ["<h2 id=cite>Config, versions, how to cite</h2>", to_copy("The whole config", json.dumps(e, indent=1))]
+    body += [to_copy("Versions that drew this page", versions()), to_copy("BibTeX", citation(e["name"]))]
     write_text(out / "report.html", page(e["name"], body))
     write_text(out / "results.md", markdown.results(f, claims))
     return out / "report.html"
 
 
-def page(title: str, body: list[str]) -> str:
-    """One self-contained HTML page."""
-    text = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    return text + f"<title>rmo: {html.escape(title)}</title><style>{CSS}</style><body>{''.join(body)}</body></html>\n"
+def finished(root: Path) -> None:
+    """Raises RunError where `root` is not the directory of a run whose fits are done."""
+    if not (root / "coefficients.json").exists() or not (root / "stages.json").exists():
+        raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled")
+
+
+def coefficients(part: dict[str, Any]) -> str:
+    """Coefficients and peaks with intervals, every digit, tabs between."""
+    names = ("alpha", "beta", "peak_kl", "peak_gold")
+    head = ["group", *(f"{name}{end}" for name in names for end in ("", " from", " to")), "r2", "seeds"]
+    rows = [
+        [g["group"], *(x for name in names for x in (g[name], *g[f"{name}_interval"])), g["r2"], g["seeds"]]
+        for g in part["groups"]
+    ]
+    return tsv([head, *rows])
 
 
 def write_curves(
     out: Path, curves: list[Curve], fitted: dict[str, Any], title: str, unit: str, notes: Sequence[str] = ()
 ) -> Path:
-    """Pictures, coefficients.json and a short report.html of curves that came without a run; returns the report's path."""
+    """Pictures, coefficients.json and a short report.html of curves without a run; returns the report's path."""
     body = [f"<h1>{html.escape(title)}</h1>"]
     if all(part["main"] == len(part["groups"]) for part in fitted.values()):  # it speaks of one sweep only
         body += [summary_sentence(curves, [], unit)]
     body += [f"<p class=note>{html.escape(line)}</p>" for line in notes]
     for method, part in fitted.items():
         body += [advice_table(part)]
-        picture = plots.svg(
-            plots.curves(curves, fitted, method, "RM score (gold standard deviations)" if unit else "score")
-        )
-        write_text(out / f"{method}.svg", picture)
-        body += [show(picture, f"{plots.METHOD_NAMES[method]}: gold (solid), proxy (dashed) and {part['form']}.")]
-        body += [coefficient_table(part), lower_end_table(part), rivals_table(part)]
+        picture = plots.curves(curves, fitted, method, "RM score (gold standard deviations)" if unit else "score")
+        write_text(out / f"{method}.svg", plots.svg(picture))
+        caption = f"{plots.METHOD_NAMES[method]}: gold (solid), proxy (dashed) and {part['form']}."
+        body += [show(interactive.div(picture, method, {}), caption), coefficient_table(part)]
+        body += [to_copy("Coefficients to copy, as a table with tabs", coefficients(part))]
+        body += [lower_end_table(part), rivals_table(part)]
     body += [trend_text(fitted), laws_table(fitted)]
     write_json(out / "coefficients.json", fitted)
     write_text(out / "report.html", page(title, body))
     return out / "report.html"
 
 
-def draw_all(f: Files) -> tuple[dict[str, str], dict[str, str]]:
-    """(SVG by name, why a figure has no analogue in this run by name)."""
+def draw_all(f: Files) -> tuple[dict[str, Figure | Overlay], dict[str, str]]:
+    """(pictures by name, why a figure has no analogue in this run by name)."""
     drawn, lacking = {}, {}
     for d in DRAWINGS:
         try:
-            drawn[d.name] = plots.svg(d.draw(f))
+            drawn[d.name] = d.draw(f)
         except Missing as missing:
             lacking[d.name] = str(missing)
     return drawn, lacking
@@ -152,11 +152,11 @@ def inline(svg: str) -> str:
     return svg[svg.index("<svg") :]
 
 
-def show(svg: str, caption: str) -> str:
-    return f"<figure>{inline(svg)}<figcaption>{caption}</figcaption></figure>"
+def show(picture: str, caption: str) -> str:
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
-def exhibit(d: Drawing, drawn: dict[str, str], lacking: dict[str, str], claims: list[dict[str, Any]]) -> str:
+def exhibit(d: Drawing, shown: dict[str, str], lacking: dict[str, str], claims: list[dict[str, Any]]) -> str:
     """One figure: title, picture, caption, and our reading, which is the verdicts that rest on it."""
     head = f"<h3 id={d.name}>{html.escape(d.title)}</h3>"
     if d.name in lacking:
@@ -166,14 +166,15 @@ def exhibit(d: Drawing, drawn: dict[str, str], lacking: dict[str, str], claims: 
         f"<b class={c['verdict']}>{c['verdict']}</b> ({number(c['statistic'])} {number(c['interval'])})</p>"
         for c in claims if c["figure"] == d.name and c["statistic"] is not None
     ]  # fmt: skip
-    return head + show(drawn[d.name], html.escape(d.caption)) + "".join(readings)
+    return head + show(shown[d.name], html.escape(d.caption)) + "".join(readings)
 
 
 def claims_intro(claims: list[dict[str, Any]], f: Files) -> str:
     """How many claims hold, and what a verdict means."""
     level = f.experiment["fits"]["level"]
     return (
-        f"<p>{count_verdicts(claims)} A statement holds where the whole {level:.0%} interval of its statistic (over prompts and RM seeds) lies "
-        "where the paper's wording puts it, fails where none of it does. Thresholds are fixed in the code beside the wording. "
-        "What holds or fails here says something of this small world, not of the paper's.</p>"
+        f"<p>{count_verdicts(claims)} A statement holds where the whole {level:.0%} interval of its statistic (over "
+        "prompts and RM seeds) lies where the paper's wording puts it, fails where none of it does. Thresholds are "
+        "fixed in the code beside the wording. What holds or fails here says something of this small world, not of the "
+        "paper's.</p>"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo import data, fit
+from rmo import fit
 from rmo.curve import METHODS, Curve
 from rmo.files import read_json, read_npz
 from rmo.plots import METHOD_NAMES, mean_curve, size
@@ -213,63 +213,6 @@ def people_sentence(p: dict[str, Any], size: int) -> str:
         f"{p['length_correlation']:.2f}; people preferred the longer response {p['longer_wins']:.3f} of the time, gold "
         f"{p['scores_longer']:.3f}. "
     )
-
-
-def sample_tables(where: dict[str, Path], e: dict[str, Any], main: str, prompts_shown: int = 3) -> str:
-    """Decoded text for the smallest and the largest proxy: at n=1, at the gold peak and past it; the same along PPO."""
-    tokenizer = data.load_tokenizer(where["sft"] / "tokenizer")
-    prompts = read_npz(where["samples"] / "prompts.npz")
-    out = []
-    names = [name.removeprefix("bon/") for name in where if name.startswith("bon/") and name.endswith(f"-{main}")]
-    names.sort(key=lambda name: read_json(where[f"bon/{name}"] / "info.json")["params"]["non_embedding"])
-    for name in dict.fromkeys([names[0], names[-1]]):
-        rows = []
-        curve = read_npz(where[f"bon/{name}"] / "curve.npz")
-        gold_K = curve["gold"][0].mean(-1)
-        picks = {"n=1": 0, "peak": int(gold_K.argmax()), "end": len(gold_K) - 1}
-        for q in range(min(prompts_shown, len(prompts["tokens"]))):
-            draws = read_npz(where["samples"] / "draws" / f"{q:05d}.npz")
-            prompt = data.decode(tokenizer, prompts["tokens"][q], prompts["mask"][q])
-            for label, k in picks.items():
-                i = curve["winner"][0, k, q]
-                text = data.decode(tokenizer, draws["tokens"][i], draws["mask"][i])
-                rows.append([prompt, f"best of {curve['n'][k]} ({label})", float(curve["kl"][k]), text])
-            if f"ppo/{name}" in where:
-                run = read_npz(where[f"ppo/{name}"] / "curve.npz")
-                keep = np.flatnonzero(run["fresh"][:, 0])
-                gold = run["gold"][keep, 0].mean(-1)
-                for label, k in {"peak": keep[gold.argmax()], "end": keep[-1]}.items():
-                    text = data.decode(tokenizer, run["tokens"][k, 0, q], run["mask"][k, 0, q])
-                    step = f"PPO iteration {run['step'][k, 0]} ({label})"
-                    rows.append([prompt, step, float(run["kl"][k, 0].mean()), text])
-        head = ["prompt", "policy", "KL", "response"]
-        out.append(f"<h3>Proxy {html.escape(name)}</h3>" + table(head, rows, text=(0, 3)))
-    note = (
-        "<p class=note>One sample each, drawn, not picked. A text's own score says little: only averages are clean.</p>"
-    )
-    return "".join(out) + note
-
-
-def table_2(nested: list[dict[str, Any]], where: dict[str, Path], prompt: int = 0) -> str:
-    """The paper's Table 2: one prompt, the best of the first n draws at growing n, with both scores."""
-    sizes = sorted({row["rm_params"] for row in nested})
-    second = sizes[min(1, len(sizes) - 1)]
-    policy = nested[0]["policy_params"]
-    chosen = [r for r in nested if (r["rm_params"], r["prompt"], r["policy_params"]) == (second, prompt, policy)]
-    tokenizer = data.load_tokenizer(where["sft"] / "tokenizer")
-    prompts = read_npz(where["samples"] / "prompts.npz")
-    draws = read_npz(where["samples"] / "draws" / f"{prompt:05d}.npz")
-    rows = [
-        [r["n"], r["proxy"], r["gold"], data.decode(tokenizer, draws["tokens"][r["draw"]], draws["mask"][r["draw"]])]
-        for r in chosen
-    ]
-    text = html.escape(data.decode(tokenizer, prompts["tokens"][prompt], prompts["mask"][prompt]))
-    note = f"<p class=note>Prompt: <code>{text}</code>. Proxy of {size(second)} parameters, its first seed. The "
-    note += (
-        "paper's own (1.2B policy, 12M proxy): proxy -0.19 at n = 1, 0.23 at 10, 0.90 at 1,000, 0.95 at 30,000; gold "
-    )
-    note += "-0.52, 0.48, -0.34, 0.55. One prompt's gold is not clean, only averages are.</p>"
-    return note + table(["n", "proxy", "gold", "response"], rows, text=(3,))
 
 
 # The paper's Table 1 and, read from its Figures 1 and 3 by a third party, its coefficients (policy 1.2B, 90k pairs):

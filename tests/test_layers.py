@@ -12,12 +12,12 @@ ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "cu
          "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
-         "beyond", "tables", "costs", "markdown", "report", "scores", "loggers", "logs", "stages", "pipeline", "dashboard", "options", "main"]  # fmt: skip
+         "beyond", "interactive", "page", "tables", "excerpts", "costs", "markdown", "report", "compare", "scores", "loggers", "logs", "stages", "pipeline", "dashboard", "options", "main"]  # fmt: skip
 # Arrays and numbers in, never a config.
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "advice", "summary", "bon", "loggers"}
 OWNERS = {  # library -> modules that may import it
     "flax": {"models"}, "orbax": {"files"}, "wandb": {"mirror", "dashboard"}, "wandb_workspaces": {"dashboard"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"weights"}, "huggingface_hub": {"hf", "sources"}, "pyarrow": {"scores", "sources"},
-    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "options"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"log"}, "fsspec": {"files"}, "psutil": {"lock"}, "etils": {"files"},
+    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "options"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"log"}, "fsspec": {"files"}, "psutil": {"lock"}, "plotly": {"interactive", "page"}, "etils": {"files"},
 }  # fmt: skip
 # Imported inside functions only.
 LAZY = {
@@ -30,6 +30,7 @@ LAZY = {
     "tokenizers",
     "tensorflow_datasets",
     "pyarrow",
+    "plotly",
 }
 FORBIDDEN_NAMES = {"pmap", "pjit", "PRNGKey", "xmap", "host_callback"}
 FILES = sorted((ROOT / "rmo").glob("*.py"))

@@ -1,8 +1,10 @@
 """The whole experiment at smoke size: runs, reports, resumes after a kill bit for bit, notices stale stages."""
 
 import dataclasses
+import html
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,10 +16,10 @@ import jax
 import numpy as np
 import pytest
 
-from rmo import checks, config, costs, dashboard, files, pipeline, report, sharding, store
+from rmo import checks, compare, config, costs, dashboard, data, files, pipeline, report, sharding, store
 from rmo.curve import COLUMNS, from_rows
 from rmo.files import RunError, read_csv, read_json, read_npz
-from tests import wandb_files
+from tests import browser, wandb_files
 from tests.tables import close
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +81,6 @@ def test_gold_is_calibrated_on_the_initial_policy(smoke):
 
 
 def test_comparisons_split_by_prompt_and_agree_with_gold(smoke):
-    from rmo import data
 
     directory = pipeline.open_run(SMOKE, smoke).path("comparisons")
     train, held = (data.read_comparisons(directory / "dataset", split) for split in ("train", "validation"))
@@ -137,6 +138,69 @@ def test_wandb_has_everything(smoke):
     assert drawn - known <= {f"speed/{name}" for name in only_elsewhere}
 
 
+@pytest.mark.parametrize("size", browser.SIZES)
+def test_the_page_in_a_browser(smoke, size):
+    """Tooltips say which RM, n, KL, scores and text; the axis can be changed; claims lead to their figures; the page fits
+    its window, asks for nothing and has no error."""
+    rows = [
+        r for r in read_csv(smoke / "curves.csv") if (r["method"], r["rm_params"], r["seed"]) == ("bon", "801", "0")
+    ]
+    with browser.opened(smoke / "report.html", size) as page:
+        markers = page.evaluate("document.getElementById('fig1a-plot').data.findIndex(t => t.mode == 'markers')")
+        said = browser.hover(page, "fig1a-plot", markers, 5)
+        want = rows[5]
+        assert f"n {int(want['step_or_n']):,}" in said
+        assert f"KL {float(want['kl']):.3g} nats" in said
+        assert f"gold {float(want['gold']):.3f}, proxy {float(want['proxy']):.3f}" in said
+        samples = read_npz(next(smoke.glob("samples-*/draws/00000.npz")))
+        winner = read_npz(next(smoke.glob("bon/w8x1-main-*/curve.npz")))["winner"][0, 5, 0]
+        tokenizer = data.load_tokenizer(next(smoke.glob("sft-*/tokenizer")))
+        text = data.decode(tokenizer, samples["tokens"][winner], samples["mask"][winner])
+        assert text.split()[0] in said
+        assert text.split()[-1] in said
+
+        x = f"document.getElementById('fig1a-plot').data[{markers}].x[5]"
+        root = page.evaluate(x)
+        page.locator("#fig1a-plot .updatemenu-button", has_text="KL").last.click()
+        page.wait_for_function(f"Math.abs({x} - {root**2}) < 1e-2")
+        assert page.evaluate("document.getElementById('fig1a-plot').layout.xaxis.title.text") == "KL, nats"
+
+        link = page.locator("#claims ~ table a").first
+        target = link.get_attribute("href")
+        link.click()
+        assert page.evaluate("location.hash") == target
+        assert abs(page.evaluate(f"document.querySelector('{target}').getBoundingClientRect().top")) < 200
+        assert page.evaluate("document.documentElement.scrollWidth") <= browser.SIZES[size]["width"]
+        assert page.locator("mark").count() > 0
+
+
+def test_several_runs_on_one_page(smoke, tmp_path):
+    """A copy with another penalty, and a verdict turned around, beside the run itself."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in [*smoke.glob("*.csv"), *smoke.glob("*.json")]:
+        (other / file.name).write_text(file.read_text())
+    e, claims = read_json(other / "experiment.json"), read_json(other / "claims.json")
+    e["ppo"]["kl_max"] += 1
+    claims[0]["verdict"] = "holds" if claims[0]["verdict"] != "holds" else "fails"
+    files.write_json(other / "experiment.json", e)
+    files.write_json(other / "claims.json", claims)
+    page = compare.write([smoke, other], tmp_path / "compare.html")
+    text = page.read_text()
+    assert text.count("<mark>") == 1
+    assert f"<mark>{html.escape(claims[0]['text'])}</mark>" in text
+    differ = re.findall(r"<tr><td>([\w.]+)</td><td class=text>", text[text.index("id=configs") :])
+    assert differ == ["ppo.kl_max"]
+    assert "The same gold judged all of them" in text
+    with browser.opened(page, "desktop") as shown:
+        sizes = {r["rm_params"] for r in read_csv(smoke / "curves.csv") if r["method"] == "bon"}
+        assert shown.locator("[id^=bon-][id$=-plot]").count() == len(sizes)
+        names = shown.evaluate("document.querySelector('[id^=bon-]').data.filter(t => t.showlegend).map(t => t.name)")
+        assert names == ["smoke", "other"]
+    with pytest.raises(RunError, match="not a run with finished fits"):
+        compare.write([smoke, tmp_path], tmp_path / "compare.html")
+
+
 def test_second_run_recomputes_nothing(smoke):
     before = {p: p.stat().st_mtime_ns for p in smoke.rglob("*") if p.is_file() and p.parent != smoke}
     started = time.monotonic()
@@ -192,7 +256,6 @@ def test_a_kill_between_any_two_steps_of_a_stage_is_survived(where, tmp_path, mo
 
 
 def test_purposes_do_not_share_prompts_on_disk(smoke):
-    from rmo import data
 
     run = pipeline.open_run(SMOKE, smoke)
     width = SMOKE.world.prompt
@@ -282,7 +345,6 @@ def test_only_needs_upstream(tmp_path):
 
 
 def test_labels():
-    from rmo import data
 
     gap = np.random.default_rng(0).normal(size=200_000)
     for c, expected in [
