@@ -70,7 +70,7 @@ def test_axes_are_the_papers(files):
         line.get_color() for line in axis.get_lines() if line.get_linestyle() == "--" and len(line.get_xdata()) > 2
     }
     assert len(colours) == len(SIZES)
-    labels = figures.fig4b(files).axes[0].get_legend_handles_labels()[1]
+    labels = plots.draw_overlay(figures.fig4b(files)).axes[0].get_legend_handles_labels()[1]
     assert labels == [f"{c:,}" for c in DATA[1:]]
 
 
