@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "compiling", "log", "lock", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
+ORDER = ["shape", "config", "advice", "checks", "flops", "hosts", "progress", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "compiling", "log", "lock", "status", "watch", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
          "beyond", "tables", "costs", "markdown", "report", "scores", "stages", "pipeline", "options", "main"]  # fmt: skip
@@ -15,7 +15,7 @@ ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "cu
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon"}
 OWNERS = {  # library -> modules that may import it
     "flax": {"models"}, "orbax": {"files"}, "wandb": {"log"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"weights"}, "huggingface_hub": {"hf", "sources"}, "pyarrow": {"scores", "sources"},
-    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "options"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"log"}, "fsspec": {"files", "lock"}, "psutil": {"lock"}, "etils": {"files"},
+    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "options"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"progress"}, "plotext": {"watch"}, "fsspec": {"files", "lock"}, "psutil": {"lock"}, "etils": {"files"},
 }  # fmt: skip
 # Imported inside functions only.
 LAZY = {
@@ -27,6 +27,7 @@ LAZY = {
     "tokenizers",
     "tensorflow_datasets",
     "pyarrow",
+    "plotext",
 }
 FORBIDDEN_NAMES = {"pmap", "pjit", "PRNGKey", "xmap", "host_callback"}
 FILES = sorted((ROOT / "rmo").glob("*.py"))
