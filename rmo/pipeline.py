@@ -134,7 +134,8 @@ def matching(run: Run, only: tuple[str, ...]) -> list[str]:
     for want in only:
         if not any(picks(want, name) for name in run.stages):
             kinds = ", ".join(dict.fromkeys(name.split("/")[0] for name in run.stages))
-            raise RunError(f"--only {want}: no such stage; there are {kinds}, and instances as `rmo list` names them")
+            said = f"no such stage{advice.nearest(want.removeprefix('='), run.stages)}"
+            raise RunError(f"--only {want}: {said}; there are {kinds}, and instances as `rmo list` names them")
     return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
 
 

@@ -64,6 +64,7 @@ class Progress:
     def resume(self, done: int) -> None:
         """So much was done before: no part of the rate."""
         self.n = self.bar.n = self.bar.initial = self.bar.last_print_n = done
+        self.bar.refresh()
 
     def to(self, n: int, latest: str = "") -> None:
         """`n` are done, and what is known by now, e.g. the loss."""
