@@ -34,10 +34,10 @@ MEMORY = {
 ACCELERATED = {"sft", "gold", "samples", "comparisons", "proxies", "bon", "ppo"}
 
 
-def nearest(word: str, names: Iterable[str], most: int = 1) -> str:
-    """`; perhaps a or b`: names spelled much like a word; empty where none is."""
-    close = difflib.get_close_matches(word, list(names), most)
-    return f"; perhaps {' or '.join(close)}" if close else ""
+def nearest(word: str, names: Iterable[str]) -> str:
+    """`; perhaps a`: the name spelled most like a word; empty where none is like it."""
+    close = difflib.get_close_matches(word, list(names), 1)
+    return f"; perhaps {close[0]}" if close else ""
 
 
 def instead(path: Path) -> str:
@@ -71,9 +71,10 @@ def field(owner: type, name: str) -> str:
 
 
 def options(owner: Any, prefix: str = "--") -> Iterator[tuple[str, str]]:
-    """(option, its type and value) of every field of nested dataclasses, named as on the command line."""
-    for f in dataclasses.fields(owner):
-        value, name = getattr(owner, f.name, None), prefix + f.name.replace("_", "-")
+    """(option, its type and value) of every field of nested dataclasses, named as on the command line; what has no
+    value is no option, but given without a name."""
+    for f in (f for f in dataclasses.fields(owner) if hasattr(owner, f.name)):
+        value, name = getattr(owner, f.name), prefix + f.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
             yield from options(value, prefix if f.name == "experiment" else f"{name}.")
         elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
@@ -89,7 +90,7 @@ def option(word: str, owner: Any) -> str:
     alike = lambda a, b: difflib.SequenceMatcher(None, a, b).ratio()  # noqa: E731
     word, last = word.replace("_", "-"), word.replace("_", "-").split(".")[-1].lstrip("-")
     rated = [(alike(word, o) + alike(last, o.split(".")[-1].lstrip("-")), o, said) for o, said in options(owner)]
-    rate, best, said = max(rated, key=lambda row: row[0])
+    rate, best, said = max(rated, default=(0.0, "", ""))
     return f"; perhaps {best} ({said})" if rate > 1.2 else ""
 
 
@@ -101,7 +102,7 @@ def in_file(path: Path, error: BaseException) -> str:
         return f"{file}:{error.lineno}: SyntaxError: {error.msg}: {(error.text or '').strip()}"
     mine = [(f, line) for f, line in traceback.walk_tb(error.__traceback__) if same(f.f_code.co_filename)]
     where = f"{path}:{mine[-1][1]}" if mine else str(path)
-    said, names = f"{type(error).__name__}: {error}", []
+    said = f"{type(error).__name__}: {error}"
     keyword = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if keyword and dataclasses.is_dataclass(owner := getattr(config, keyword[1], None)):
         every = [f.name for f in dataclasses.fields(owner)]
@@ -128,9 +129,10 @@ def out_of_memory(error: BaseException) -> bool:
 def memory(stage: str, error: BaseException) -> str:
     """One line: the stage that ran out of memory, and which settings take less."""
     asked = re.search(r"(?:allocat\w+|request for|Used) ([\d.]+ ?(?:[KMGTP]i?B?|bytes))", str(error))
-    kind = stage.split("/")[0]
-    line = f"{stage} ran out of memory" + (f" (asked for {asked[1]})" if asked else "") + f": {MEMORY.get(kind, '')}"
-    if kind in ACCELERATED:
+    what = stage.split("/")[0]
+    line = f"{stage} ran out of memory" + (f" (asked for {asked[1]})" if asked else "")
+    line += f": {MEMORY[what]}" if what in MEMORY else ""
+    if what in ACCELERATED:
         line += "; or more devices, --model-parallel N; `rmo plan CONFIG` says what each program takes"
     return line
 

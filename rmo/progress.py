@@ -32,20 +32,23 @@ def duration(seconds: float) -> str:
 
 
 class Stage:
-    """The stage that is being made: bars under its heading need no name."""
+    """The stage that is being made: bars under its heading need no name, and end with it."""
 
     name = ""
+    bar: tqdm | None = None
 
 
 @contextlib.contextmanager
 def stage(name: str, number: int, of: int, left: str = "") -> Iterator[None]:
     """Say that a stage begins and, where no bar shows it, when it is done."""
     say(f"stage {number} of {of}: {name}{left}")
-    began, Stage.name = time.monotonic(), name
+    began, Stage.name, Stage.bar = time.monotonic(), name, None
     try:
         yield
     finally:
         Stage.name = ""
+        if Stage.bar is not None:
+            Stage.bar.close()  # what an error says comes after it
     if not terminal():
         say(f"{name}: done in {duration(time.monotonic() - began)}")
 
@@ -56,7 +59,7 @@ class Progress:
     def __init__(self, name: str, total: int, unit: str, done: int = 0):
         self.name, self.total, self.unit, self.n = Stage.name or name, total, unit, done
         self.began = self.said = time.monotonic()
-        self.bar = tqdm(
+        self.bar = Stage.bar = tqdm(
             total=total, desc=None if Stage.name else name, unit=unit, initial=done, mininterval=0.5,
             dynamic_ncols=True, postfix="starting", disable=not (hosts.writer() and terminal()),
         )  # fmt: skip

@@ -22,7 +22,8 @@ _finished: dict[Path, Curve] = {}  # their files do not change
 
 
 def stages(root: Path) -> dict[str, str]:
-    """{stage: its path}: what was asked for last, what was published last, or else every directory of a stage.
+    """{stage: its path}: what was asked for last, what was published last, or else every directory of a stage, those of
+    the sweep `main` first.
 
     Raises:
       RunError: there are none.
@@ -36,7 +37,7 @@ def stages(root: Path) -> dict[str, str]:
     if not made:
         near = "" if root.exists() or remote(root) else advice.instead(root)
         raise RunError(f"{root} holds no stages: give a directory that `rmo run` fills, e.g. runs/tiny{near}")
-    return {path[:-11]: path for path in made}
+    return {path[:-11]: path for path in sorted(made, key=lambda path: ("-main-" not in path, path))}
 
 
 def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
@@ -90,13 +91,13 @@ def climb(reads: list[dict[str, Any]], members: list[int]) -> Curve | None:
 
 
 def picture(curves: dict[str, Curve], width: int, height: int, color: bool) -> str:
-    """Gold and proxy against sqrt(KL), best-of-n beside PPO (above it, where there is little room). Without color a
+    """Gold and proxy against sqrt(KL), best-of-n beside PPO (above it, where that leaves more room). Without color a
     curve is drawn in its letter, gold in the capital."""
     import plotext
 
-    look = dict(zip(dict.fromkeys(map(rm, curves)), range(len(curves)), strict=False))
+    order = list(dict.fromkeys(map(rm, curves)))
     methods = [method for method in METHODS if any(c.method == method for c in curves.values())]
-    beside = width >= 100
+    beside = width >= 100 or height < 36
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.limitsize(False, False)
@@ -106,15 +107,12 @@ def picture(curves: dict[str, Curve], width: int, height: int, color: bool) -> s
         figure = plotext.subplot(*(1, place) if beside else (place, 1))
         for name, c in curves.items():
             if c.method == method:
-                letter = chr(ord("a") + look[rm(name)] % 26)
-                for values, marker in ((c.gold, "braille" if color else letter.upper()), (c.proxy, "dot")):
-                    marker = marker if color or marker != "dot" else letter
-                    figure.plot(
-                        c.d.tolist(), values.tolist(), marker=marker, color=COLORS[look[rm(name)] % len(COLORS)]
-                    )
-        figure.title(f"{METHODS[method]}: gold ({'lines' if color else 'capitals'}), proxy "
-                     f"({'dots' if color else 'small letters'})")  # fmt: skip
-        figure.xlabel("sqrt(KL)")
+                i = order.index(rm(name))
+                letter, line = chr(ord("a") + i % 26), COLORS[i % len(COLORS)]
+                gold, proxy = ("braille", "dot") if color else (letter.upper(), letter)
+                figure.plot(c.d.tolist(), c.gold.tolist(), marker=gold, color=line)
+                figure.plot(c.d.tolist(), c.proxy.tolist(), marker=proxy, color=line)
+        figure.title(METHODS[method])
     drawn = plotext.build()
     return drawn if color else plotext.uncolorize(drawn)
 
@@ -124,23 +122,24 @@ def rm(name: str) -> str:
     return name.partition("/")[2]
 
 
-def legend(curves: dict[str, Curve], color: bool) -> list[str]:
+def legend(curves: dict[str, Curve], width: int, color: bool) -> list[str]:
     """A line per RM: its mark and, per method, gold's highest point, where the curve has come to, and its proxy."""
     rms = list(dict.fromkeys(map(rm, curves)))
     methods = [method for method in METHODS if any(c.method == method for c in curves.values())]
-    width = max(map(len, rms))
-    head = "".join(f"  {METHODS[method] + ': top at KL':>20}{'now at KL':>15}{'proxy':>7}" for method in methods)
-    out = [f"{'gold':{width + 3}}{head}"]
+    longest = max(map(len, rms))
+    head = "".join(f"  {METHODS[method] + ' top':>14}{'now at KL':>14}{'proxy':>7}" for method in methods)
+    marks = "gold in lines, proxy in dots" if color else "gold in capitals, proxy in small letters"
+    out = [f"{marks}, against the root of KL"[:width], f"{'gold':{longest + 3}}{head}"[:width]]
     for i, name in enumerate(rms):
         mark = f"\x1b[38;5;{COLORS[i % len(COLORS)]}m━━\x1b[0m" if color else f"{chr(ord('A') + i % 26)} "
-        line = f"{mark} {name:{width}}"
+        line = f" {name:{longest}}"
         for method in methods:
             if c := curves.get(f"{method}/{name}"):
                 top, now = (f"{c.gold[k]:.2f} at {c.kl[k]:.1f}" for k in (int(np.argmax(c.gold)), -1))
-                line += f"  {top:>20}{now:>15}{c.proxy[-1]:>7.2f}"
+                line += f"  {top:>14}{now:>14}{c.proxy[-1]:>7.2f}"
             else:
-                line += " " * 44
-        out.append(line.rstrip())
+                line += " " * 37
+        out.append(mark + line.rstrip()[: width - 2])
     return out
 
 
@@ -150,11 +149,13 @@ def view(root: Path, only: tuple[str, ...], width: int, height: int, color: bool
     found = status.look(root, every)
     lines = [status.total(found, root)]
     lines += [
-        f"{row['stage']}: {row['state']}, {status.at(row)}" for row in found if row["state"] in ("running", "stopped")
+        f"{row['stage']}: {row['state']}, {status.at(row)}"[:width]
+        for row in found
+        if row["state"] in ("running", "stopped")
     ]
     curves = {name: c for name in chosen(list(every), only) if (c := curve(root / every[name], name.split("/")[0]))}
     if curves:
-        below = legend(curves, color)
+        below = legend(curves, width, color)
         room = max(height - len(lines) - len(below) - 1, 12)
         lines += [picture(curves, width, room, color).rstrip("\n"), *below]
     else:

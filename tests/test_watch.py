@@ -128,7 +128,7 @@ def test_the_view_of_a_run_under_way(run):
     assert max(map(len, text.splitlines())) <= 120
     legend = text.splitlines()[-1]
     assert legend.startswith("A  w8x1-main")
-    assert "4.00 at 2.8    2.00 at 4.2   7.00" in legend  # highest gold 4 at log 16 nats, 2 at the end, proxy 7
+    assert "4.00 at 2.8   2.00 at 4.2   7.00" in legend  # highest gold 4 at log 16 nats, 2 at the end, proxy 7
     assert "1.50 at 4.0   3.00" in legend
     assert "w8x1-data" not in text
     assert "7.00 at 4.2" in watch.view(run, ("data",), 120, 40, color=False)[0]
@@ -149,7 +149,8 @@ def test_any_run_directory_can_be_watched(run, tmp_path):
     code = "from rmo.main import main; main()"
     got = subprocess.run([sys.executable, "-c", code, "watch", str(run)], cwd=ROOT, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr
-    assert "best-of-n: gold (capitals)" in got.stdout
+    assert "gold in capitals, proxy in small letters" in got.stdout
+    assert "w8x1-data" not in got.stdout
     files.write_json(tmp_path / "new" / watch.PLANNED, STAGES)
     assert "no curves yet" in watch.view(tmp_path / "new", (), 80, 24, color=False)[0]
     with pytest.raises(files.RunError, match=r"holds no stages.*perhaps .*/tiny"):
