@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rmo import advice, config
+from rmo import config, hints
 
 STOPPING = 1000  # training comparisons that early stopping watches
 
@@ -20,7 +20,7 @@ def load(path: str | Path) -> config.Experiment:
     """
     path = Path(path)
     if not path.is_file():
-        raise config.ConfigError(f"no config file {path}{advice.instead(path)} (a .py file that defines experiment())")
+        raise config.ConfigError(f"no config file {path}{hints.instead(path)} (a .py file that defines experiment())")
     spec = importlib.util.spec_from_file_location(f"rmo_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise config.ConfigError(f"{path} is not a Python file: configs are .py files that define experiment()")
@@ -29,7 +29,7 @@ def load(path: str | Path) -> config.Experiment:
         spec.loader.exec_module(module)
         experiment = module.experiment() if hasattr(module, "experiment") else None
     except Exception as error:
-        raise config.ConfigError(advice.in_file(path, error)) from error
+        raise config.ConfigError(hints.in_file(path, error)) from error
     if not isinstance(experiment, config.Experiment):
         found = f"experiment() returned {type(experiment).__name__}" if experiment is not None else "no experiment()"
         raise config.ConfigError(f"{path}: {found}; a config file defines experiment() -> Experiment")

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rmo import advice, hosts
+from rmo import hints, hosts
 
 Tree = Any
 
@@ -222,7 +222,7 @@ def load_params(path: Path, like: Tree) -> Tree:
     try:
         return ocp.load(full(path), like)
     except Exception as error:
-        if hosts.lost(error) or hosts.passing(error) or advice.out_of_memory(error):
+        if hosts.lost(error) or hosts.passing(error) or hints.out_of_memory(error):
             raise
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"cannot load {path}: {line}; remove {path.parent} and run again") from error
@@ -257,7 +257,7 @@ class Checkpoints:
             try:
                 return checkpointer.load(latest.step, like), latest.step
             except Exception as error:
-                if hosts.lost(error) or hosts.passing(error) or advice.out_of_memory(error):
+                if hosts.lost(error) or hosts.passing(error) or hints.out_of_memory(error):
                     raise
                 line = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise RunError(f"cannot load {self.directory}: {line}; remove it and run again") from error

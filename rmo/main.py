@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rmo import advice, checks, config, hosts
+from rmo import checks, config, hints, hosts
 from rmo.curve import CurveError, from_rows
 from rmo.files import RunError
 from rmo.lock import Held
@@ -130,7 +130,7 @@ def devices() -> int:
         raise config.ConfigError(
             f"JAX cannot use the devices that JAX_PLATFORMS={asked} asks for: {advised}: {line}"
         ) from error
-    if jax.default_backend() == "cpu" and hosts.writer() and (line := advice.overlooked()):
+    if jax.default_backend() == "cpu" and hosts.writer() and (line := hints.overlooked()):
         print(f"rmo: {line}", file=sys.stderr)
     return count
 
@@ -270,7 +270,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing; we do not use it
     try:
         if args[0] not in COMMANDS:
-            near = advice.nearest(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+            near = hints.nearest(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
             raise config.ConfigError(f"no command {args[0]!r}{near} (see rmo --help)")
         with traced("--traceback" in sys.argv or os.environ.get("RMO_TRACEBACK") == "1"):
             COMMANDS[args[0]](args[1:])
@@ -282,15 +282,15 @@ def main() -> None:
         if hosts.passing(error):
             hosts.leave(hosts.LOST, f"{error}: if that passes, the same command continues")
         if isinstance(error, FileNotFoundError) and error.filename:
-            hosts.leave(2, f"{error.strerror}: {error.filename}{advice.instead(Path(error.filename))}")
+            hosts.leave(2, f"{error.strerror}: {error.filename}{hints.instead(Path(error.filename))}")
         hosts.leave(2, str(error))
     except KeyboardInterrupt:
         hosts.leave(130, "stopped; the same command continues")
     except Exception as error:
         if hosts.lost(error):
             hosts.leave(hosts.LOST, f"another process of this run is gone ({error}); start all again, they continue")
-        if advice.out_of_memory(error):
-            hosts.leave(2, advice.memory(f"rmo {args[0]}", error))
+        if hints.out_of_memory(error):
+            hosts.leave(2, hints.memory(f"rmo {args[0]}", error))
         if hosts.alone():
             raise
         traceback.print_exc()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from rmo import advice, config
+from rmo import config, hints
 
 T = TypeVar("T")
 
@@ -169,5 +169,5 @@ def parse(kind: type[T], args: Sequence[str], prog: str, default: Any = None) ->
         )
         message = " ".join(body) or "cannot parse the arguments"
         unknown = re.search(r"nrecognized.*?(--[\w.-]+)", message)
-        hint = advice.option(unknown[1], default or kind) if unknown else ""
+        hint = hints.option(unknown[1], default or kind) if unknown else ""
         raise config.ConfigError(f"{message}{hint} (see {prog} --help)") from None

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rmo import __version__, advice, config, gold, hosts, progress, report, results, stages
+from rmo import __version__, config, gold, hints, hosts, progress, report, results, stages
 from rmo.compiling import Compiling
 from rmo.files import SCRATCH, RunError, read_json, remove, write_json, write_text
 from rmo.lock import Lock
@@ -134,7 +134,7 @@ def matching(run: Run, only: tuple[str, ...]) -> list[str]:
     for want in only:
         if not any(picks(want, name) for name in run.stages):
             kinds = ", ".join(dict.fromkeys(name.split("/")[0] for name in run.stages))
-            said = f"no such stage{advice.nearest(want.removeprefix('='), run.stages)}"
+            said = f"no such stage{hints.nearest(want.removeprefix('='), run.stages)}"
             raise RunError(f"--only {want}: {said}; there are {kinds}, and instances as `rmo list` names them")
     return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
 
@@ -210,8 +210,8 @@ def make(run: Run, name: str) -> float:
         with jax.set_mesh(run.mesh):
             run.stages[name].make(run, directory)
     except Exception as error:
-        if advice.out_of_memory(error):
-            raise RunError(advice.memory(name, error)) from error
+        if hints.out_of_memory(error):
+            raise RunError(hints.memory(name, error)) from error
         raise
     versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
     seconds = round(time.monotonic() - started, 2)

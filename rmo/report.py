@@ -4,7 +4,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from rmo import advice, appendix, beyond, figures, markdown, plots
+from rmo import appendix, beyond, figures, hints, markdown, plots
 from rmo.costs import cost_section
 from rmo.curve import Curve
 from rmo.exhibits import DRAWINGS, Drawing, Files, load
@@ -50,7 +50,7 @@ def write(root: Path, out: Path | None = None) -> Path:
       RunError: the directory is not that of a run whose fits are done.
     """
     if not (root / "coefficients.json").exists() or not (root / "stages.json").exists():
-        near = "" if root.exists() else advice.instead(root)
+        near = "" if root.exists() else hints.instead(root)
         raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled{near}")
     f, claims, gold = load(root), read_json(root / "claims.json"), read_json(root / "gold.json")
     stages, nested, e = read_json(root / "stages.json"), read_json(root / "nested.json"), f.experiment

@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rmo import advice
+from rmo import hints
 from rmo.files import RunError
 
 
@@ -64,7 +64,7 @@ def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]
         yield from read_tfds(text, path)
     elif not path.is_file():
         raise SourceError(
-            f"{source}: no such file, directory, tfds:NAME/SPLIT or hub:OWNER/NAME/FILES{advice.instead(path)}"
+            f"{source}: no such file, directory, tfds:NAME/SPLIT or hub:OWNER/NAME/FILES{hints.instead(path)}"
         )
     elif path.suffix == ".parquet":
         import pyarrow

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo import advice, status
+from rmo import hints, status
 from rmo.curve import Curve, common_d, regrid
 from rmo.files import RunError, read_json, read_npz, remote
 
@@ -35,7 +35,7 @@ def stages(root: Path) -> dict[str, str]:
     made = [p for kind in KINDS for pattern in (f"{kind}-*", f"{kind}/*-*") for p in root.glob(pattern)]
     made = [str(p)[len(str(root)) + 1 :] for p in made if re.search(r"-[0-9a-f]{10}$", p.name)]
     if not made:
-        near = "" if root.exists() or remote(root) else advice.instead(root)
+        near = "" if root.exists() or remote(root) else hints.instead(root)
         raise RunError(f"{root} holds no stages: give a directory that `rmo run` fills, e.g. runs/tiny{near}")
     return {path[:-11]: path for path in sorted(made, key=lambda path: ("-main-" not in path, path))}
 

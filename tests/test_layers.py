@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["shape", "config", "advice", "checks", "flops", "hosts", "progress", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "compiling", "log", "lock", "status", "watch", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
+ORDER = ["shape", "config", "hints", "checks", "flops", "hosts", "progress", "metrics", "losses", "curve", "resample", "fit", "selection", "summary", "bon", "sharding", "attention", "models", "files", "compiling", "log", "lock", "status", "watch", "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
          "beyond", "tables", "costs", "markdown", "report", "scores", "stages", "pipeline", "options", "main"]  # fmt: skip

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmo import advice, checks, files, main, options, pipeline, sharding
+from rmo import checks, files, hints, main, options, pipeline, sharding
 
 ROOT = Path(__file__).parent.parent
 SMOKE = checks.load(ROOT / "configs" / "smoke.py")
@@ -18,8 +18,8 @@ SETTING = r"\b(?:sft|gold|policy|bon|ppo|proxies|fits)\.\w[\w.]*\w"
 
 def test_advice_on_memory_names_settings_that_exist():
     kinds = {name.split("/")[0] for name in pipeline.plan(SMOKE)} - {"report"}
-    assert kinds <= advice.MEMORY.keys()
-    for line in advice.MEMORY.values():
+    assert kinds <= hints.MEMORY.keys()
+    for line in hints.MEMORY.values():
         for setting in re.findall(SETTING, line):
             owner = SMOKE
             for name in setting.split("."):
@@ -44,7 +44,7 @@ def test_a_stage_that_runs_out_of_memory_says_what_takes_less(exhaust, asked, tm
 
 def test_memory_is_not_blamed_for_other_errors(tmp_path, monkeypatch):
     quota = "RESOURCE_EXHAUSTED: too many requests per minute"
-    assert not advice.out_of_memory(RuntimeError(quota))
+    assert not hints.out_of_memory(RuntimeError(quota))
 
     def exhausted(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 2.00GiB.")
@@ -114,13 +114,13 @@ def test_an_accelerator_that_jax_does_not_see_is_pointed_out(tmp_path, monkeypat
     assert said.count("\n") == 1
     assert "an NVIDIA GPU, but JAX sees only the CPU: EXTRAS=dev,cuda" in said
     monkeypatch.setenv("TPU_NAME", "mine")
-    assert "EXTRAS=dev,tpu" in advice.overlooked()
+    assert "EXTRAS=dev,tpu" in hints.overlooked()
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert advice.overlooked() == ""
+    assert hints.overlooked() == ""
 
 
 def test_options_are_named_as_the_parser_names_them(capsys):
-    named = {name for name, _ in advice.options(options.RunOptions(SMOKE))}
+    named = {name for name, _ in hints.options(options.RunOptions(SMOKE))}
     with pytest.raises(SystemExit):
         options.parse(options.RunOptions, ["--help"], "rmo run", options.RunOptions(SMOKE))
     shown = set(re.findall(r"^[│ ]*(--[a-z][\w.-]+)", capsys.readouterr().out, re.M)) - {"--help"}
