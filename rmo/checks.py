@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rmo import config
+from rmo import config, hints
 
 STOPPING = 1000  # training comparisons that early stopping watches
 
@@ -20,20 +20,19 @@ def load(path: str | Path) -> config.Experiment:
     """
     path = Path(path)
     if not path.is_file():
-        raise config.ConfigError(f"no config file {path}: give a .py file that defines experiment() -> Experiment")
+        raise config.ConfigError(f"no config file {path}{hints.instead(path)} (a .py file that defines experiment())")
     spec = importlib.util.spec_from_file_location(f"rmo_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise config.ConfigError(f"{path} is not a Python file: configs are .py files that define experiment()")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        experiment = module.experiment()
-    except AttributeError as error:
-        raise config.ConfigError(f"{path}: {error}; a config file defines experiment() -> Experiment") from error
+        experiment = module.experiment() if hasattr(module, "experiment") else None
     except Exception as error:
-        raise config.ConfigError(f"{path} failed: {type(error).__name__}: {error}") from error
+        raise config.ConfigError(hints.in_file(path, error)) from error
     if not isinstance(experiment, config.Experiment):
-        raise config.ConfigError(f"{path}: experiment() returned {type(experiment).__name__}, not an Experiment")
+        found = f"experiment() returned {type(experiment).__name__}" if experiment is not None else "no experiment()"
+        raise config.ConfigError(f"{path}: {found}; a config file defines experiment() -> Experiment")
     check(experiment)
     return experiment
 

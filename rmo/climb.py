@@ -237,6 +237,8 @@ def train_ppo(
                 with log.timed("iterate"):
                     states, last = advance(s, frozen, members, jax.device_put(states, at), last, limit)
                     jax.block_until_ready(states.iteration)
+            iteration, kl = hosts.fetch((states.iteration, states.kl))
+            log.show(k, iteration=iteration, kl=kl)
             limit = hosts.agree(np.int32(next_limit(int(limit), time.monotonic() - started)))
             if hosts.preempted():
                 log.close()

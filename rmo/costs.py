@@ -25,7 +25,7 @@ def speed(directories: list[Path]) -> dict[str, float]:
             elif name in RATES:
                 out[name] += value * row["seconds"]
                 weight[name] += row["seconds"]
-            elif name != "step":
+            elif name not in ("step", "of"):
                 out[name] += value
     return {name: value / (weight[name] or 1) for name, value in out.items()}
 

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rmo import hosts
+from rmo import hints, hosts
 
 Tree = Any
 
@@ -61,6 +61,12 @@ def directory(name: str | Path) -> Path:
 
 def remote(path: Path) -> bool:
     return not isinstance(path, Path)
+
+
+def modified(path: Path) -> float:
+    """When a file was written last, in seconds since 1970."""
+    at: Any = path.stat()  # epath's has other names
+    return at.mtime if remote(path) else at.st_mtime
 
 
 def full(path: Path) -> str:
@@ -214,9 +220,12 @@ def write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) ->
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows as text."""
-    text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+    """Rows as text. Raises RunError where it is none."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path} is no CSV text: {error}") from error
 
 
 def save_params(path: Path, params: Tree) -> None:
@@ -237,7 +246,7 @@ def load_params(path: Path, like: Tree) -> Tree:
     try:
         return ocp.load(full(path), like)
     except Exception as error:
-        if hosts.lost(error) or hosts.passing(error):
+        if hosts.lost(error) or hosts.passing(error) or hints.out_of_memory(error):
             raise
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"cannot load {path}: {line}; remove {path.parent} and run again") from error
@@ -272,7 +281,7 @@ class Checkpoints:
             try:
                 return checkpointer.load(latest.step, like), latest.step
             except Exception as error:
-                if hosts.lost(error) or hosts.passing(error):
+                if hosts.lost(error) or hosts.passing(error) or hints.out_of_memory(error):
                     raise
                 line = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise RunError(f"cannot load {self.directory}: {line}; remove it and run again") from error

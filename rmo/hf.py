@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo import models, sharding
+from rmo import hints, models, sharding
 from rmo.families import FAMILIES, Family, Tensor, Unsupported, canonical, family_of
 from rmo.models import LanguageModel, Params, RewardModel
 from rmo.shape import Model
@@ -106,7 +106,7 @@ def resolve(name_or_path: str | Path, wanted: tuple[str, ...] = FILES) -> Path:
         return path
     text = str(name_or_path)
     if path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
-        raise CheckpointError(f"{text}: no such directory")
+        raise CheckpointError(f"{text}: no such directory{hints.instead(path)}")
     from huggingface_hub import snapshot_download
 
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from rmo import hosts
-from rmo.files import RunError, create, remote
+from rmo.files import RunError, create, modified, remote
 
 FILE = "HOLDER"
 BEAT, SILENCE = 20.0, 120.0  # seconds between signs of life; without one for so long, a holder counts as dead
@@ -89,10 +89,9 @@ class Lock:
     def holder(self) -> tuple[dict[str, Any], float]:
         """(who holds it, seconds since their last sign of life); nobody if it has just been left."""
         try:
-            said, at = json.loads(self.path.read_text()), self.path.stat()  # epath's has other names
+            return json.loads(self.path.read_text()), time.time() - modified(self.path)
         except (OSError, ValueError):
             return {}, 0.0
-        return said, time.time() - (at.mtime if remote(self.path) else at.st_mtime)  # type: ignore[attr-defined]
 
     def gone(self, holder: dict[str, Any], silent: float) -> bool:
         """Whether a holder cannot be alive: its process ended, its Slurm job was started again, or it fell silent."""

@@ -1,4 +1,4 @@
-"""Logs of a stage: metrics and speed as JSON lines, a progress bar; parts that are made once."""
+"""Logs of a stage: metrics and speed as JSON lines, its progress; parts that are made once."""
 
 import contextlib
 import json
@@ -9,19 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from rmo import flops, hosts
 from rmo.files import read_npz, remote, write_npz, write_text
 from rmo.mirror import Wandb
-
-
-def progress(name: str, total: int, unit: str, done: int = 0) -> tqdm:
-    """A progress bar with ETA."""
-    return tqdm(
-        total=total, desc=f"{name:<24.24}", unit=unit, initial=done, mininterval=0.5, dynamic_ncols=True,
-        disable=not hosts.writer(),
-    )  # fmt: skip
+from rmo.progress import Progress
 
 
 class Lines:
@@ -66,17 +58,24 @@ class Lines:
             self.flushed = time.monotonic()
 
 
-class Log:
-    """metrics.jsonl of one stage, its progress bar, and the wandb mirror.
+# What people see of a stage's metrics while it is made.
+SHOWN = {"loss": "loss {:.3g}", "accuracy": "accuracy {:.2f}", "kl": "KL {:.3g}", "gold": "gold {:.2f}",
+         "proxy": "proxy {:.2f}", "iteration": "iteration {:.0f}"}  # fmt: skip
 
-    speed.jsonl beside it says where the time went: per line of metrics its seconds, those of them in what was `timed`
-    and in waiting for the device, tokens per second, FLOP/s as a share of the devices' peak (matmuls that the model
-    asks for: nothing computed twice counts twice), and the most memory that a device ever held.
+
+class Log:
+    """metrics.jsonl of one stage, its progress for people, and the wandb mirror.
+
+    speed.jsonl beside it says how far it is (`step` of `of`) and where the time went: per line of metrics its seconds,
+    those of them in what was `timed` and in waiting for the device, tokens per second, FLOP/s as a share of the
+    devices' peak (matmuls that the model asks for: nothing computed twice counts twice), and the most memory that a
+    device ever held.
     """
 
     def __init__(self, directory: Path, name: str, total: int, unit: str = "step"):
         self.metrics, self.speed = Lines(directory / "metrics.jsonl"), Lines(directory / "speed.jsonl")
-        self.bar = progress(name, total, unit)
+        self.bar = Progress(name, total, unit)
+        self.latest: dict[str, float] = {}
         self.last = time.monotonic()
         self.spent: dict[str, float] = {}
         self.work = {"tokens": 0.0, "flops": 0.0}
@@ -86,7 +85,7 @@ class Log:
         metrics, speed = self.metrics.resume(step), self.speed.resume(step)
         for at in sorted(metrics | speed):
             Wandb.log(at, metrics.get(at, {}), speed.get(at, {}))
-        self.bar.update(step - self.bar.n)
+        self.bar.resume(step)
         self.last = time.monotonic()
 
     @contextlib.contextmanager
@@ -107,10 +106,12 @@ class Log:
             values = {name: value.tolist() for name, value in hosts.fetch(metrics).items()}
         self.metrics.append({"step": step, **values})
         Wandb.log(step, values, self.pace(step))
-        loss = values.get("loss", values.get("kl"))
-        if loss is not None:
-            self.bar.set_postfix_str(f"{'loss' if 'loss' in values else 'KL'} {np.mean(loss):.4g}", refresh=False)
-        self.bar.update(step + 1 - self.bar.n)
+        self.show(step + 1, **{name: values[name] for name in SHOWN if name in values})
+
+    def show(self, done: int, **latest: Any) -> None:
+        """So many steps are done, for people, and what is known by now: means over members."""
+        self.latest |= {name: float(np.mean(value)) for name, value in latest.items()}
+        self.bar.to(done, ", ".join(SHOWN[name].format(self.latest[name]) for name in SHOWN if name in self.latest))
 
     def pace(self, step: int) -> dict[str, float]:
         """One line of speed.jsonl: what was done since the last one, and at what rate."""
@@ -126,7 +127,7 @@ class Log:
             out["peak_memory"] = peak
         self.spent, self.work = {}, dict.fromkeys(self.work, 0.0)
         out = {name: round(value, 6) for name, value in out.items()}
-        self.speed.append({"step": step, **out})
+        self.speed.append({"step": step, "of": self.bar.total, **out})
         return out
 
     def flush(self) -> None:
@@ -164,6 +165,6 @@ def parts(
             if hosts.preempted():
                 log.close()
                 raise hosts.Preempted
-        log.bar.update(max(i + 1 - log.bar.n, 0))
+        log.bar.to(max(i + 1, log.bar.n))
         yield part
     log.close()

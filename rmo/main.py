@@ -1,13 +1,14 @@
-"""The command line: `rmo run | list | fit | bon | score | sample | plan | report | dashboard`."""
+"""The command line: `rmo run | list | watch | fit | bon | score | sample | plan | report | dashboard`."""
 
+import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rmo import checks, config, hosts
+from rmo import checks, config, hints, hosts
 from rmo.curve import CurveError, from_rows
 from rmo.files import RunError
 from rmo.lock import Held
@@ -21,6 +22,7 @@ from rmo.options import (
     RunOptions,
     SampleOptions,
     ScoreOptions,
+    WatchOptions,
     parse,
 )
 
@@ -29,7 +31,8 @@ EXPECTED = (config.ConfigError, CurveError, RunError, hosts.HostsError)
 HELP = """rmo: how hard may I optimise against this reward model before what I really want gets worse?
 
   rmo run CONFIG [--only STAGE ...] [--ppo.kl-max 20]   run every stage that is not done; the same command continues
-  rmo list CONFIG                                       every stage instance: done, started, stale or missing; its cost
+  rmo list CONFIG                                       every stage instance: done, running, stopped, stale or missing
+  rmo watch RUN                                         its curves so far in the terminal, and what is being made
   rmo fit LOG ... --kl COLUMN --gold COLUMN             fit anybody's logs (TRL, OpenRLHF, verl, wandb): where to stop
   rmo bon TABLE                                         best-of-n from your own scores (prompt, proxy, gold): no models
   rmo score MODEL TEXTS.jsonl                           score texts with any reward model, of a run or of the hub
@@ -39,6 +42,7 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
   rmo dashboard PROJECT                                 a dashboard in wandb for what `rmo run --wandb` mirrored
 
 CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its meaning. Start with configs/tiny.py.
+Errors are one line; `--traceback` (or RMO_TRACEBACK=1) shows where they come from.
 """
 
 T = TypeVar("T")
@@ -91,16 +95,15 @@ def run(args: Sequence[str]) -> None:
 
     wanted = [name for name in pipeline.matching(here, options.only) if not here.done(name)]
     if hosts.agree(bool(wanted)):
-        import jax
-
         from rmo import sharding
         from rmo.files import directory
         from rmo.mirror import Wandb
 
+        count = devices()
         sharding.compilation_cache(directory(options.runs) / ".jax_cache")
-        if options.model_parallel < 1 or jax.device_count() % options.model_parallel:
+        if options.model_parallel < 1 or count % options.model_parallel:
             raise config.ConfigError(
-                f"--model-parallel is {options.model_parallel}: it must divide the {jax.device_count()} devices"
+                f"--model-parallel is {options.model_parallel}: it must divide the {count} devices"
             )
         here.mesh = sharding.make_mesh(model=options.model_parallel)
         pipeline.meet(here)
@@ -113,6 +116,27 @@ def run(args: Sequence[str]) -> None:
         print(f"{here.root / 'report.html'}")
 
 
+def devices() -> int:
+    """How many devices JAX has; warns where it overlooks an accelerator.
+
+    Raises:
+      ConfigError: it has none of the kind that JAX_PLATFORMS asks for.
+    """
+    import jax
+
+    try:
+        count = jax.device_count()
+    except Exception as error:  # of a platform that is not installed some are assertions without a word
+        asked, line = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split())[:200] or type(error).__name__
+        advised = "unset it, or install what it needs (EXTRAS=dev,cuda or dev,tpu)"
+        raise config.ConfigError(
+            f"JAX cannot use the devices that JAX_PLATFORMS={asked} asks for: {advised}: {line}"
+        ) from error
+    if jax.default_backend() == "cpu" and hosts.writer() and (line := hints.overlooked()):
+        print(f"rmo: {line}", file=sys.stderr)
+    return count
+
+
 def list_stages(args: Sequence[str]) -> None:
     options, here = open_run("list", args)
     from rmo import pipeline
@@ -121,12 +145,18 @@ def list_stages(args: Sequence[str]) -> None:
         for group, needs, names in pipeline.groups(here):
             print(f"{group}\t{' '.join(needs) or '-'}\t{' '.join(names)}")
         return
-    table = pipeline.status(here)
-    for row in table:
-        seconds = f"{row['seconds']:8.1f} s" if row["seconds"] is not None else " " * 10
-        print(f"{row['state']:8} {seconds}  {row['stage']:32} {row['path']}")
-    done = [row["seconds"] for row in table if row["seconds"] is not None]
-    print(f"{len(done)} of {len(table)} done, {sum(done):.0f} s so far, in {here.root}")
+    from rmo import status
+
+    found = status.look(here.root, {name: here.stages[name].path for name in pipeline.matching(here, options.only)})
+    print("\n".join([*status.lines(found), status.total(found, here.root)]))
+
+
+def watch_run(args: Sequence[str]) -> None:
+    options = parse(WatchOptions, args, "rmo watch")
+    from rmo import watch
+    from rmo.files import directory
+
+    watch.watch(directory(options.run), options.once, options.only)
 
 
 def fit_file(args: Sequence[str]) -> None:
@@ -198,6 +228,7 @@ def score(args: Sequence[str]) -> None:
 
     need_positive(batch=options.batch)
     out = options.out or options.texts.with_name(options.texts.stem + "_scores.jsonl")
+    devices()
     rows = serve.score(options.model, options.texts, out, options.batch, options.chat, options.member, options.dtype)
     print(f"{rows} rows scored: {out}")
 
@@ -208,6 +239,7 @@ def sample(args: Sequence[str]) -> None:
 
     need_positive(batch=o.batch, draws=o.draws, length=o.length, temperature=o.temperature)
     out = o.out or o.prompts.with_name(o.prompts.stem + "_samples.jsonl")
+    devices()
     rows = serve.draw(
         o.model, o.prompts, out, o.batch, o.chat, o.draws, o.length, o.temperature, o.seed, o.member, o.dtype
     )
@@ -245,12 +277,23 @@ def make_dashboard(args: Sequence[str]) -> None:
     print(options.out)
 
 
-COMMANDS = {"run": run, "list": list_stages, "fit": fit_file, "bon": best_of_n, "score": score, "sample": sample,
-            "plan": plan_experiment, "report": write_report, "dashboard": make_dashboard}  # fmt: skip
+COMMANDS = {"run": run, "list": list_stages, "watch": watch_run, "fit": fit_file, "bon": best_of_n, "score": score,
+            "sample": sample, "plan": plan_experiment, "report": write_report, "dashboard": make_dashboard}  # fmt: skip
+
+
+@contextlib.contextmanager
+def traced(wanted: bool) -> Iterator[None]:
+    """Show the traceback of what is to become one line, where it is wanted."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        if wanted:
+            traceback.print_exc()
+        raise
 
 
 def main() -> None:
-    args = sys.argv[1:]
+    args = [arg for arg in sys.argv[1:] if arg != "--traceback"]
     if not args or args[0] in ("-h", "--help"):
         print(HELP)
         return
@@ -258,8 +301,10 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing; we do not use it
     try:
         if args[0] not in COMMANDS:
-            raise config.ConfigError(f"no command {args[0]!r}: use {', '.join(COMMANDS)} (see rmo --help)")
-        COMMANDS[args[0]](args[1:])
+            near = hints.nearest(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+            raise config.ConfigError(f"no command {args[0]!r}{near} (see rmo --help)")
+        with traced("--traceback" in sys.argv or os.environ.get("RMO_TRACEBACK") == "1"):
+            COMMANDS[args[0]](args[1:])
     except hosts.Preempted:
         hosts.leave(hosts.PREEMPTED, "told to stop, and saved; the same command continues")
     except Held as error:
@@ -267,12 +312,16 @@ def main() -> None:
     except (*EXPECTED, OSError) as error:
         if hosts.passing(error):
             hosts.leave(hosts.LOST, f"{error}: if that passes, the same command continues")
+        if isinstance(error, FileNotFoundError) and error.filename:
+            hosts.leave(2, f"{error.strerror}: {error.filename}{hints.instead(Path(error.filename))}")
         hosts.leave(2, str(error))
     except KeyboardInterrupt:
         hosts.leave(130, "stopped; the same command continues")
     except Exception as error:
         if hosts.lost(error):
             hosts.leave(hosts.LOST, f"another process of this run is gone ({error}); start all again, they continue")
+        if hints.out_of_memory(error):
+            hosts.leave(2, hints.memory(f"rmo {args[0]}", error))
         if hosts.alone():
             raise
         traceback.print_exc()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from rmo import config
+from rmo import config, hints
 from rmo.curve import Columns
 
 T = TypeVar("T")
@@ -34,7 +34,8 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class ListOptions(RunOptions):
-    """Every stage instance: done, started, stale or missing; what it cost, and its directory."""
+    """Every stage instance: done, running (how far, and by whom), stopped, stale (made for another config) or missing;
+    what it cost, when it was written, and its directory."""
 
     jobs: bool = False
     """For schedulers: a line for all that can run side by side, with tabs between its name, the names of what it waits
@@ -174,6 +175,18 @@ class DashboardOptions:
     """Write its definition here, as JSON, and send nothing."""
 
 
+@dataclass(frozen=True)
+class WatchOptions:
+    """Draw a run's curves in the terminal while it runs, from its files alone, until its report is done or Ctrl-C."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory, such as runs/tiny, or a URL of one."""
+    only: tuple[str, ...] = ()
+    """Only curves of stages with one of these in their names, e.g. ppo or w8x1; default: those of the first sweep."""
+    once: bool = False
+    """Print once and end, as where there is no terminal."""
+
+
 def parse(kind: type[T], args: Sequence[str], prog: str, default: Any = None) -> T:
     """tyro, with its error box folded into one ConfigError line."""
     box = StringIO()
@@ -189,6 +202,6 @@ def parse(kind: type[T], args: Sequence[str], prog: str, default: Any = None) ->
             lambda line: not line.startswith(("For full help", "Perhaps", "Argument help", "---")), lines[1:]
         )
         message = " ".join(body) or "cannot parse the arguments"
-        close = [line.split()[0] for line in lines if line.startswith("--")][:3]
-        hint = f"; perhaps {', '.join(close)}" if close and "nrecognized" in message else ""
+        unknown = re.search(r"nrecognized.*?(--[\w.-]+)", message)
+        hint = hints.option(unknown[1], default or kind) if unknown else ""
         raise config.ConfigError(f"{message}{hint} (see {prog} --help)") from None

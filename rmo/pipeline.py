@@ -5,6 +5,7 @@ carries a digest of the slice of the config it depends on and of its upstream di
 never meets stale results. `DONE` is written last: a directory without it is continued, one with it is skipped.
 """
 
+import contextlib
 import dataclasses
 import platform
 import time
@@ -16,13 +17,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from rmo import __version__, config, exhibits, gold, hosts, report, results, stages
+from rmo import __version__, config, exhibits, gold, hints, hosts, progress, report, results, stages
 from rmo.compiling import Compiling
 from rmo.curve import COLUMNS, to_rows
 from rmo.files import SCRATCH, RunError, local, read_csv, read_json, remove, write_json, write_text
 from rmo.lock import Lock
 from rmo.mirror import Wandb, careful
 from rmo.run import Run, Stage, stage_name
+from rmo.status import left, look
+from rmo.watch import PLANNED
 
 
 def open_run(experiment: config.Experiment, root: Path, mesh: jax.sharding.Mesh | None = None) -> Run:
@@ -133,7 +136,8 @@ def matching(run: Run, only: tuple[str, ...]) -> list[str]:
     for want in only:
         if not any(picks(want, name) for name in run.stages):
             kinds = ", ".join(dict.fromkeys(name.split("/")[0] for name in run.stages))
-            raise RunError(f"--only {want}: no such stage; there are {kinds}, and instances as `rmo list` names them")
+            said = f"no such stage{hints.nearest(want.removeprefix('='), run.stages)}"
+            raise RunError(f"--only {want}: {said}; there are {kinds}, and instances as `rmo list` names them")
     return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
 
 
@@ -167,8 +171,15 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
       Held: another run works on a stage instance.
       Preempted: the run was told to stop; what is made is saved.
     """
-    made = []
-    for name in matching(run, only):
+    made, wanted = [], matching(run, only)
+    every = {name: stage.path for name, stage in run.stages.items()}
+    if not (run.root / PLANNED).exists() or read_json(run.root / PLANNED) != every:
+        with contextlib.suppress(FileNotFoundError):  # another run of this experiment begins too, and was faster
+            write_json(run.root / PLANNED, every)
+    found = {row["stage"]: row for row in look(run.root, every)} if hosts.writer() else {}
+    for number, name in enumerate(run.stages, start=1):
+        if name not in wanted:
+            continue
         if not hosts.agree(np.bool_(run.done(name))):
             for before in run.stages[name].upstream:
                 if not hosts.agree(np.bool_(run.done(before.name))):
@@ -176,7 +187,9 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
                     raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
             with Lock(run.path(name)):
                 if not hosts.agree(np.bool_(run.done(name))):  # another run may just have made it
-                    make(run, name)
+                    with progress.stage(name, number, len(run.stages), left(list(found.values()), wanted)):
+                        seconds = make(run, name)
+                    found.get(name, {}).update(state="done", seconds=seconds)
                     made.append(name)
             if hosts.preempted():
                 raise hosts.Preempted
@@ -185,16 +198,25 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
     return made
 
 
-def make(run: Run, name: str) -> None:
-    """One stage instance, by all processes together; `DONE` when all are."""
+def make(run: Run, name: str) -> float:
+    """One stage instance, by all processes together; `DONE` when all are. Returns its seconds.
+
+    Raises:
+      RunError: memory ran out; says which settings take less.
+    """
     directory, started, compiling = run.path(name), time.monotonic(), Compiling()
     if hosts.writer():
         directory.mkdir(parents=True, exist_ok=True)
     hosts.barrier(f"begin {name}")
-    with Wandb.stage(name, run.stages[name].path):
-        with jax.set_mesh(run.mesh):
-            run.stages[name].make(run, directory)
-        mirror(run, name)
+    try:
+        with Wandb.stage(name, run.stages[name].path):
+            with jax.set_mesh(run.mesh):
+                run.stages[name].make(run, directory)
+            mirror(run, name)
+    except Exception as error:
+        if hints.out_of_memory(error):
+            raise RunError(hints.memory(name, error)) from error
+        raise
     versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
     seconds = round(time.monotonic() - started, 2)
     where = {"backend": jax.default_backend(), "devices": run.mesh.size, "processes": jax.process_count()}
@@ -203,6 +225,7 @@ def make(run: Run, name: str) -> None:
     hosts.barrier(f"made {name}")
     write_text(directory / "DONE", run.stages[name].path + "\n")
     hosts.barrier(f"done {name}")
+    return seconds
 
 
 @careful()
@@ -237,16 +260,12 @@ def labels(e: config.Experiment) -> list[str]:
 
 
 def status(run: Run) -> list[dict[str, Any]]:
-    """One row per stage instance: name, done / missing / stale (made for another config), seconds it cost."""
-    out = []
-    for name, stage in run.stages.items():
-        directory = run.path(name)
-        others = [p for p in directory.parent.glob(f"{directory.name.rsplit('-', 1)[0]}-*") if p != directory]
-        others = [p for p in others if len(p.name) == len(directory.name) and (p / "DONE").exists()]
-        state = "done" if run.done(name) else "started" if directory.exists() else "stale" if others else "missing"
-        seconds = read_json(directory / "cost.json")["seconds"] if run.done(name) else None
-        out.append({"stage": name, "state": state, "seconds": seconds, "path": stage.path})
-    return out
+    """Every stage instance: its name, state (rmo/status.py), the seconds that it cost, its directory."""
+    found = look(run.root, {name: stage.path for name, stage in run.stages.items()})
+    seconds = lambda row: row["seconds"] if row["state"] == "done" else None  # noqa: E731
+    return [
+        {"stage": row["stage"], "state": row["state"], "seconds": seconds(row), "path": row["path"]} for row in found
+    ]
 
 
 def groups(run: Run) -> list[tuple[str, list[str], list[str]]]:

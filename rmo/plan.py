@@ -21,8 +21,8 @@ from jax.sharding import AxisType, Mesh
 from rmo import config
 from rmo.files import RunError, write_json
 from rmo.flops import PEAKS, largest, matmuls
-from rmo.log import progress
 from rmo.programs import Program, programs
+from rmo.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def plan(
     if not listed:
         raise RunError(f"--only {' '.join(only)}: no program has that in its name; without it all are listed")
     rows = begun(out, summary(e, name, mesh, chip, [])) if out and out.exists() else {}
-    bar = progress(name, len(listed), "program")
-    for program in listed:
+    bar = Progress(name, len(listed), "program")
+    for done, program in enumerate(listed, start=1):
         key = (program.stage, program.name)
         if key not in rows:
             row = rows[key] = examine(program, mesh, chip, e.world.response)
@@ -114,7 +114,7 @@ def plan(
                 row["why"] += f"; {row['fits_on'] or 'no larger slice'} can hold it"
             if out:
                 write_json(out, summary(e, name, mesh, chip, ordered(every, rows)))
-        bar.update()
+        bar.to(done)
     bar.close()
     return summary(e, name, mesh, chip, ordered(listed, rows))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rmo import appendix, beyond, excerpts, figures, interactive, markdown, plots
+from rmo import appendix, beyond, excerpts, figures, hints, interactive, markdown, plots
 from rmo.costs import cost_section
 from rmo.curve import Curve
 from rmo.exhibits import DRAWINGS, Drawing, Files, load
@@ -95,7 +95,8 @@ def write(root: Path, out: Path | None = None) -> Path:
 def finished(root: Path) -> None:
     """Raises RunError where `root` is not the directory of a run whose fits are done."""
     if not (root / "coefficients.json").exists() or not (root / "stages.json").exists():
-        raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled")
+        near = "" if root.exists() else hints.instead(root)
+        raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled{near}")
 
 
 def coefficients(part: dict[str, Any]) -> str:

@@ -153,7 +153,7 @@ def fits(run: Run, out: Path) -> None:
     verdicts = []
     for c in claims.CLAIMS:
         verdicts.append(judge.judge_one(c, evidence, f.level))
-        log.bar.update(1)
+        log.bar.to(len(verdicts))
     log.close()
     write_json(out / "claims.json", verdicts)
     write_json(out / "gold.json", audit.audit(run))

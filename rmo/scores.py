@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo import bon, metrics, reward
+from rmo import bon, hints, metrics, reward
 from rmo.curve import Curve, from_prompts
 from rmo.files import RunError
 
@@ -34,7 +34,7 @@ def read(path: Path) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
         have different numbers of draws.
     """
     if not path.is_file():
-        raise TableError(f"{path}: no such file")
+        raise TableError(f"{path}: no such file{hints.instead(path)}")
     if path.suffix == ".npz":
         return read_npz(path)
     columns = read_columns(path)

@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rmo import hints
 from rmo.files import RunError
 
 
@@ -62,7 +63,9 @@ def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]
     elif path.is_dir():
         yield from read_tfds(text, path)
     elif not path.is_file():
-        raise SourceError(f"{source}: no such file or directory, and no tfds:NAME/SPLIT or hub:OWNER/NAME/FILES")
+        raise SourceError(
+            f"{source}: no such file, directory, tfds:NAME/SPLIT or hub:OWNER/NAME/FILES{hints.instead(path)}"
+        )
     elif path.suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet

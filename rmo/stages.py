@@ -374,6 +374,16 @@ def optimise(
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         critic = {"trunk": params["trunk"], "head": zeros}
         critics = jax.jit(partial(jax.tree.map, lambda x: jnp.repeat(x[None], len(members), axis=0)))(critic)
+    rows = [
+        {**info["members"][m], "kl_coef": kl_coef,
+         "variant": " ".join(filter(None, (info["members"][m]["variant"], against.variant)))}
+        for m, kl_coef, _ in members
+    ]  # fmt: skip
+    policy_info = read_json(run.path(stage_name("sft", policy, e)) / "info.json")["params"]
+    write_json(  # now: `rmo watch` tells members apart by it
+        out / "info.json",
+        {"params": info["params"], "policy": policy_info, "members": rows, "proxies": index.tolist(), "base": base},
+    )
     log = Log(out, f"ppo {out.name.rsplit('-', 1)[0]}", setup.reads, "read")
     history, states = climb.train_ppo(setup, frozen, runs, critics, run.mesh, Checkpoints(out), log)
     store.save(out, lm, states.policy.params, run.path("sft") / "tokenizer", len(members))
@@ -381,14 +391,4 @@ def optimise(
     fresh = np.concatenate([np.ones((1, len(members)), bool), np.diff(history["iteration"], axis=0) > 0])
     write_npz(
         out / "curve.npz", step=history["iteration"], fresh=fresh, **reads, **{f"train_{n}": v for n, v in last.items()}
-    )
-    rows = [
-        {**info["members"][m], "kl_coef": kl_coef,
-         "variant": " ".join(filter(None, (info["members"][m]["variant"], against.variant)))}
-        for m, kl_coef, _ in members
-    ]  # fmt: skip
-    policy_info = read_json(run.path(stage_name("sft", policy, e)) / "info.json")["params"]
-    write_json(
-        out / "info.json",
-        {"params": info["params"], "policy": policy_info, "members": rows, "proxies": index.tolist(), "base": base},
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from rmo import config, sources
 from rmo.files import RunError
-from rmo.log import progress
+from rmo.progress import Progress
 
 
 class TextError(RunError):
@@ -151,7 +151,7 @@ def stream(
     out.parent.mkdir(parents=True, exist_ok=True)
     done = resume(part, window)
     rows = islice(enumerate(read_rows(path)), done, None)
-    bar = progress(path.name, total, "row", done)
+    bar = Progress(path.name, total, "row", done)
     with open(part, "a", encoding="utf-8") as file:
         while some := list(islice(rows, window)):
             items = []
@@ -166,7 +166,7 @@ def stream(
                 length = min(bucket(max(len(item.ids) for item in group)), limit)
                 made = work(group + group[-1:] * (batch - len(group)), length)
                 results |= {item.number: lines for item, lines in zip(group, made, strict=False)}
-                bar.update(len(group))
+                bar.to(bar.n + len(group))
             for item in items:
                 for line in results[item.number]:
                     file.write(json.dumps({**item.row, **line, "row": item.number}, ensure_ascii=False) + "\n")

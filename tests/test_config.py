@@ -80,21 +80,37 @@ def test_impossible_values_are_one_clear_line(parts, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("x = 1", "experiment"), ("def experiment(): return 3", "returned int"), ("def experiment(: pass", "SyntaxError"),
-     ("from rmo.config import *\ndef experiment(): return Experiment(nmae='x')", "nmae")],
+     ("from rmo.config import *\ndef experiment(): return Experiment(nmae='x')",
+      r"c.py:2: Experiment has no field nmae; perhaps name \(str, default 'experiment'\)"),
+     ("import rmo.config as r\n\nppo = r.dataclasses.replace(r.PPO(), kl_maxx=3)", r"c.py:3: PPO has no field kl_maxx; perhaps kl_max"),
+     ("from rmo.config import *\nx = Experimnt()", "c.py:2: NameError: .*; perhaps Experiment"),
+     ("from rmo import config\nx = config.PPPO()", "c.py:2: AttributeError: .*; perhaps PPO"),
+     ("from rmo.config import PPOO", "c.py:1: rmo.config has no PPOO; perhaps PPO"),
+     ("\ndef experiment()\n  pass", "c.py:2: SyntaxError: expected ':'"),
+     ("def experiment(): return {}['a']", "c.py:1: KeyError: 'a'")],
 )  # fmt: skip
 def test_bad_config_files(tmp_path, text, message):
     path = tmp_path / "c.py"
     path.write_text(text)
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(config.ConfigError, match=message) as error:
         checks.load(path)
-    with pytest.raises(config.ConfigError, match="no config file"):
-        checks.load(tmp_path / "none.py")
+    assert "\n" not in str(error.value)
+    with pytest.raises(config.ConfigError, match=r"no config file .*cc.py; perhaps .*/c.py"):
+        checks.load(tmp_path / "cc.py")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--ppo.lr", "1"], "Unrecognized options: --ppo.lr, 1; perhaps --ppo"),
+        (
+            ["--ppo.lr", "1"],
+            r"Unrecognized options: --ppo.lr, 1; perhaps --ppo.policy-optimizer.lr \(float, now 0.0001\)",
+        ),
+        (["--ppo.kl_maxx", "3"], r"perhaps --ppo.kl-max \(float, now 32.0\)"),
+        (["--bon.drws=5"], r"perhaps --bon.draws \(int, now 4096\)"),
+        (["--proxies.sizes.0.widht", "3"], r"perhaps --proxies.sizes.0.width \(int, now 16\)"),
+        (["--model-paralel", "3"], r"perhaps --model-parallel \(int, now 1\)"),
+        (["--zebra", "3"], r"Unrecognized options: --zebra, 3 \(see"),
         (["--ppo.batch", "x"], "--ppo.batch"),
         (["--world.optimum", "1"], "--world.optimum"),
         (["--policy.positions", "absolute"], "rotary"),

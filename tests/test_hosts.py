@@ -249,8 +249,8 @@ def bucket():
 
 
 IN_BUCKET = """
-import numpy as np, pytest
-from rmo import files, lock, log as logs
+import json, numpy as np, pytest
+from rmo import files, lock, log as logs, watch
 here = files.directory("gs://bucket/some/run")
 files.write_json(here / "a.json", {"x": [1.5]})
 files.write_npz(here / "b.npz", y=np.arange(3))
@@ -270,6 +270,12 @@ with lock.Lock(here / "stage"):
     with pytest.raises(lock.Held): lock.Lock(here / "stage").__enter__()
     assert lock.Lock(here / "stage").holder()[1] < 60
 assert not (here / "stage" / "HOLDER").exists()
+files.write_json(here / "ppo" / "w8x1-main-0123456789" / "info.json", {"members": [{}]})
+files.write_text(here / "ppo" / "w8x1-main-0123456789" / "metrics.jsonl", "".join(json.dumps(
+    {"step": k, "iteration": [k], "kl": [k], "gold": [0.5 * k], "proxy": [k]}) + "\\n" for k in range(3)))
+with lock.Lock(here / "ppo" / "w8x1-main-0123456789"):
+    text, over = watch.view(here, (), 100, 30, False)
+assert "ppo/w8x1-main: running" in text and "1.00 at 2.0" in text and not over, text
 with files.written(here / "made") as local:
     (local / "sub").mkdir()
     (local / "sub" / "f").write_text("x")

@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
-ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "curve", "resample", "fit", "selection", "advice", "summary", "bon",
-         "sharding", "attention", "models", "files", "compiling", "mirror", "log", "lock", "families", "weights", "hf", "sample", "train",
-         "reward", "objectives", "data", "store", "sources", "text", "serve",
+ORDER = ["shape", "config", "hints", "checks", "flops", "hosts", "progress", "metrics", "losses", "curve", "resample", "fit", "selection", "advice",
+         "summary", "bon", "sharding", "attention", "models", "files", "compiling", "mirror", "log", "lock", "status", "watch",
+         "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
          "beyond", "interactive", "page", "tables", "excerpts", "costs", "markdown", "report", "compare", "scores", "loggers", "logs", "stages", "pipeline", "dashboard", "options", "main"]  # fmt: skip
@@ -17,7 +17,7 @@ ORDER = ["shape", "config", "checks", "flops", "hosts", "metrics", "losses", "cu
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "advice", "summary", "bon", "loggers"}
 OWNERS = {  # library -> modules that may import it
     "flax": {"models"}, "orbax": {"files"}, "wandb": {"mirror", "dashboard"}, "wandb_workspaces": {"dashboard"}, "transformers": {"data", "hf"}, "tokenizers": {"data"}, "safetensors": {"weights"}, "huggingface_hub": {"hf", "sources"}, "pyarrow": {"scores", "sources"},
-    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "options"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"log"}, "fsspec": {"files"}, "psutil": {"lock"}, "plotly": {"interactive", "page"}, "etils": {"files"},
+    "tensorflow_datasets": {"data", "sources"}, "tyro": {"config", "options"}, "matplotlib": {"plots", "figures", "appendix", "beyond"}, "tqdm": {"progress"}, "plotext": {"watch"}, "fsspec": {"files"}, "psutil": {"lock"}, "plotly": {"interactive", "page"}, "etils": {"files"},
 }  # fmt: skip
 # Imported inside functions only.
 LAZY = {
@@ -31,6 +31,7 @@ LAZY = {
     "tensorflow_datasets",
     "pyarrow",
     "plotly",
+    "plotext",
 }
 FORBIDDEN_NAMES = {"pmap", "pjit", "PRNGKey", "xmap", "host_callback"}
 FILES = sorted((ROOT / "rmo").glob("*.py"))

@@ -36,6 +36,9 @@ def smoke(tmp_path_factory):
     got = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr[-2000:]
     assert got.stdout.strip().endswith("report.html")
+    assert "\r" not in got.stderr  # no terminal: plain lines
+    assert "stage 11 of 13: ppo/w8x1-main\n" in got.stderr
+    assert "\nppo/w8x1-main: done in " in got.stderr
     return runs / "smoke"
 
 
