@@ -83,7 +83,7 @@ def rmo(monkeypatch, capsys):
         ("report configs/result/", "perhaps configs/results"),
         ("score ./configs/results/tin LICENSE", "no such directory; perhaps configs/results/tiny"),
         ("list configs/smoke.py --only sfft", "no such stage"),
-        ("fit configs/results/tiny/fig1a.svg", "has no column kl"),
+        ("fit configs/results/tiny/fig1a.svg", "use .csv, .json or .jsonl"),
     ],
 )
 def test_errors_are_one_line_that_names_what_is_near(args, message, rmo):
