@@ -161,6 +161,11 @@ def families(groups: Sequence[Group]) -> list[list[Group]]:
     return sorted(out.values(), key=rank)
 
 
+def over(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x / y, and 0 where y is."""
+    return np.divide(x, y, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=y != 0)
+
+
 class Family:
     """Fits one form to groups, by weighted least squares without intercept, on any resampling of prompts and seeds.
 
@@ -189,7 +194,7 @@ class Family:
         self.tau2 = 0.0
         self.weights = [np.ones(len(v)) for v in self.variance]
         for _ in range(8 if known else 0):
-            solution = self.solve(np.ones((1, len(self.curves))), [self.y(i) for i in range(len(self.curves))])[0]
+            solution = self.best()
             left = [self.y(i)[:, 0] - self.x[i] @ solution[self.of[i]] for i in range(len(self.curves))]
             excess = np.concatenate([r**2 - v for r, v in zip(left, self.variance, strict=True)])
             self.tau2 = max(float(excess.sum()) / max(len(excess), 1), 1e-6)
@@ -199,25 +204,40 @@ class Family:
         """Kept scores of curve i, f64[K, 1]."""
         return getattr(self.curves[i], self.score)[self.keep[i]][:, None]
 
-    def solve(self, weight_NC: np.ndarray, y: Sequence[np.ndarray]) -> np.ndarray:
-        """(alpha, beta) f64[N, G, 2] from the scores of every curve, f64[K, N] or, the same on every row, f64[K, 1]."""
+    def moments(self, i: int, y_KN: np.ndarray) -> np.ndarray:
+        """Weighted sums of a curve's scores with what alpha and beta multiply, f64[2, N]."""
+        return (self.x[i].T * self.weights[i]) @ y_KN
+
+    def solve(self, weight_NC: np.ndarray, moments_2N: Sequence[np.ndarray]) -> np.ndarray:
+        """(alpha, beta) f64[N, G, 2] from the `moments` of every curve, f64[2, N] or, the same on every row, f64[2, 1].
+
+        A group whose points tell its coefficients not apart, as where all its seeds were left out, gets the smallest.
+        """
         n, count = len(weight_NC), len(self.groups)
-        size = 1 + count if self.shared else 2 * count
-        slot = lambda g: [0, 1 + g] if self.shared else [2 * g, 2 * g + 1]  # noqa: E731
-        normal, right = np.zeros((n, size, size)), np.zeros((n, size))
-        for i in range(len(self.curves)):
-            rows = slot(int(self.of[i]))
-            xw = self.x[i].T * self.weights[i]
-            b = xw @ y[i]
-            normal[:, rows[0], rows] += weight_NC[:, i, None] * (xw @ self.x[i])[0]
-            normal[:, rows[1], rows] += weight_NC[:, i, None] * (xw @ self.x[i])[1]
-            right[:, rows] += weight_NC[:, i, None] * np.broadcast_to(b, (2, n)).T
-        solution = (np.linalg.pinv(normal, rcond=1e-12, hermitian=True) @ right[..., None])[..., 0]
-        return np.stack([solution[:, slot(g)] for g in range(count)], axis=1)
+        aa, ab, bb, a, b = np.zeros((5, n, count))  # entries of the normal equations, group by group
+        for i, g in enumerate(self.of):
+            weight_N, products = weight_NC[:, i], self.moments(i, self.x[i])
+            aa[:, g] += weight_N * products[0, 0]
+            ab[:, g] += weight_N * products[0, 1]
+            bb[:, g] += weight_N * products[1, 1]
+            a[:, g] += weight_N * moments_2N[i][0]
+            b[:, g] += weight_N * moments_2N[i][1]
+        if self.shared:
+            slope = over(ab, bb)  # beta follows alpha: what is left of the equations is one in alpha
+            left = (aa - slope * ab).sum(1, keepdims=True)
+            left[left <= 1e-12 * aa.sum(1, keepdims=True)] = 0.0
+            alpha = np.broadcast_to(over((a - slope * b).sum(1, keepdims=True), left), a.shape)
+            return np.stack([alpha, over(b - ab * alpha, bb)], axis=-1)
+        det, trace2 = aa * bb - ab**2, (aa + bb) ** 2
+        plain = det > 1e-12 * aa * bb
+        alpha = np.where(plain, over(bb * a - ab * b, det), over(aa * a + ab * b, trace2))
+        beta = np.where(plain, over(aa * b - ab * a, det), over(ab * a + bb * b, trace2))
+        return np.stack([alpha, beta], axis=-1)
 
     def best(self) -> np.ndarray:
         """(alpha, beta) f64[G, 2] on the data as they are."""
-        return self.solve(np.ones((1, len(self.curves))), [self.y(i) for i in range(len(self.curves))])[0]
+        every = range(len(self.curves))
+        return self.solve(np.ones((1, len(every))), [self.moments(i, self.y(i)) for i in every])[0]
 
     def on(self, r: Resamples, seed: int = 0) -> np.ndarray:
         """(alpha, beta) f64[N, G, 2] on every row of `resample(self.curves)`.
@@ -227,12 +247,13 @@ class Family:
         as its points scatter about the form.
         """
         rng = np.random.default_rng(seed)
-        y = []
+        moments = []
         for i, c in enumerate(self.curves):
             scores, table, error = self.y(i), getattr(c, f"{self.score}_KQ"), getattr(c, f"{self.score}_se")
             if table is not None:
-                scores = table[self.keep[i]] @ r.share_NQ.T
-            elif error is not None:
+                moments.append(self.moments(i, table[self.keep[i]]) @ r.share_NQ.T)
+                continue
+            if error is not None:
                 d, error = c.d[self.keep[i]], error[self.keep[i]]
                 kernel = np.exp(-np.abs(d[:, None] - d[None])) * np.outer(error, error)
                 noise = np.linalg.cholesky(kernel + 1e-12 * np.eye(len(d))) @ rng.normal(size=(len(d), r.draws))
@@ -241,8 +262,8 @@ class Family:
             elif (self.of == self.of[i]).sum() == 1:
                 scores = np.repeat(scores, len(r.share_NQ), axis=1)
                 scores[:, 1 : 1 + r.draws] += self.scatter(i, r.draws, rng)
-            y.append(scores)
-        return self.solve(r.weight_NC, y)
+            moments.append(self.moments(i, scores))
+        return self.solve(r.weight_NC, moments)
 
     def scatter(self, i: int, draws: int, rng: np.random.Generator) -> np.ndarray:
         """Noise f64[K, draws] like the residuals of curve i: their variance, first autocorrelation, and Student's t for
