@@ -9,7 +9,7 @@ from typing import Any
 from rmo import interactive
 from rmo.curve import METHODS
 from rmo.exhibits import Files, load
-from rmo.files import RunError, read_json, write_text
+from rmo.files import RunError, read_json, remote, write_text
 from rmo.fit import Group
 from rmo.page import page
 from rmo.plots import METHOD_NAMES, Overlay, row_of, size
@@ -24,6 +24,7 @@ def write(roots: Sequence[Path], out: Path) -> Path:
     Raises:
       RunError: a directory is not that of a run whose fits are done, or it is named twice.
     """
+    roots = [root if remote(root) else root.resolve() for root in roots]
     if len(set(roots)) < len(roots):
         raise RunError("the same run twice: give different run directories")
     for root in roots:
@@ -49,7 +50,7 @@ def write(roots: Sequence[Path], out: Path) -> Path:
 
 def names_of(roots: Sequence[Path]) -> list[str]:
     """Names of run directories, with as much of their paths as tells them apart."""
-    parts = [root.absolute().parts for root in roots]
+    parts = [tuple(str(root).split("/")) for root in roots]
     depth = next(n for n in range(1, 99) if len({p[-n:] for p in parts}) == len(parts))
     return ["/".join(p[-depth:]) for p in parts]
 

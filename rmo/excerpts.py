@@ -49,12 +49,19 @@ def words(before: str, after: str) -> str:
     return " ".join(parts)
 
 
+def places(gold_K: np.ndarray) -> dict[str, int]:
+    """Points of a curve to look at: before, at and past gold's highest, or, where it has not fallen, along the way."""
+    top, end = int(gold_K.argmax()), len(gold_K) - 1
+    if top < end:
+        return {"the initial policy": 0, "gold's peak": top, "past it": end}
+    return {"the initial policy": 0, "halfway": end // 2, "the end, where gold is highest": end}
+
+
 def along(where: dict[str, Path], name: str, prompts: int, tokenizer: Any) -> Iterator[tuple[str, int, list[tuple]]]:
-    """(method, prompt, [(place, KL, proxy, gold, text) at the start, at gold's peak and past it]) of a proxy's first
-    seed; best-of-n, then PPO."""
+    """(method, prompt, [(place, KL, proxy, gold, text) at three `places`]) of a proxy's first seed; best-of-n, then
+    PPO. Scores are the prompt's: expected ones, or means over the draws of a read."""
     curve = read_npz(where[f"bon/{name}"] / "curve.npz")
-    gold_K = curve["gold"][0].mean(-1)
-    picks = {"the initial policy": 0, "gold's peak": int(gold_K.argmax()), "past it": len(gold_K) - 1}
+    picks = places(curve["gold"][0].mean(-1))
     for q in range(prompts):
         draws, found = read_npz(where["samples"] / "draws" / f"{q:05d}.npz"), []
         for place, k in picks.items():
@@ -67,17 +74,17 @@ def along(where: dict[str, Path], name: str, prompts: int, tokenizer: Any) -> It
         return
     run = read_npz(where[f"ppo/{name}"] / "curve.npz")
     keep = np.flatnonzero(run["fresh"][:, 0])
-    top = keep[run["gold"][keep, 0].mean(-1).argmax()]
+    picks = {place: keep[k] for place, k in places(run["gold"][keep, 0].mean(-1)).items()}
     for q in range(prompts):
         found = []
-        for place, k in {"the initial policy": keep[0], "gold's peak": top, "past it": keep[-1]}.items():
+        for place, k in picks.items():
             text = data.decode(tokenizer, run["tokens"][k, 0, q], run["mask"][k, 0, q])
             at = f"{place}, iteration {run['step'][k, 0]:,}"
             found.append((at, float(run["kl"][k, 0].mean()), run["proxy"][k, 0, q], run["gold"][k, 0, q], text))
         yield "PPO", q, found
 
 
-def section(where: dict[str, Path], main: str, prompts_shown: int = 3) -> str:
+def section(where: dict[str, Path], main: str, read_draws: int, prompts_shown: int = 3) -> str:
     """Texts side by side, for the smallest and the largest proxy of the main sweep; words that changed are marked."""
     tokenizer = data.load_tokenizer(where["sft"] / "tokenizer")
     prompts = read_npz(where["samples"] / "prompts.npz")
@@ -86,8 +93,8 @@ def section(where: dict[str, Path], main: str, prompts_shown: int = 3) -> str:
     names.sort(key=params.__getitem__)
     out = [
         "<p class=note>One text each, drawn, not picked, by the first seed. Marked is what the text to its left has "
-        "not. Scores are the text's own along PPO, and for best-of-n expected ones, over all sets of n draws. One "
-        "prompt's scores say little: only averages are clean.</p>"
+        "not. The scores beside it are its prompt's: for best-of-n expected ones, over all sets of n draws, for PPO "
+        f"the mean of {read_draws} draws. One prompt's scores say little: only averages over prompts are clean.</p>"
     ]
     for name in dict.fromkeys([names[0], names[-1]]):
         out.append(f"<h3>Against the proxy of {size(params[name])} parameters</h3>")

@@ -11,6 +11,7 @@ from rmo.plots import Overlay, kl_ticks, mean_curve, row_of, score_range
 
 SCALE = ["#4f6bed", "#1fa187", "#e07b00"]  # from the smallest to the largest; to be seen on white and on black
 GREY = "#888"
+SHOWN = 300  # characters of a text that the pointer is told
 BUTTONS = {"√KL": True, "KL": False}  # whether the axis is KL's root
 LINES = "line: gold, dashed: proxy, thin: fit"
 BAR = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
@@ -31,9 +32,9 @@ def div(o: Overlay, figure_name: str, texts: dict[tuple, str]) -> str:
     def add(kl, y, name: str, texts: list[str] | None = None, **how: Any) -> None:
         """x goes in as the root of KL, which a button changes."""
         kls.append(np.asarray(kl, float))
-        said: dict[str, Any] = {"hoverinfo": "skip"}
+        name, said = html.escape(name).replace("%{", "% {"), {"hoverinfo": "skip"}  # plotly reads both
         if texts:
-            said = {"text": texts, "hovertemplate": f"<b>{html.escape(name)}</b><br>%{{text}}<extra></extra>"}
+            said = {"text": texts, "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>"}
         how = {"mode": "lines", "showlegend": False, **said, **how}
         figure.add_scatter(x=rounded(np.sqrt(kls[-1])), y=rounded(y), name=name, legendgroup=name, **how)
 
@@ -94,8 +95,8 @@ def kl_axis(reach: float, root: bool) -> dict[str, Any]:
 
 
 def told(kl: float, gold: float, proxy: float) -> str:
-    """What the pointer is told of a point."""
-    return f"KL {kl:.3g} nats<br>gold {gold:.3f}" + (f", proxy {proxy:.3f}" if np.isfinite(proxy) else "")
+    """What the pointer is told of a point: means over prompts."""
+    return f"KL {kl:.3g} nats, means:<br>gold {gold:.3f}" + (f", proxy {proxy:.3f}" if np.isfinite(proxy) else "")
 
 
 def point_key(method: str, meta: dict[str, Any], step_or_n: float) -> tuple:
@@ -113,6 +114,7 @@ def seed_points(group: Group, i: int, up: float, texts: dict[tuple, str]) -> lis
         if np.isfinite(at):
             said = [f"{unit} {at:,.0f}", *said]
             text = texts.get(point_key(group.method, c.meta, at), "")
-            said += [f"<i>{html.escape(line)}</i>" for line in textwrap.wrap(text, 48)]
+            said += ["one response to the first prompt:"] if text else []
+            said += [f"<i>{html.escape(line)}</i>" for line in textwrap.wrap(textwrap.shorten(text, SHOWN), 48)]
         out.append((float(kl), float(gold), "<br>".join(said)))
     return out

@@ -255,11 +255,13 @@ def need_positive(**values: float) -> None:
 def write_report(args: Sequence[str]) -> None:
     options = parse(ReportOptions, args, "rmo report")
     from rmo import compare, report
+    from rmo.files import directory
 
-    if len(options.runs) > 1:
-        print(compare.write(options.runs, options.out or options.runs[0].absolute().parent / "compare.html"))
-    elif options.runs:
-        print(report.write(options.runs[0]))
+    roots = [directory(run) for run in options.runs]
+    if len(roots) > 1:
+        print(compare.write(roots, options.out or Path("compare.html")))
+    elif roots:
+        print(report.write(roots[0]))
     else:
         raise config.ConfigError("rmo report needs a run directory, e.g. rmo report runs/tiny")
 

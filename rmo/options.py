@@ -158,10 +158,10 @@ class ReportOptions:
     """Draw the figures and report.html of a run directory again, from its files alone; of several, a page that compares
     them."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories, such as runs/tiny."""
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Run directories, such as runs/tiny, or URLs of them."""
     out: Path | None = None
-    """File of the page that compares several runs; default: compare.html beside the first."""
+    """File of the page that compares several runs; default: compare.html, here."""
 
 
 @dataclass(frozen=True)

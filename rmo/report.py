@@ -83,7 +83,8 @@ def write(root: Path, out: Path | None = None) -> Path:
         )
         caption += "below 1: PPO spends more KL than best-of-n for the same proxy score."
         body += ["<h2 id=ppo>PPO diagnostics</h2>", show(shown["ppo_diagnostics"], caption)]
-    body += ["<h2 id=texts>What the policies write</h2>", excerpts.section(where, e["proxies"]["sweeps"][0]["name"])]
+    body += ["<h2 id=texts>What the policies write</h2>"]
+    body += [excerpts.section(where, e["proxies"]["sweeps"][0]["name"], e["ppo"]["read_draws"])]
     body += ["<h2 id=cost>What this run cost, and where its time went</h2>", cost_section(stages, where)]
     body += ["<h2 id=cite>Config, versions, how to cite</h2>", to_copy("The whole config", json.dumps(e, indent=1))]
     body += [to_copy("Versions that drew this page", versions()), to_copy("BibTeX", citation(e["name"]))]

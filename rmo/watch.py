@@ -41,9 +41,17 @@ def stages(root: Path) -> dict[str, str]:
 
 
 def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
-    """Which curves are drawn: of stages with one of `only` in their names; else those of each method's first sweep."""
+    """Which curves are drawn: of stages with one of `only` in their names; else those of each method's first sweep.
+
+    Raises:
+      RunError: `only` picks nothing.
+    """
     if only:
-        return [name for name in names if name.startswith(("bon/", "ppo/")) and any(want in name for want in only)]
+        found = [name for name in names if name.startswith(("bon/", "ppo/")) and any(want in name for want in only)]
+        if not found:
+            curves = ", ".join(name for name in names if name.startswith(("bon/", "ppo/")))
+            raise RunError(f"--only {' '.join(only)}: no stage with a curve has that in its name; there are {curves}")
+        return found
     out = []
     for method in METHODS:
         mine = [name for name in names if name.startswith(method + "/")]

@@ -159,6 +159,7 @@ def test_the_page_in_a_browser(smoke, size):
         winner = read_npz(next(smoke.glob("bon/w8x1-main-*/curve.npz")))["winner"][0, 5, 0]
         tokenizer = data.load_tokenizer(next(smoke.glob("sft-*/tokenizer")))
         text = data.decode(tokenizer, samples["tokens"][winner], samples["mask"][winner])
+        assert "one response to the first prompt" in said
         assert text.split()[0] in said
         assert text.split()[-1] in said
 

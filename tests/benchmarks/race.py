@@ -87,8 +87,8 @@ def same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tolerance: 
 
 
 def best_side(module: str, side: str, case: dict[str, Any]) -> Side:
-    """The side as it is fastest: on one thread, on as many as there are cores or, of rmo where the case lets its rows be
-    split, with every core a device of its own (XLA_FLAGS, see README.md)."""
+    """The side as it is fastest: on one thread, on as many as there are cores or, of rmo where a case's rows can be
+    split, with every core a device of its own, as XLA_FLAGS=--xla_force_host_platform_device_count makes them."""
     cores = len(os.sched_getaffinity(0))
     choices = {(1, 1), (cores, 1)}
     if side == "ours" and case.get("rows"):
@@ -103,7 +103,7 @@ def best_side(module: str, side: str, case: dict[str, Any]) -> Side:
 def race(module: str, case: dict[str, Any], pairs: int = PAIRS, tolerance: float = 1e-4) -> dict[str, Any]:
     """Medians of both sides, each at its best number of threads, taking turns A B A B; compilation is told apart."""
     with best_side(module, "ours", case) as ours, best_side(module, "peer", case) as peer:
-        gap = same(ours.answers(), peer.answers(), tolerance)
+        gap = same(ours.answers(), peer.answers(), case.get("tolerance", tolerance))
         found = {"ours": [], "peer": []}
         for _ in range(pairs):
             for name, side in (("ours", ours), ("peer", peer)):

@@ -30,7 +30,7 @@ def cases(top: Path) -> list[dict[str, Any]]:
     sizes = checks.load(TINY).proxies.sizes
     sweep = [
         {"name": f"{SWEEP['members']} RMs of width {size.width} x {size.layers}: one program, one after another",
-         "packages": False, "size": i, **SWEEP}
+         "packages": False, "size": i, "tolerance": 5e-3, **SWEEP}  # rounding grows over its steps
         for i, size in enumerate(sizes)
     ]  # fmt: skip
     return [one, *sweep]

@@ -43,7 +43,12 @@ def cases(top: Path) -> list[dict[str, Any]]:
         flops = 2 * blocks * (prompts * case["prompt"] + case["batch"] * case["new"])
         flops += 2 * table * (prompts + case["batch"] * case["new"])
         read = 4 * (blocks + table) * case["new"]  # weights alone, once a token
-        out.append(case | {"checkpoint": str(top / case["shape"]), "flops": flops, "bytes": read, "rows": True})
+        # Random weights of 12 layers: torch's own float32 is 1e-3 from its float64.
+        out.append(
+            case
+            | {"checkpoint": str(top / case["shape"]), "flops": flops, "bytes": read, "rows": True}
+            | ({"tolerance": 5e-3} if case["shape"] == "124M" else {})
+        )
     return out
 
 
