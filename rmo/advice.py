@@ -58,22 +58,25 @@ def step_at(curves: Sequence[Curve], kl: float) -> int | None:
 
 def advise(
     curves: Sequence[Curve], form: str, min_d: float, values_N2: np.ndarray, r: Resamples, peak: float,
-    interval: Sequence[float],
+    interval: Sequence[float], r2: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """What to do, from the curves of one group, their (alpha, beta) on every resample, and the KL of the fitted peak
-    (infinite where it never turns) with its interval.
+    """What to do, from the curves of one group, their (alpha, beta) on every resample, the KL of the fitted peak
+    (infinite where it never turns) with its interval, and R2 of the fit; where that is not above 0, the fit counts for
+    nothing and `turned_probability` is NaN.
 
     `verdict` is stop (the peak lies within the data, by the fit or because every curve fell by more than four standard
     errors), go on (the fitted peak lies beyond them) or undecided (no peak, or its interval is wider than the data).
     `trusted_to_kl`: as far beyond their own data as `forecasts` went without a miss.
     """
     d, gold = (np.concatenate([getattr(c, name) for c in curves]) for name in ("d", "gold"))
-    reach, low, high = float(min(c.kl.max() for c in curves)), max(interval[0], 0.0), interval[1]
+    reach = float(min(c.kl.max() for c in curves))
+    fits = r2 > 0 and reach > 0
+    peak, low, high = (peak, *interval) if fits else (np.inf, np.inf, np.inf)
     tried = forecasts(d, gold, form, min_d)
     misses = [row["factor"] for row in tried if not row["holds"]]
     held = max([row["factor"] for row in tried if row["factor"] < min(misses, default=np.inf)], default=1.0)
     trusted = reach * held
-    turned = below_zero(slope(form, values_N2[:, 0], values_N2[:, 1], reach**0.5), r)
+    turned = below_zero(slope(form, values_N2[:, 0], values_N2[:, 1], reach**0.5), r) if fits else np.nan
     seen = [measured(c) for c in curves]
     rose, fell = (all(row[i] > 4 * row[3] for row in seen) for i in (1, 2))
     sharp = np.isfinite([peak, high]).all() and high - low <= reach
@@ -81,10 +84,14 @@ def advise(
     at = lambda kl: "" if (s := step_at(curves, kl)) is None else f" ({unit} {s:,})"  # noqa: E731
     top, _, by, error = np.mean(seen, axis=0).tolist()
     sure = f"the probability that gold has turned by KL {reach:.3g} is {turned:.0%}"
-    sure = f"by KL {reach:.3g} gold has fallen by {by:.2g} (standard error {error:.1g})" if fell else sure
+    seen_to = f"by KL {reach:.3g} gold has fallen by {by:.2g} (standard error {error:.1g})"
+    sure = seen_to if fell else sure
     between = f"between KL {low:.3g}{at(low)} and {high:.3g}{at(high)}"
-    verdict, stop, early = "undecided", peak, high <= max(min_d**2, min(c.kl[c.kl > 0].min() for c in curves))
-    if sharp and early and not rose:
+    first = min(min(c.kl[c.kl > 0], default=0.0) for c in curves)
+    verdict, stop, early = "undecided", peak, high <= max(min_d**2, first)
+    if reach == 0:
+        stop, text = 0.0, "undecided: a curve never leaves KL 0: leave it out"
+    elif sharp and early and not rose:
         verdict, text = "stop", f"do not optimise against this proxy: gold falls from the start; {sure}"
     elif sharp and peak <= reach and not early:
         verdict, text = "stop", f"stop at KL {peak:.3g}{at(peak)}: {sure}, and its peak lies {between}"
@@ -95,9 +102,16 @@ def advise(
     elif sharp and peak > reach:
         verdict, text = "go on", f"go on to KL {peak:.3g}: the peak lies beyond the data, {between}; {sure}"
         text += f"; read gold by KL {trusted:.3g}, beyond which no forecast was seen to hold" if high > trusted else ""
+    elif not fits:
+        stop, text = reach, f"undecided: the form fits worse than a constant (R² {r2:.2g}); what was measured:"
+        text += f" gold was highest at KL {top:.3g}{at(top)}, and {seen_to} since"
+    elif turned >= 0.5:
+        stop, where = min(peak, reach), min(low, reach)
+        text = f"undecided: gold has probably turned by KL {reach:.3g}{at(reach)} ({turned:.0%})"
+        text += f"; its peak lies somewhere from KL {where:.3g}{at(where)} on" if np.isfinite(peak) else ""
+        text += ": do not optimise further"
     else:
-        far = max(held, FACTORS[0]) if turned < 0.5 else FACTORS[0]
-        stop = min(peak if peak > reach else np.inf, reach * far)
+        stop = min(peak if peak > reach else np.inf, reach * max(held, FACTORS[0]))
         text = f"undecided: the data do not show a peak up to KL {reach:.3g}{at(reach)} ({sure});"
         text += f" go on until KL {stop:.3g}, reading gold, and fit again"
     return {

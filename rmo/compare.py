@@ -9,13 +9,13 @@ from typing import Any
 from rmo import interactive
 from rmo.curve import METHODS
 from rmo.exhibits import Files, load
-from rmo.files import RunError, read_json, remote, write_text
+from rmo.files import names_of, read_json, write_text
 from rmo.fit import Group
 from rmo.page import page
 from rmo.plots import METHOD_NAMES, Overlay, row_of, size
 from rmo.report import UNIT, finished, show
 from rmo.selection import Missing
-from rmo.tables import number, table
+from rmo.tables import number, peak_text, table
 
 
 def write(roots: Sequence[Path], out: Path) -> Path:
@@ -24,12 +24,9 @@ def write(roots: Sequence[Path], out: Path) -> Path:
     Raises:
       RunError: a directory is not that of a run whose fits are done, or it is named twice.
     """
-    roots = [root if remote(root) else root.resolve() for root in roots]
-    if len(set(roots)) < len(roots):
-        raise RunError("the same run twice: give different run directories")
+    names = names_of(roots)
     for root in roots:
         finished(root)
-    names = names_of(roots)
     runs = dict(zip(names, map(load, roots), strict=True))
     body = [f"<h1>{html.escape(' against '.join(names))}</h1>", f"<p>{same_judge(names, roots)}{UNIT}</p>"]
     body += ["<h2 id=curves>Curves, RM by RM</h2>"]
@@ -46,13 +43,6 @@ def write(roots: Sequence[Path], out: Path) -> Path:
     body += ["<h2 id=configs>Where the configs differ</h2>", differences({n: f.experiment for n, f in runs.items()})]
     write_text(out, page(" against ".join(names), body))
     return out
-
-
-def names_of(roots: Sequence[Path]) -> list[str]:
-    """Names of run directories, with as much of their paths as tells them apart."""
-    parts = [tuple(str(root).split("/")) for root in roots]
-    depth = next(n for n in range(1, 99) if len({p[-n:] for p in parts}) == len(parts))
-    return ["/".join(p[-depth:]) for p in parts]
 
 
 def same_judge(names: Sequence[str], roots: Sequence[Path]) -> str:
@@ -101,9 +91,8 @@ def coefficients(runs: dict[str, Files]) -> str:
             if (row := row_of(f.summary, g))
         ]
         for params, name, row in sorted(found, key=lambda x: x[0]):
-            cells = [
-                x for what in ("alpha", "beta", "peak_kl", "peak_gold") for x in (row[what], row[f"{what}_interval"])
-            ]
+            cells = [row[what + end] for what in ("alpha", "beta") for end in ("", "_interval")]
+            cells += [peak_text(row[what + end]) for what in ("peak_kl", "peak_gold") for end in ("", "_interval")]
             rows.append([METHOD_NAMES[method], size(params), name, *cells, row["r2"]])
     head = [
         "method",

@@ -1,5 +1,6 @@
 """A curve: gold and proxy score against KL, however the policy was optimised; and the public CSV format of curves."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -44,7 +45,7 @@ class Columns:
     per_token: str | None = None
     """KL is a mean per token: multiply by this COLUMN of mean response lengths, or by this number."""
     start: float | None = None
-    """Gold of the initial policy; default: its first points, where KL is about 0."""
+    """Gold of the initial policy; default: its first points, if KL is about 0 there."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,13 @@ def from_rows(table: Sequence[dict[str, str]], source: str = "the table") -> lis
     curves = []
     for key, points in groups.items():
         steps = [p["step_or_n"] for p in points]
-        by_step = bool(np.isfinite(steps).all()) and len(set(steps)) == len(steps)
-        points = sorted(points, key=lambda p: p["step_or_n" if by_step else "kl"])
-        if not by_step and len({p["kl"] for p in points}) < len(points):
-            apart = ", ".join(ids[1:])
-            raise CurveError(f"{source}: a curve has two points at one KL: tell its runs apart by a column ({apart})")
+        by = "step_or_n" if np.isfinite(steps).all() else "kl"
+        points = sorted(points, key=lambda p: p[by])
+        if twice := [p[by] for p, after in itertools.pairwise(points) if p[by] == after[by]]:
+            raise CurveError(
+                f"{source}: a curve has two points at {by} {twice[0]:g}: tell its runs apart by a column"
+                f" ({', '.join(ids[1:])})"
+            )
         column = {name: np.array([p[name] for p in points]) for name in points[0]}
         meta = {}
         for name, cell in zip(ids[1:], key[1:], strict=True):

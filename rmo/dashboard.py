@@ -5,16 +5,16 @@ from typing import Any
 from rmo.files import RunError
 from rmo.report import DRAWINGS
 
+# Curves of finished stages: (title, x, pattern of metrics); a line per run and member.
 CURVES = [
-    (f"{name}: {' and '.join(scores)} against {against}", f"{kind}/{x}", [f"{kind}/{score}" for score in scores])
+    (f"{name}: {scores.replace('|', ' and ')} against {versus}", f"{kind}/curve/{x}", rf"^{kind}/curve/({scores})/\d+$")
     for kind, name in (("bon", "Best-of-n"), ("ppo", "PPO"))
-    for x, against, scores in (
-        ("sqrt_kl", "sqrt(KL)", ["gold"]), ("sqrt_kl", "sqrt(KL)", ["proxy"]), ("kl", "KL", ["gold", "proxy"]),
+    for x, versus, scores in (
+        ("sqrt_kl", "sqrt(KL)", "gold"), ("sqrt_kl", "sqrt(KL)", "proxy"), ("kl", "KL", "gold|proxy"),
     )
 ]  # fmt: skip
-# Section -> line charts: (title, x, metrics); a line per run and metric.
+# Section -> line charts: (title, x, metrics); a line per run and metric, of several members their mean.
 LINES = {
-    "Overoptimization": CURVES,
     "Reward models": [(n, "Step", [f"proxies/{m}"]) for m, n in (
         ("loss", "Training loss"), ("accuracy", "Training accuracy"), ("grad_norm", "Gradient norm"),
     )],
@@ -61,7 +61,8 @@ def workspace(project: str, entity: str = "") -> Any:
     def section(name: str, *panels: Any) -> Any:
         return ws.Section(name=name, panels=list(panels), is_open=True)
 
-    sections = []
+    curves = [wr.LinePlot(title=title, x=x, metric_regex=pattern) for title, x, pattern in CURVES]
+    sections = [section("Overoptimization", *curves)]
     for name, charts in LINES.items():
         panels: list[Any] = [wr.LinePlot(title=title, x=x, y=list(y)) for title, x, y in charts]
         if name == "Reward models":

@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,19 @@ def remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.exists():
             path.rmtree()  # type: ignore[attr-defined]
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names of files or directories, with as much of their paths as tells them apart.
+
+    Raises:
+      RunError: one is given twice.
+    """
+    parts = [path.absolute().parts for path in paths]
+    if twice := [path for path, place in zip(paths, parts, strict=True) if parts.count(place) > 1]:
+        raise RunError(f"{twice[0]} is given twice: give different ones")
+    depth = next(n for n in range(1, 99) if len({p[-n:] for p in parts}) == len(parts))
+    return ["/".join(p[-depth:]) for p in parts]
 
 
 @contextlib.contextmanager

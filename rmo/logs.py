@@ -5,6 +5,7 @@ JSON (the Trainer's trainer_state.json).
 """
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 
 from rmo import metrics
 from rmo.curve import COLUMNS, Columns, at_origin
-from rmo.files import RunError, read_csv
+from rmo.files import RunError, names_of, read_csv
 from rmo.loggers import LOGGERS, PENALISED, doubts, logger_of, plain, refusal
 
 Rows = list[dict[str, Any]]
@@ -43,12 +44,15 @@ def load(path: Path) -> Rows:
         return unpivot([{name.strip(): cell for name, cell in row.items()} for row in table])
     if path.suffix not in (".json", ".jsonl", ".ndjson"):
         raise LogError(f"{path}: use .csv, .json or .jsonl")
-    text = path.read_bytes().decode("utf-8-sig")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LogError(f"{path} is no UTF-8 text ({error.reason}): unpack it, if it is packed") from error
     try:
         rows = json.loads(text)
         rows = rows.get("log_history", [rows]) if isinstance(rows, dict) else rows
     except ValueError:
-        lines, rows = text.splitlines(), []
+        lines, rows = text.rstrip().split("\n"), []  # JSON may hold other ends of lines
         for i, line in enumerate(lines, start=1):
             try:
                 rows += [json.loads(line)] if line.strip() else []
@@ -146,18 +150,42 @@ def need(role: str, rows: Rows, want: Columns) -> str:
     raise LogError(f"{what}: say --{role.replace('_', '-')} with one of {shown or 'none: no column holds numbers'}")
 
 
+def pairs(rows: Rows, name: str, step: str | None) -> list[tuple[float, float]]:
+    """(step, value) in the order of the file; without a step (place, value)."""
+    places = (float(i) if step is None else number(row.get(step)) for i, row in enumerate(rows))
+    found = ((x, number(row.get(name))) for x, row in zip(places, rows, strict=True))
+    return [(x, y) for x, y in found if x is not None and y is not None]
+
+
+def overwritten(found: Sequence[tuple[float, float]]) -> list[float]:
+    """Steps that have another value later."""
+    last = dict(found)
+    return [x for x, y in found if last[x] != y]
+
+
 def series(rows: Rows, name: str, step: str | None) -> dict[float, float]:
-    """{step: value}, the last where a step was logged twice; without a step {place: value}.
+    """{step: value}; where a restarted run went back to a step and logged it again, the last.
 
     Raises:
-      LogError: no row has both.
+      LogError: no row has both, or a step has several values.
     """
-    places = (float(i) if step is None else number(row.get(step)) for i, row in enumerate(rows))
-    pairs = ((x, number(row.get(name))) for x, row in zip(places, rows, strict=True))
-    out = {x: y for x, y in pairs if x is not None and y is not None}
-    if not out:
+    found = pairs(rows, name, step)
+    if not found:
         raise LogError(f"no row has both {name} and {step}: say another --step")
-    return dict(sorted(out.items()))
+    parts: list[list[tuple[float, float]]] = [[]]
+    for (before, _), point in itertools.pairwise([found[0], *found]):
+        parts += [[]] if point[0] < before else []
+        parts[-1].append(point)
+    # A restart goes back to a checkpoint; what goes back to the beginning is another run.
+    anew = any(part[0][0] <= found[0][0] for part in parts[1:])
+    if several := [x for part in ([found] if anew else parts) for x in overwritten(part)]:
+        cells = {column: {str(row.get(column)) for row in rows} for column in dict.fromkeys(c for r in rows for c in r)}
+        few = [c for c, values in cells.items() if 1 < len(values) <= min(20, len(found)) and c not in (name, step)]
+        raise LogError(
+            f"{name} has several values at {step} {several[0]:g}: tell the runs apart by --group COLUMN or"
+            f" --seeds COLUMN{', e.g. ' + ', '.join(few[:6]) if few else ''}"
+        )
+    return dict(sorted(found))
 
 
 def at_or_before(steps: np.ndarray, values: dict[float, float]) -> np.ndarray:
@@ -195,14 +223,6 @@ def kl_of(rows: Rows, steps: np.ndarray, step: str | None, gold: str, want: Colu
     if why := refusal(name, logger, length, want.per_token is not None):
         raise LogError(why)
     logged, notes = series(rows, name, step), []
-    twice = sum(number(row.get(name)) is not None for row in rows) - len(logged)
-    if twice > len(logged) // 2:
-        cells = {column: {str(row.get(column)) for row in rows} for column in dict.fromkeys(c for r in rows for c in r)}
-        few = [column for column, values in cells.items() if 1 < len(values) <= min(20, len(logged))]
-        raise LogError(
-            f"{name} has {len(logged) + twice} values for {len(logged)} steps: tell the runs apart by --group COLUMN or"
-            f" --seeds COLUMN{', e.g. ' + ', '.join(few[:6]) if few else ''}"
-        )
     kl = at_or_before(steps, logged)
     if late := [s for s in steps if s not in logged and s > 0]:
         notes.append(f"{gold} was read at {len(late)} steps without {name}: they take the last KL before")
@@ -237,7 +257,7 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     Every read of gold takes the KL and the proxy logged at its step or last before it.
 
     Raises:
-      LogError: a column is missing or wrong, or fewer than 4 points are left.
+      LogError: a column is missing or wrong, fewer than 4 points are left, or nothing says where gold starts.
     """
     gold, by_n = need("gold", rows, want), bool(want.n) and not pick("kl", rows, want)
     name = "log n - (n-1)/n" if by_n else need("kl", rows, want)
@@ -248,6 +268,9 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     notes = [f"kl = {name}, gold = {gold}, proxy = {proxy or 'none'}, step = {step or 'order'}"]
     kl, said = (metrics.kl_bon(steps), []) if by_n else kl_of(rows, steps, step, gold, want)
     notes += said
+    used = [column for column in (gold, proxy, name) if column and step]
+    if again := [x for column in used for x in overwritten(pairs(rows, column, step))]:
+        notes.append(f"{step} goes back to {min(again):g} and repeats: a restarted run, of which the last values count")
     steps, kl = steps[kl >= 0], kl[kl >= 0]
     if len(kl) < 4:
         raise LogError(f"{len(kl)} usable points with {name} and {gold}: a fit needs 4")
@@ -257,10 +280,10 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     if start is None and origin.any():
         start = float(value["gold"][origin].mean())
     elif start is None:
-        why = "the forms assume that gold starts at 0; give the initial policy's as --start VALUE"
-        notes.append(f"no point at KL 0 (the first has {kl[0]:.3g}, {gold} {value['gold'][0]:.4g}): {why}")
-    value["gold"] = value["gold"] - (start or 0.0)
-    notes.append(f"{len(kl)} points" + (f", gold counts from {start:.4g}" if start is not None else ""))
+        why = "give the initial policy's as --start VALUE, or --start 0 if it counts from there already"
+        raise LogError(f"no point at KL 0 (the first has {kl[0]:.3g}) tells where {gold} starts: {why}")
+    value["gold"] = value["gold"] - start
+    notes.append(f"{len(kl)} points, gold counts from {start:.4g}")
     if proxy:
         logged = series(rows, proxy, step)
         first = next(iter(logged.values()))
@@ -304,15 +327,15 @@ def split(tables: dict[str, Rows], want: Columns) -> dict[tuple[tuple[str, str],
     return out
 
 
-def ours(loaded: dict[Path, Rows], want: Columns) -> tuple[Rows, list[str]]:
+def ours(loaded: dict[str, Rows], want: Columns) -> tuple[Rows, list[str]]:
     """Rows that are in the public format already."""
     out, notes = [], []
-    for path, rows in loaded.items():
+    for name, rows in loaded.items():
         if rows and "method" not in rows[0]:
             taken = want.method or "bon; say --method ppo if it is RL"
-            notes.append(f"{path.name} has no column method: taken as {taken}")
+            notes.append(f"{name} has no column method: taken as {taken}")
         for row in rows:
-            file = [path.stem] if len(loaded) > 1 else []
+            file = [name] if len(loaded) > 1 else []
             variant = " ".join([*file, *filter(None, [row.get("variant")])])
             out.append({"method": want.method or "bon", **row, "variant": variant})
     return out, notes
@@ -326,15 +349,17 @@ def read(paths: Sequence[Path], want: Columns) -> tuple[Rows, list[str]]:
     Raises:
       LogError: a file cannot be read, or no run can be used.
     """
-    loaded = {path: load(path) for path in paths}
+    bare = [path.with_suffix("") for path in paths]
+    names = names_of(bare if len(set(bare)) == len(bare) else paths)
+    loaded = {name.replace(",", ";"): load(path) for name, path in zip(names, paths, strict=True)}
     named = [getattr(want, field.name) for field in fields(Columns) if field.name != "method"]
     known = all({"kl", "gold"} <= {*row} <= {*COLUMNS} for rows in loaded.values() for row in rows[:1])
     if known and all(value is None for value in named):
         return ours(loaded, want)
     tables, parts = {}, {}
-    for path, rows in loaded.items():
+    for name, rows in loaded.items():
         has = pick("gold", rows, want) and (pick("kl", rows, want) or want.n)
-        (tables if has else parts)[path.stem if len({p.stem for p in paths}) == len(paths) else str(path)] = rows
+        (tables if has else parts)[name] = rows
     if parts:
         tables[" + ".join(parts)] = [row for rows in parts.values() for row in rows]
     out, notes, failed, seeds = [], {}, [], {}

@@ -186,6 +186,7 @@ def check_bootstrap(bootstrap: int, level: float) -> None:
 def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, unit: str = "", notes: Sequence[str] = ()) -> None:
     """Print every fit on a line and write pictures, coefficients.json and report.html into `out`."""
     from rmo import report
+    from rmo.tables import peak_text
 
     def between(row: dict[str, Any], name: str) -> str:
         return "{:.3f} [{:.3f}, {:.3f}]".format(row[name], *row[name + "_interval"])
@@ -195,7 +196,8 @@ def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, unit: str = 
         for g in part["groups"]:
             top = "never turns (b <= 0)"
             if g["turns"]:
-                top = f"peak {between(g, 'peak_gold')} at KL {between(g, 'peak_kl')}"
+                height, kl = (f"{peak_text(g[n])} {peak_text(g[f'{n}_interval'])}" for n in ("peak_gold", "peak_kl"))
+                top = f"peak {height} at KL {kl}"
             numbers = f"a {between(g, 'alpha')}, b {between(g, 'beta')}, R² {g['r2']:.3f}, {top}"
             print(f"  {g['group']}: {numbers}; intervals from {g['interval_from']}")
             print(f"    {g['advice']['sentence']}")
@@ -259,7 +261,7 @@ def write_report(args: Sequence[str]) -> None:
 
     roots = [directory(run) for run in options.runs]
     if len(roots) > 1:
-        print(compare.write(roots, options.out or Path("compare.html")))
+        print(compare.write(roots, options.out or roots[0].absolute().parent / "compare.html"))
     elif roots:
         print(report.write(roots[0]))
     else:

@@ -3,7 +3,9 @@
 A run's group is the experiment and its run directory, its job type the kind of stage, its name that of the instance.
 Its id follows from the run directory and the stage's own digest, so that a stage that was stopped continues its run,
 on whatever host. wandb's step is the stage's own; rows that a run has already are not sent again. Numbers are called
-`<kind>/<metric>`; where a stage has members, that is their mean, and `<kind>/<metric>/<i>` is member i.
+`<kind>/<metric>`; where a stage has members, that is their mean, and `<kind>/<metric>/<i>` is member i. A stage of
+best-of-n or PPO ends with its curves, as in curves.csv, a row per point of a member: `<kind>/curve/sqrt_kl`, beside it
+`kl` and `step_or_n`, of every member; `<kind>/curve/gold/<i>` and `<kind>/curve/proxy/<i>`.
 """
 
 import contextlib
@@ -25,13 +27,20 @@ PATIENCE = {"init_timeout": 30.0, "finish_timeout": 60.0, "finish_timeout_raises
 
 @contextlib.contextmanager
 def careful() -> Iterator[None]:
-    """Where wandb fails, or is not there, the mirror ends with one line and the run goes on."""
+    """Where wandb fails, one line says so, the stage goes on without it, and later ones are mirrored into files; where
+    it fails again, or is not there, the mirror ends."""
     try:
         yield
     except Exception as error:
-        Wandb.shared = Wandb.run = None
+        Wandb.run, then = None, "the run goes on without it"
+        if Wandb.shared is None or Wandb.failed:
+            Wandb.shared = None
+        else:
+            Wandb.shared |= {"mode": "offline", "resume": None}
+            Wandb.failed, Wandb.announced = True, False
+            then = "this stage goes on without it, later ones go to it offline"
         line = " ".join(str(error).split())[:200] or type(error).__name__
-        print(f"\nrmo: wandb failed ({line}): the run goes on without it, its files have everything", flush=True)
+        print(f"\nrmo: wandb failed ({line}): {then}; the files have everything", flush=True)
 
 
 class Wandb:
@@ -42,6 +51,7 @@ class Wandb:
     run: Any = None  # the wandb run of the stage at work
     kind = ""
     announced = False
+    failed = False  # once; twice ends the mirror
 
     @classmethod
     @careful()

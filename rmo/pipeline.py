@@ -24,7 +24,7 @@ from rmo.files import SCRATCH, RunError, local, read_csv, read_json, remove, wri
 from rmo.lock import Lock
 from rmo.mirror import Wandb, careful
 from rmo.run import Run, Stage, stage_name
-from rmo.status import left, look
+from rmo.status import left, look, rows
 from rmo.watch import PLANNED
 
 
@@ -199,26 +199,27 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
 
 
 def make(run: Run, name: str) -> float:
-    """One stage instance, by all processes together; `DONE` when all are. Returns its seconds.
+    """One stage instance, by all processes together; `DONE` when all are. Returns its seconds, without the mirror's.
 
     Raises:
       RunError: memory ran out; says which settings take less.
     """
-    directory, started, compiling = run.path(name), time.monotonic(), Compiling()
+    directory = run.path(name)
     if hosts.writer():
         directory.mkdir(parents=True, exist_ok=True)
     hosts.barrier(f"begin {name}")
     try:
         with Wandb.stage(name, run.stages[name].path):
+            started, compiling = time.monotonic(), Compiling()
             with jax.set_mesh(run.mesh):
                 run.stages[name].make(run, directory)
+            seconds = round(time.monotonic() - started, 2)
             mirror(run, name)
     except Exception as error:
         if hints.out_of_memory(error):
             raise RunError(hints.memory(name, error)) from error
         raise
     versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
-    seconds = round(time.monotonic() - started, 2)
     where = {"backend": jax.default_backend(), "devices": run.mesh.size, "processes": jax.process_count()}
     compiled = {"compile_seconds": round(compiling.seconds, 2), "programs": compiling.programs}
     write_json(directory / "cost.json", {"seconds": seconds, **compiled, **versions, **where})
@@ -241,9 +242,13 @@ def mirror(run: Run, name: str) -> None:
     elif kind in ("bon", "ppo"):
         curves = results.load_curves(run, [name])
         tables["curve"] = [{column: row.get(column) for column in COLUMNS} for c in curves for row in to_rows(c)]
-        for k in range(len(curves[0].kl) if kind == "bon" else 0):  # rows of their own, so that charts have lines
-            point = {column: [float(getattr(c, column)[k]) for c in curves] for column in ("kl", "proxy", "gold")}
-            Wandb.log(run.experiment.bon.prompts + k, {"n": int(curves[0].step_or_n[k]), **point}, {})
+        tables["members"] = [{"i": i, **row} for i, row in enumerate(members)]
+        step = rows(out / "speed.jsonl")[-1]["step"]  # the last one that was sent as the stage was made
+        for i, c in enumerate(curves):  # rows of their own, so that charts have a line per member
+            for *x, gold, proxy in zip(c.step_or_n, c.kl, c.d, c.gold, c.proxy, strict=True):
+                point = dict(zip(("step_or_n", "kl", "sqrt_kl"), map(float, x), strict=True))
+                step += 1
+                Wandb.log(step, {"curve": {**point, "gold": {i: float(gold)}, "proxy": {i: float(proxy)}}}, {})
     elif kind == "fits":
         tables = {file.stem: exhibits.numbers(read_csv(file)) for file in out.glob("*.csv")}
     elif kind == "report":

@@ -10,6 +10,7 @@ from rmo.curve import METHODS, Curve, CurveError
 from rmo.fit import FORM_OF, FORMS, Family, Fit, Group, families, fit_curve, group, interval_source, peak
 from rmo.resample import Resamples, interval, resample
 
+FAR = 1e3  # a peak beyond so many times the largest KL of the data counts as infinitely far
 MIN_D = (0.0, 0.3, 0.6, 1.0)  # lower ends of the RL fit's range of d that are compared
 
 
@@ -118,8 +119,10 @@ def describe(
     fitted = Fit(form, float(best[0]), float(best[1]), np.nan, np.nan)
     residual = gold[keep] - fitted(d[keep])
     d_star, r_star = peak(form, values_NG2[:, i, 0], values_NG2[:, i, 1])
-    kl_star = np.where(d_star < 1e100, d_star, np.inf) ** 2  # a resample that hardly bends peaks out of all range
-    peak_interval = interval(kl_star, r, level)
+    near = d_star <= (FAR * d.max() ** 2) ** 0.5  # a resample that hardly bends peaks out of all range
+    kl_star, r_star = np.where(near, d_star, np.inf) ** 2, np.where(near, r_star, np.inf)
+    peak_interval = [max(end, 0.0) for end in interval(kl_star, r, level)]
+    r2 = float(1 - np.sum(residual**2) / max(np.sum((gold[keep] - gold[keep].mean()) ** 2), 1e-300))
     grid = np.linspace(min_d, d.max(), 50)
     bundle = values_NG2[:, i] @ FORMS[form][0](grid, 0.0).T
     low, high = np.array([interval(column, r, level) for column in bundle.T]).T
@@ -132,14 +135,14 @@ def describe(
         "beta": best[1], "beta_interval": interval(values_NG2[:, i, 1], r, level),
         "r2_alone": own.r2 if own else np.nan, "alpha_alone": own.alpha if own else np.nan,
         "beta_alone": own.beta if own else np.nan,
-        "r2": float(1 - np.sum(residual**2) / max(np.sum((gold[keep] - gold[keep].mean()) ** 2), 1e-300)),
+        "r2": r2,
         "rmse": float(np.mean(residual**2) ** 0.5),
         "peak_kl": float(kl_star[0]), "peak_kl_interval": peak_interval,
         "peak_gold": float(r_star[0]), "peak_gold_interval": interval(r_star, r, level),
         "turns": bool(best[1] > 0), "band": {n: values.round(5).tolist() for n, values in band.items()},
         "measured_peak_gold": float(np.mean([c.gold.max() for c in g.curves])),
         "measured_peak_kl": float(np.mean([c.kl[c.gold.argmax()] for c in g.curves])),
-        "advice": advise(g.curves, form, min_d, values_NG2[:, i], r, float(kl_star[0]), peak_interval),
+        "advice": advise(g.curves, form, min_d, values_NG2[:, i], r, float(kl_star[0]), peak_interval, r2),
     }  # fmt: skip
 
 

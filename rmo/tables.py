@@ -62,9 +62,11 @@ def summary_sentence(curves: list[Curve], claims: list[dict[str, Any]], unit: st
     return f"<p>{text}.{unit}{' Means over RM seeds.' if several else ''}</p>"
 
 
-def endless(x: Any) -> Any:
-    """JSON has no infinity: a peak that is never reached is null there."""
-    return [endless(v) for v in x] if isinstance(x, list) else float("inf") if x is None else x
+def peak_text(x: Any) -> str:
+    """The KL or the height of a peak, or an interval of it; what is never reached is infinite, and null in JSON."""
+    if isinstance(x, list):
+        return "[" + ", ".join(map(peak_text, x)) + "]"
+    return f"{x:.3g}" if x is not None and np.isfinite(x) else "beyond the data"
 
 
 def coefficient_table(part: dict[str, Any]) -> str:
@@ -87,8 +89,8 @@ def coefficient_table(part: dict[str, Any]) -> str:
     ]
     rows = [
         [g["group"], g["seeds"], g["alpha"], g["alpha_interval"], g["beta"], g["beta_interval"], g["r2"], g["r2_alone"],
-         endless(g["peak_gold"]), endless(g["peak_gold_interval"]), endless(g["peak_kl"]),
-         endless(g["peak_kl_interval"]), g["measured_peak_gold"], g["measured_peak_kl"]]
+         *(peak_text(g[name + end]) for name in ("peak_gold", "peak_kl") for end in ("", "_interval")),
+         g["measured_peak_gold"], g["measured_peak_kl"]]
         for g in part["groups"]
     ]  # fmt: skip
     left_out = f" Points with √KL below {part['min_d']:g} are left out of the fit." if part["min_d"] else ""

@@ -228,7 +228,8 @@ def test_a_biased_bootstrap_is_not_stretched_in_its_bias():
         ([{"kl": "1", "gold": ""}], "finite"),
         ([{"kl": "1", "gold": "1", "method": "sft"}], "method is 'sft'"),
         ([{"kl": "1", "gold": None}], "more or fewer cells"),
-        ([{"kl": "1", "gold": "1"}, {"kl": "1", "gold": "2"}], "two points at one KL"),
+        ([{"kl": "1", "gold": "1"}, {"kl": "1", "gold": "2"}], "two points at kl 1: tell its runs apart"),
+        ([{"kl": k, "gold": "1", "step_or_n": "7"} for k in "12"], "two points at step_or_n 7: tell its runs apart"),
         ([{"kl": "1", "gold": "1", "gold_se": "1"}, {"kl": "2", "gold": "1", "gold_se": ""}], "gold_se is filled in"),
     ],
 )

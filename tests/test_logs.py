@@ -8,7 +8,7 @@ import pytest
 
 from rmo import advice, fit, logs, main, resample, summary
 from rmo.curve import Columns, Curve, from_rows
-from rmo.files import read_csv, read_json
+from rmo.files import RunError, read_csv, read_json
 
 ALPHA, BETA, START, LENGTH = 0.9, 0.45, 2.3, 120.0
 FORM = fit.FORM_OF["ppo"]
@@ -216,6 +216,41 @@ def test_our_own_format_passes_unchanged(tmp_path):
     assert [c.gold[0] for c in from_rows(rows)] == [-7, -7]
 
 
+def test_of_a_restarted_run_the_last_values_count(tmp_path):
+    """It goes back to a checkpoint; what goes back to the beginning is another run."""
+    rows = [{"step": s, "kl": s / 10, "gold": float(s)} for s in range(0, 60, 10)]
+    again = [{"step": s, "kl": s / 10, "gold": s + 0.5} for s in range(30, 90, 10)]
+    read, notes = logs.read([jsonl(tmp_path / "a.jsonl", rows + again)], Columns())
+    assert [row["gold"] for row in read] == [0, 10, 20, 30.5, 40.5, 50.5, 60.5, 70.5, 80.5]
+    assert any("step goes back to 30 and repeats: a restarted run" in note for note in notes)
+    other = [{**row, "gold": 2 * row["gold"] + 1} for row in rows]
+    with pytest.raises(logs.LogError, match="gold has several values at step 0: tell the runs apart"):
+        logs.read([jsonl(tmp_path / "b.jsonl", rows + other)], Columns())
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_files_of_one_name_are_told_apart_by_their_directories(tmp_path, public):
+    paths = [tmp_path / run / "curves.csv" for run in "ab"]
+    for i, path in enumerate(paths):
+        path.parent.mkdir()
+        kl = "kl" if public else "objective/kl"
+        table(path, ["method", "step_or_n", kl, "gold"], [("ppo", k, k, (i + 1) * k) for k in range(5)])
+    rows, _ = logs.read(paths, Columns())
+    assert {c.meta["variant"]: c.gold[-1] for c in from_rows(rows)} == {"a/curves": 4, "b/curves": 8}
+    with pytest.raises(RunError, match="is given twice"):
+        logs.read([paths[0], paths[0]], Columns())
+
+
+def test_what_is_no_text_is_refused_and_strings_may_hold_any_end_of_line(tmp_path):
+    (tmp_path / "packed.json").write_bytes(b"\x1f\x8b\x08\x00\xff")
+    with pytest.raises(logs.LogError, match=r"packed.json is no UTF-8 text .*: unpack it, if it is packed"):
+        logs.load(tmp_path / "packed.json")
+    said = [{"text": "a\u2028b\u0085c", "kl": 1.0}, {"text": "", "kl": 2.0}]
+    lines = [json.dumps(row, ensure_ascii=False) for row in said]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    assert logs.load(tmp_path / "a.jsonl") == said
+
+
 def test_a_killed_run_leaves_half_a_line(tmp_path):
     trl_grpo(tmp_path / "a.jsonl", truth())
     whole = logs.load(tmp_path / "a.jsonl")
@@ -253,6 +288,12 @@ REFUSED = {
     "no such gold": ({"eval/human": lambda s, k, p, g: g}, {"gold": "eval/humans"}, "no numbers in a column eval/humans: say --gold with one of eval/human, "),
     "no kl": ({"my/kl": None}, {}, "which column is kl? It is not guessed: say --kl with one of gold"),
     "few points": ({"gold": lambda s, k, p, g: g if s < 30 else ""}, {}, "3 usable points with my/kl and gold: a fit needs 4"),
+    "no start": ({"step": lambda s, k, p, g: s + 50, "my/kl": lambda s, k, p, g: k + 0.5}, {},
+                 "no point at KL 0 (the first has 0.5) tells where gold starts: give the initial policy's as --start VALUE, or --start 0 if"),
+    "two golds a step": ({"step": lambda s, k, p, g: s // 20 * 20}, {}, "gold has several values at step 0: tell the runs apart by --group COLUMN or --seeds COLUMN"),
+    "two golds an n": ({"n": lambda s, k, p, g: 1 + s // 20, "my/kl": None}, {"n": "n"}, "gold has several values at n 1: tell the runs apart"),
+    "two errors a step": ({"step": lambda s, k, p, g: s // 20 * 20, "my/kl": lambda s, k, p, g: s // 20, "gold": lambda s, k, p, g: s // 20, "err": lambda s, k, p, g: s},
+                          {"se": "err"}, "err has several values at step 0"),
     "no such length": ({}, {"per_token": "length"}, "no numbers in a column length: say --per-token with one of"),
 }  # fmt: skip
 
@@ -277,7 +318,6 @@ DOUBTED = {
               "my/kl reaches only 0.25 over responses of 120 tokens: if it is a mean per token"),
     "k2": ({"my/kl": None, "policy/kl": lambda s, k, p, g: k, "rollout_scores/mean": lambda s, k, p, g: p}, "policy/kl is k2, l²/2, over prompt and response"),
     "clamped by design": ({"my/kl": None, "objective/kl_sum_seq": lambda s, k, p, g: k}, "objective/kl_sum_seq leaves out negative log-ratios"),
-    "no start": ({"step": lambda s, k, p, g: s + 50, "my/kl": lambda s, k, p, g: k + 0.5}, "no point at KL 0 (the first has 0.5, gold 2."),
     "penalised proxy": ({"objective/rlhf_reward": lambda s, k, p, g: p}, ""),
 }  # fmt: skip
 
@@ -286,7 +326,8 @@ DOUBTED = {
 def test_doubts_are_said(tmp_path, case):
     columns, message = DOUBTED[case]
     proxy = "objective/rlhf_reward" if case == "penalised proxy" else None
-    rows, notes = logs.read([simple(tmp_path / "log.csv", **columns)], Columns(proxy=proxy))
+    start = START if case in ("some negative", "not the reference") else None  # no point is left at KL 0
+    rows, notes = logs.read([simple(tmp_path / "log.csv", **columns)], Columns(proxy=proxy, start=start))
     assert any((message or "objective/rlhf_reward is the score less the KL penalty") in note for note in notes)
     assert all("\n" not in note for note in notes)
     assert len(rows) == (34 if case == "some negative" else 40)
@@ -356,6 +397,50 @@ def test_advice_where_the_form_does_not_fit():
         level = curve_of(0, 0, 30, noise=0.05, seed=seed, bend=lambda d: 1 - np.exp(-d))
         _, top, fall, error = advice.measured(level)
         assert fall <= 4 * error < top
+
+
+def test_a_fit_worse_than_a_constant_is_not_followed():
+    """Gold that nobody took its start from: the form has to pass through 0, and cannot."""
+    kl = np.linspace(1, 30, 40)
+    found = advised(Curve("ppo", 10.0 * np.arange(40), kl, kl * np.nan, 5 + 0.15 * kl**0.5))
+    assert found["verdict"] == "undecided"
+    assert found["sentence"].startswith("undecided: the form fits worse than a constant (R² -")
+    assert "gold was highest at KL 29" in found["sentence"]
+    assert np.isnan(found["turned_probability"])
+    assert not found["past_peak"]
+
+
+def test_nobody_is_sent_on_past_a_probable_peak():
+    every = [advised(curve_of(0.5, 0.21, 20, k=12, noise=0.1, seed=seed)) for seed in range(12)]
+    turned = [a for a in every if a["verdict"] == "undecided" and a["turned_probability"] > 0.8]
+    assert turned
+    for found in turned:
+        assert "gold has probably turned by KL 20 (step 110)" in found["sentence"]
+        assert "do not optimise further" in found["sentence"]
+        assert found["kl"] <= 20
+    assert not [a for a in every if "go on" in a["sentence"] and a["turned_probability"] > 0.8]
+
+
+def test_a_seed_that_never_moves_decides_nothing():
+    still = Curve("ppo", 10.0 * np.arange(40), np.zeros(40), np.full(40, np.nan), np.zeros(40), meta={"seed": 1})
+    found = advised(curve_of(ALPHA, BETA, 30), still)
+    assert found["verdict"] == "undecided"
+    assert "a curve never leaves KL 0" in found["sentence"]
+
+
+def test_peaks_out_of_all_range_are_said_to_be_beyond_the_data(tmp_path, capsys):
+    """A curve that hardly bends: neither its peak nor an end of its interval is a number that nobody can use."""
+    curve = curve_of(0.5, 0.03, 6, noise=0.001)
+    fitted = summary.summarise([curve], 400)
+    (group,) = fitted["ppo"]["groups"]
+    assert group["peak_kl"] == group["peak_gold"] == group["peak_kl_interval"][1] == np.inf
+    main.show_fits([curve], fitted, tmp_path)
+    for said in (capsys.readouterr().out, (tmp_path / "report.html").read_text()):
+        assert "beyond the data" in said
+        assert "e+" not in "".join(line for line in said.splitlines() if "peak beyond" in line)
+    for seed in range(5):
+        (group,) = summary.summarise([curve_of(0.3, 0.2, 20, k=8, noise=0.2, seed=seed)], 200)["ppo"]["groups"]
+        assert group["peak_kl_interval"][0] >= 0
 
 
 def test_two_seeds_that_differ():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import itertools
 import json
 import os
 import re
@@ -123,10 +124,15 @@ def test_wandb_has_everything(smoke):
     assert len(table["fits/curves"]["data"]) == len(rows)
     for got, row in zip(table["ppo/curve"]["data"], [row for row in rows if row["method"] == "ppo"], strict=True):
         assert got[4] == pytest.approx(float(row["gold"]), rel=1e-8)
-    bon = [row for row in runs["bon/w8x1-main"].rows.values() if "bon/n" in row]
-    want = [row for row in rows if (row["method"], row["rm_params"]) == ("bon", "801") and row["seed"] == "1"]
-    assert [row["bon/gold/1"] for row in bon] == pytest.approx([float(row["gold"]) for row in want], rel=1e-8)
-    assert [row["bon/sqrt_kl"] for row in bon] == pytest.approx([float(row["kl"]) ** 0.5 for row in want], rel=1e-8)
+    for kind, i in itertools.product(("bon", "ppo"), (0, 1)):  # a member's curve is that of curves.csv, in its own rows
+        want = [row for row in rows if (row["method"], row["rm_params"], row["seed"]) == (kind, "801", str(i))]
+        sent = [row for row in runs[f"{kind}/w8x1-main"].rows.values() if f"{kind}/curve/gold/{i}" in row]
+        assert not any(f"{kind}/curve/gold/{1 - i}" in row for row in sent)
+        for name, column in ((f"gold/{i}", "gold"), (f"proxy/{i}", "proxy"), ("kl", "kl")):
+            expected = [float(row[column]) for row in want]
+            assert [row[f"{kind}/curve/{name}"] for row in sent] == pytest.approx(expected, rel=1e-8, abs=1e-8)
+        d, kl = (np.array([row[f"{kind}/curve/{name}"] for row in sent]) for name in ("sqrt_kl", "kl"))
+        np.testing.assert_allclose(d**2, np.maximum(kl, 0), rtol=1e-12)
     info = read_json(next(smoke.glob("proxies/w8x1*/info.json")))
     assert runs["proxies/w8x1-main"].summary["proxies/validation_loss/1"] == info["members"][1]["validation_loss"]
     # Files, and what the dashboard draws.
@@ -136,6 +142,9 @@ def test_wandb_has_everything(smoke):
     )
     known = {name for said in runs.values() for row in (*said.rows.values(), said.summary) for name in row}
     drawn = {name for charts in dashboard.LINES.values() for _, x, y in charts for name in (x, *y)} - {"Step"}
+    drawn |= {x for _, x, _ in dashboard.CURVES}
+    for _, _, pattern in dashboard.CURVES:
+        assert any(re.search(pattern, name) for name in known)
     drawn |= {dashboard.SIZE, *(name for _, name in dashboard.POINTS)}
     only_elsewhere = {"utilisation", "peak_memory", "sample", "score", "update"}  # accelerators, large policies
     assert drawn - known <= {f"speed/{name}" for name in only_elsewhere}

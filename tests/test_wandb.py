@@ -29,7 +29,8 @@ STEPS = 16
 def off(monkeypatch):
     for name in ("shared", "run"):
         monkeypatch.setattr(Wandb, name, None)
-    monkeypatch.setattr(Wandb, "announced", False)
+    for name in ("announced", "failed"):
+        monkeypatch.setattr(Wandb, name, False)
     monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
 
 
@@ -128,7 +129,48 @@ def test_a_failing_wandb_is_one_line_and_the_run_goes_on(tmp_path, plain, monkey
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rmo: wandb failed")]
     assert len(said) == 1, said
     assert ("no network" in said[0]) == (what != "missing")
-    assert Wandb.run is Wandb.shared is None
+    assert Wandb.run is None
+    assert (Wandb.shared is None) == (what == "missing")
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_failure_costs_a_stage_and_two_the_mirror(tmp_path, monkeypatch, capsys, failures):
+    import wandb
+
+    modes, init = [], wandb.init
+
+    def fails_at_first(**settings):
+        modes.append(settings["mode"])
+        if len(modes) <= failures:
+            raise wandb.errors.CommError("timed out")
+        return init(**settings)
+
+    monkeypatch.setattr(wandb, "init", fails_at_first)
+    Wandb.start("project", tmp_path, TINY, [])
+    assert Wandb.shared
+    Wandb.shared["mode"] = "online"
+    for name in "abc":
+        with Wandb.stage(name, name):
+            Wandb.log(0, {"loss": 1.0}, {})
+    out = capsys.readouterr().out
+    assert modes == ["online", "offline", "offline"][: 4 - failures]
+    assert out.count("rmo: wandb failed (timed out)") == failures
+    assert out.count(f"wandb: offline, to send: wandb sync {tmp_path}/wandb") == 2 - failures
+    assert [list(said.rows) for said in read_all(tmp_path).values()] == [[0], [0]] * (2 - failures)
+
+
+def test_the_seconds_of_a_stage_are_without_the_mirror(tmp_path, monkeypatch):
+    clock = [0.0]
+
+    def takes(seconds):
+        return lambda *_: clock.__setitem__(0, clock[0] + seconds)
+
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for where, name in ((Wandb, "begin"), (Wandb, "end"), (pipeline, "mirror")):
+        monkeypatch.setattr(where, name, takes(60.0))
+    run = pipeline.open_run(TINY, tmp_path, sharding.make_mesh(1))
+    run.stages["sft"] = dataclasses.replace(run.stages["sft"], make=takes(3.0))
+    assert pipeline.make(run, "sft") == files.read_json(run.path("sft") / "cost.json")["seconds"] == 3.0
 
 
 # With a server, and with none.
@@ -185,12 +227,14 @@ assert received() == [(step, step) for step in range(18)]
 mirror.PATIENCE["finish_timeout"] = 2.0
 write_rows(18, 20, lambda: os.kill(int(os.environ["SERVER"]), signal.SIGKILL))
 assert len((root / "sft-1" / "metrics.jsonl").read_text().splitlines()) == 20
+with Wandb.stage("gold", "gold-1"):
+    Wandb.log(0, {"loss": 1.0}, {})
 """
 
 
 def test_a_server_gets_every_row_once(tmp_path):
     """Also rows that it had not received when the run was stopped, and not those that come again; when it is lost the
-    run goes on."""
+    run goes on, offline."""
     command = [sys.executable, str(ROOT / "tests" / "wandb_server.py")]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout
@@ -203,6 +247,7 @@ def test_a_server_gets_every_row_once(tmp_path):
         server.wait()
     assert f"wandb: {url}/me/project (group e-" in said
     assert "rmo: wandb failed (Timed out" in said
+    assert read_all(tmp_path / "run")["gold"].rows[0]["gold/loss"] == 1.0
 
 
 # The dashboard.
@@ -216,7 +261,7 @@ def test_the_dashboard_is_what_the_library_takes(tmp_path):
     view = internal.View.model_validate(files.read_json(out))
     made = Workspace._from_model(view)
     assert made.project == "project"
-    assert [section.name for section in made.sections] == [*dashboard.LINES, "Report"]
+    assert [section.name for section in made.sections] == ["Overoptimization", *dashboard.LINES, "Report"]
     panels = [panel for section in made.sections for panel in section.panels]
     assert not [panel for panel in panels if "Unknown" in type(panel).__name__]
     again = dashboard.definition(made)
