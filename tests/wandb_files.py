@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,10 +27,17 @@ def records(path):
             yield record
 
 
-def read(directory: Path):
+def read(directory: Path, patience: float = 10.0):
     """One wandb run, from the directory that it was written to: what it was begun with, its rows by step, its summary,
-    files of its artifacts."""
+    files of its artifacts. wandb's own process may still be writing when a run is finished."""
     (path,) = directory.glob("*.wandb")
+    until = time.monotonic() + patience
+    while (said := parse(path)).code is None and time.monotonic() < until:
+        time.sleep(0.1)
+    return said
+
+
+def parse(path: Path):
     said = SimpleNamespace(rows={}, steps=[], summary={}, artifacts={}, code=None)
     values = lambda items: {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
     for record in records(path):
