@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +18,40 @@ from rmo.files import read_npz, remote, write_npz, write_text
 from rmo.mirror import Wandb
 
 
-def progress(name: str, total: int, unit: str, done: int = 0) -> tqdm:
-    """A progress bar with ETA."""
+class Spoken:
+    """Progress where no line can be written over (a notebook, a file): a line at the end, and now and then before."""
+
+    every = 20.0  # seconds
+
+    def __init__(self, name: str, total: int, unit: str, done: int):
+        self.name, self.total, self.unit, self.first, self.n, self.postfix = name, total, unit, done, done, ""
+        self.began = self.said = time.monotonic()
+
+    def update(self, by: int = 1) -> None:
+        self.n += by
+        if time.monotonic() - self.said > self.every:
+            made = self.n - self.first
+            left = tqdm.format_interval((time.monotonic() - self.began) * (self.total - self.n) / max(made, 1))
+            self.say(f"{left} left")
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        self.postfix = text
+
+    def close(self) -> None:
+        self.say()
+
+    def say(self, *more: str) -> None:
+        self.said = time.monotonic()
+        spent = tqdm.format_interval(self.said - self.began)
+        parts = [f"{self.n:,}/{self.total:,} {self.unit}s", spent, *more, self.postfix]
+        print(f"{self.name:<24.24}  {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+
+
+def progress(name: str, total: int, unit: str, done: int = 0) -> tqdm | Spoken:
+    """A progress bar with ETA or, where a bar could not be written over, lines."""
+    notebook = "JPY_PARENT_PID" in os.environ  # what Jupyter's and Colab's `!` commands inherit; they have a terminal
+    if hosts.writer() and (notebook or not sys.stderr.isatty()):
+        return Spoken(name, total, unit, done)
     return tqdm(
         total=total, desc=f"{name:<24.24}", unit=unit, initial=done, mininterval=0.5, dynamic_ncols=True,
         disable=not hosts.writer(),
