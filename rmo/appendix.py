@@ -69,7 +69,7 @@ def fig12(f: Files) -> Figure:
     rows = [row_of(f.summary, g) or {} for g in groups]
     known = [(g, r) for g, r in zip(groups, rows, strict=True) if r.get("peak_gold") is not None]
     if not known:
-        raise Missing("no RM whose fit turns")
+        raise Missing("no best-of-n fit that turns")
     x = [g.params for g, _ in known]
     axis.plot(x, [r["peak_gold"] for _, r in known], "-", color="C1", lw=1, label="predicted, a²/4b")
     ends = [[np.nan if v is None else v for v in r["peak_gold_interval"]] for _, r in known]

@@ -1,6 +1,7 @@
 """How far the work is, for people: in a terminal a heading and a bar, elsewhere plain lines at a modest pace."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ EVERY = 30.0  # seconds between two lines where no bar can be drawn
 
 
 def terminal() -> bool:
-    return sys.stderr.isatty()
+    """Whether a line can be written over; not below a notebook's `!`, which gives its commands a terminal."""
+    return sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ
 
 
 def say(line: str) -> None:

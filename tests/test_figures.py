@@ -94,6 +94,16 @@ def test_a_small_run_says_what_it_lacks(files):
         figures.fig1b(Files([c for c in plain if c.method == "bon"], {}, rows, [], [], {}, {}))
 
 
+def test_a_run_in_which_nothing_turns_has_a_report(files):
+    """No best-of-n fit bends down, so none has a peak to compare with."""
+    rising = [c.__class__(**{**c.__dict__, "gold": c.d, "gold_KQ": None}) for c in files.curves if c.method == "bon"]
+    fitted = summary.summarise(rising, draws=20, rank_draws=5)
+    for row in fitted["bon"]["groups"]:
+        row["peak_gold"] = None  # as read_json reads infinity
+    few = Files(rising, fitted, files.reward_models, files.paths, [], {SMALL: 0.0, BIG: 0.3}, {})
+    assert draw_all(few)[1]["fig12"] == "no best-of-n fit that turns"
+
+
 def test_tables(files):
     part = files.summary["ppo"]
     assert part["main"] == len(SIZES)
