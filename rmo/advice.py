@@ -79,7 +79,8 @@ def advise(
     turned = below_zero(slope(form, values_N2[:, 0], values_N2[:, 1], reach**0.5), r) if fits else np.nan
     seen = [measured(c) for c in curves]
     rose, fell = (all(row[i] > 4 * row[3] for row in seen) for i in (1, 2))
-    sharp = np.isfinite([peak, high]).all() and high - low <= reach
+    blind = bool(tried) and not any(row["holds"] for row in tried)  # the form forecasts nothing here
+    sharp = np.isfinite([peak, high]).all() and high - low <= reach and not blind
     unit = "n" if curves[0].method == "bon" else "step"
     at = lambda kl: "" if (s := step_at(curves, kl)) is None else f" ({unit} {s:,})"  # noqa: E731
     top, _, by, error = np.mean(seen, axis=0).tolist()

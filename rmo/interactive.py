@@ -69,6 +69,7 @@ def div(o: Overlay, figure_name: str, texts: dict[tuple, str]) -> str:
         buttons.append({"label": label, "method": "update", "args": [{"x": xs}, axis]})
     figure.update_layout(
         template="none", height=480, margin={"l": 50, "r": 10, "t": 40, "b": 40}, hovermode="closest",
+        hoverlabel={"bgcolor": "#2b2f36", "font": {"color": "#fff", "size": 12}},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"family": "system-ui, sans-serif"},
         xaxis={"title": {"standoff": 6}, "zeroline": False, "gridcolor": GREY},
         yaxis={"title": {"text": o.unit}, "range": [low, high], "zerolinecolor": GREY, "gridcolor": GREY},

@@ -274,6 +274,8 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     steps, kl = steps[kl >= 0], kl[kl >= 0]
     if len(kl) < 4:
         raise LogError(f"{len(kl)} usable points with {name} and {gold}: a fit needs 4")
+    if np.ptp(kl) == 0:
+        raise LogError(f"{name} is {kl[0]:.4g} at every read of {gold}: that is no KL from the initial policy")
     origin, value = at_origin(kl), {"step_or_n": steps, "kl": kl}
     value["gold"] = np.array([reads[s] for s in steps])
     start = want.start

@@ -107,7 +107,10 @@ def advice_table(part: dict[str, Any]) -> str:
     rows = []
     for g, a in ((g, g["advice"]) for g in part["groups"]):
         rows.append([g["group"], a["sentence"], a["turned_probability"], a["reach_kl"], a["trusted_to_kl"]])
-    note = "<p class=note>Trusted to: a fit to the points below a KL forecast the others that far without a miss.</p>"
+    note = (
+        "<p class=note>Trusted to: where the data end, or beyond that as far as fits to their lower part forecast the "
+    )
+    note += "rest without a miss.</p>"
     return table(["", "where to stop", "P(gold has turned)", "data to KL", "trusted to KL"], rows, text=(1,)) + note
 
 

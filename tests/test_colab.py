@@ -204,7 +204,7 @@ def test_notebooks_in_git(file):
     tagged = lambda tag: [cell for cell in cells if tag in cell.metadata.get("tags", ())]
     (install,), (_,) = tagged("install"), tagged("parameters")
     assert install.source == next(c.source for c in read(TEN).cells if "install" in c.metadata.get("tags", ()))
-    assert f"--branch v0 https://github.com/{HOME} " in install.source
+    assert f"git clone -q --depth 1 https://github.com/{HOME} " in install.source
     for source, cell in code(book):
         tree = ast.parse(source)
         for node in ast.walk(tree):
