@@ -269,7 +269,7 @@ def people(made, directory: Path, **gold) -> pipeline.Run:
     return pipeline.open_run(e, directory / "runs", sharding.make_mesh(1))
 
 
-@pytest.mark.parametrize("through", ["ids", "text"])
+@pytest.mark.parametrize("through", ["ids", pytest.param("text", marks=pytest.mark.slow)])
 def test_gold_from_people(made, tmp_path, through):
     more = {}
     if through == "text":
