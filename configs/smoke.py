@@ -30,6 +30,7 @@ def model(width: int) -> Model:
 def experiment() -> Experiment:
     return Experiment(
         name="smoke",
+        note="This run only shows that every stage works. Its networks are hardly trained: its numbers mean nothing.",
         world=World(vocab=24, prompt=4, response=10, shortest=4, states=4, counts=2, conditionals=1, pairs=3),
         policy=model(16),
         sft=SFT(texts=2048, epochs=2, batch=64, optimizer=Optimizer(lr=1e-2)),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rmo import interactive
 from rmo.curve import METHODS
 from rmo.exhibits import Files, load
@@ -18,8 +20,8 @@ from rmo.selection import Missing
 from rmo.tables import number, peak_text, table
 
 
-def write(roots: Sequence[Path], out: Path) -> Path:
-    """The page, written to the file `out`; returns it.
+def write(roots: Sequence[Path], out: Path | None = None) -> Path:
+    """The page, written to the file `out` (default: compare-RUN1-RUN2.html beside the first run); returns it.
 
     Raises:
       RunError: a directory is not that of a run whose fits are done, or it is named twice.
@@ -41,6 +43,7 @@ def write(roots: Sequence[Path], out: Path) -> Path:
         verdicts({n: read_json(r / "claims.json") for n, r in zip(names, roots, strict=True)}),
     ]
     body += ["<h2 id=configs>Where the configs differ</h2>", differences({n: f.experiment for n, f in runs.items()})]
+    out = out or roots[0].absolute().parent / f"compare-{'-'.join(names).replace('/', '-')}.html"
     write_text(out, page(" against ".join(names), body))
     return out
 
@@ -73,11 +76,26 @@ def overlays(runs: dict[str, Files], method: str) -> list[Overlay]:
 
 
 def overlay(runs: dict[str, Files], method: str, found: dict[str, Group]) -> Overlay:
-    """Curves of one group per run; the run's name stands where groups have their variant."""
-    rows = [row_of(runs[name].summary, group) for name, group in found.items()]
-    named = [row | {"variant": name} for name, row in zip(found, rows, strict=True) if row]
-    groups = [dataclasses.replace(group, variant=name) for name, group in found.items()]
+    """Curves of one group per run; the run's name stands where groups have their variant. Runs whose curves are the
+    same, as where settings differ only in what comes later, share one."""
+    shown: list[tuple[list[str], Group]] = []
+    for name, group in found.items():
+        twin = next((names for names, other in shown if same(group, other)), None)
+        if twin:
+            twin.append(name)
+        else:
+            shown.append(([name], group))
+    rows = [(" = ".join(names), row_of(runs[names[0]].summary, group)) for names, group in shown]
+    named = [row | {"variant": name} for name, row in rows if row]
+    groups = [dataclasses.replace(group, variant=name) for (name, _), (_, group) in zip(rows, shown, strict=True)]
     return Overlay(groups, {method: {"groups": named}}, lambda g: g.variant, "run")
+
+
+def same(a: Group, b: Group) -> bool:
+    """Whether two groups have the same curves, to the last digit."""
+    of = lambda g: [np.stack([c.kl, c.gold, c.proxy]) for c in g.curves]  # noqa: E731
+    both = zip(of(a), of(b), strict=False)
+    return len(a.curves) == len(b.curves) and all(np.array_equal(x, y, equal_nan=True) for x, y in both)
 
 
 def coefficients(runs: dict[str, Files]) -> str:

@@ -314,6 +314,8 @@ class Experiment:
 
     name: str = "experiment"
     """Names the run directory, runs/<name>."""
+    note: str = ""
+    """What readers of its report should know first; nothing depends on it."""
     seed: int = 0
     """Seed of every stage."""
     world: Annotated[World | Text, tyro.conf.AvoidSubcommands] = field(default_factory=World)

@@ -53,7 +53,7 @@ def places(gold_K: np.ndarray) -> dict[str, int]:
     """Points of a curve to look at: before, at and past gold's highest, or, where it has not fallen, along the way."""
     top, end = int(gold_K.argmax()), len(gold_K) - 1
     if top < end:
-        return {"the initial policy": 0, "gold's peak": top, "past it": end}
+        return {"the initial policy": 0, "gold's peak": top, "the end, past the peak": end}
     return {"the initial policy": 0, "halfway": end // 2, "the end, where gold is highest": end}
 
 

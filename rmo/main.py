@@ -261,7 +261,7 @@ def write_report(args: Sequence[str]) -> None:
 
     roots = [directory(run) for run in options.runs]
     if len(roots) > 1:
-        print(compare.write(roots, options.out or roots[0].absolute().parent / "compare.html"))
+        print(compare.write(roots, options.out))
     elif roots:
         print(report.write(roots[0]))
     else:

@@ -161,7 +161,7 @@ class ReportOptions:
     runs: tyro.conf.Positional[tuple[str, ...]]
     """Run directories, such as runs/tiny, or URLs of them."""
     out: Path | None = None
-    """File of the page that compares several runs; default: compare.html beside the first."""
+    """File of the page that compares several runs; default: compare-RUN1-RUN2.html beside the first."""
 
 
 @dataclass(frozen=True)

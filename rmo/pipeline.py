@@ -135,9 +135,11 @@ def matching(run: Run, only: tuple[str, ...]) -> list[str]:
     picks = lambda want, name: name == want.removeprefix("=") or (name + "=").startswith(want + "/")  # noqa: E731
     for want in only:
         if not any(picks(want, name) for name in run.stages):
-            kinds = ", ".join(dict.fromkeys(name.split("/")[0] for name in run.stages))
-            said = f"no such stage{hints.nearest(want.removeprefix('='), run.stages)}"
-            raise RunError(f"--only {want}: {said}; there are {kinds}, and instances as `rmo list` names them")
+            kinds = list(dict.fromkeys(name.split("/")[0] for name in run.stages))
+            said = f"no such stage{hints.nearest(want.removeprefix('='), [*kinds, *run.stages])}"
+            raise RunError(
+                f"--only {want}: {said}; there are {', '.join(kinds)}, and instances as `rmo list` names them"
+            )
     return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
 
 

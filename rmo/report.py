@@ -30,6 +30,7 @@ from rmo.tables import (
     trend_text,
 )
 
+FIRST = ("fig1a", "fig1b")  # what readers came for
 UNIT = " Scores are gold standard deviations above the initial policy."
 
 
@@ -58,18 +59,23 @@ def write(root: Path, out: Path | None = None) -> Path:
 
     body = [
         f"<h1>Reward-model overoptimization: {html.escape(e['name'])}</h1>",
+        f"<p><b>{html.escape(e['note'])}</b></p>" if e.get("note") else "",
         summary_sentence(f.curves, claims, UNIT),
     ]
+    paper = in_order(figures.__name__, appendix.__name__)
+    body += ["<h2 id=curves>Gold and proxy against KL</h2>"]
+    body += [exhibit(d, shown, claims) for d in paper if d.name in FIRST and d.name in shown]
     body += ["<h2 id=claims>The paper's claims</h2>", claims_intro(claims, f), claims_table(claims, set(drawn))]
-    body += ["<h2 id=figures>The paper's figures and tables</h2>"]
-    for d in in_order(figures.__name__, appendix.__name__):
-        body.append(exhibit(d, shown, lacking, claims))
+    body += ["<h2 id=figures>The paper's other figures and tables</h2>"]
+    for d in paper:
+        body += [exhibit(d, shown, claims)] if d.name in shown and d.name not in FIRST else []
         body += [paper_table(f.summary)] if d.name == "fig3c" else []
         if d.name == "fig9":
             body += ["<h3 id=table1>Table 1: hyper-parameters</h3>", table_1(e)]
             body += ["<h3 id=table2>Table 2: one prompt at growing n</h3>", excerpts.table_2(nested, where)]
-    body += ["<h2 id=beyond>Beyond the paper</h2>"]
-    body += [exhibit(d, shown, lacking, claims) for d in in_order(beyond.__name__)]
+    body += [without(paper, lacking), "<h2 id=beyond>Beyond the paper</h2>"]
+    ours = in_order(beyond.__name__)
+    body += [*(exhibit(d, shown, claims) for d in ours if d.name in shown), without(ours, lacking)]
     body += ["<h2 id=fits>Fits</h2>"]
     for method, part in f.summary.items():
         body += [f"<h3>{plots.METHOD_NAMES[method]}: {part['form']}</h3>", coefficient_table(part)]
@@ -96,8 +102,9 @@ def write(root: Path, out: Path | None = None) -> Path:
 def finished(root: Path) -> None:
     """Raises RunError where `root` is not the directory of a run whose fits are done."""
     if not (root / "coefficients.json").exists() or not (root / "stages.json").exists():
-        near = "" if root.exists() else hints.instead(root)
-        raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled{near}")
+        if not root.exists():
+            raise RunError(f"there is no {root}{hints.instead(root)}")
+        raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled")
 
 
 def coefficients(part: dict[str, Any]) -> str:
@@ -158,17 +165,21 @@ def show(picture: str, caption: str) -> str:
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
-def exhibit(d: Drawing, shown: dict[str, str], lacking: dict[str, str], claims: list[dict[str, Any]]) -> str:
+def exhibit(d: Drawing, shown: dict[str, str], claims: list[dict[str, Any]]) -> str:
     """One figure: title, picture, caption, and our reading, which is the verdicts that rest on it."""
     head = f"<h3 id={d.name}>{html.escape(d.title)}</h3>"
-    if d.name in lacking:
-        return head + f"<p class=note>No analogue in this run: {html.escape(lacking[d.name])}.</p>"
     readings = [
         f"<p class=reading>{c['claim']}. {html.escape(c['text'])}: "
         f"<b class={c['verdict']}>{c['verdict']}</b> ({number(c['statistic'])} {number(c['interval'])})</p>"
         for c in claims if c["figure"] == d.name and c["statistic"] is not None
     ]  # fmt: skip
     return head + show(shown[d.name], html.escape(d.caption)) + "".join(readings)
+
+
+def without(drawings: Sequence[Drawing], lacking: dict[str, str]) -> str:
+    """Those that have no analogue in this run, and why, as one list."""
+    items = [f"<li>{html.escape(f'{d.title}: {lacking[d.name]}')}</li>" for d in drawings if d.name in lacking]
+    return f"<h3>No analogue in this run</h3><ul class=note>{''.join(items)}</ul>" if items else ""
 
 
 def claims_intro(claims: list[dict[str, Any]], f: Files) -> str:

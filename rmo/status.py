@@ -66,6 +66,8 @@ def lines(found: list[dict[str, Any]]) -> list[str]:
         out.append(f"{row['state']:8}{row['stage']:{width}}{cost:>9}{age:>14}  {row['path']}")
         if row["state"] in ("running", "stopped"):
             out.append(" " * 8 + at(row))
+    if any(row["state"] == "stale" for row in found):
+        out.append(" " * 8 + "stale: done for other settings, whose results stay; for these it is still to be done")
     return out
 
 

@@ -15,7 +15,8 @@ from rmo.plots import METHOD_NAMES, mean_curve, size
 def table(head: list[str], rows: list[list[Any]], text: tuple[int, ...] = ()) -> str:
     """HTML table; columns in `text` are prose."""
     cell = lambda i, x: f"<td{' class=text' if i in text else ''}>{html.escape(number(x))}</td>"  # noqa: E731
-    lines = ["<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + "</tr>"]
+    heads = (f"<th{' class=text' if i in text else ''}>{html.escape(h)}</th>" for i, h in enumerate(head))
+    lines = ["<tr>" + "".join(heads) + "</tr>"]
     lines += ["<tr>" + "".join(cell(i, x) for i, x in enumerate(row)) + "</tr>" for row in rows]
     return "<table>" + "".join(lines) + "</table>"
 
@@ -297,4 +298,6 @@ def claims_table(claims: list[dict[str, Any]], drawn: set[str]) -> str:
         ]
         lines.append("<tr>" + "".join(cells) + "</tr>")
     head = ["", "claim, and what is measured", "statistic", "interval", "holds if", "verdict", "runs", "figure"]
-    return "<table><tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>" + "".join(lines) + "</table>"
+    prose = ("claim, and what is measured", "verdict")
+    heads = "".join(f"<th{' class=text' if h in prose else ''}>{h}</th>" for h in head)
+    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"

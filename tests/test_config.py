@@ -196,7 +196,7 @@ def test_command_line_errors_are_one_line():
         (["run", "configs/smoke.py", "--ppo.batch", "63"], "divide ppo.batch 63"),
         (["run", "configs/smoke.py", "--only", "sfft"], "no such stage"),
         (["fit", "none.csv"], "No such file"),
-        (["report", "nowhere"], "not a run with finished fits"),
+        (["report", "nowhere"], "there is no nowhere"),
     ]:
         got = run_cli(*args)
         assert got.returncode == 2, args

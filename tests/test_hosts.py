@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from rmo import files, hosts, lock
+from tests.flags import FAST
 from tests.tables import close
 
 ROOT = Path(__file__).parent.parent
 CLI = [sys.executable, "-c", "from rmo.main import main; main()", "run", "configs/smoke.py"]
-ENV = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+ENV = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FAST}
 FEW = ["--gold.kind", "random", "--only", "sft", "gold", "samples", "comparisons"]
 SAVED = "told to stop, and saved; the same command continues"
 
@@ -44,7 +45,7 @@ def start(runs, *args, env=ENV):
 
 def start_two(runs, *args, env=ENV):
     """Two processes with four devices each."""
-    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    four = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {FAST}"}
     where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     return [start(runs, *args, env=env | four | where | {"JAX_PROCESS_ID": str(i)}) for i in range(2)]
 
@@ -344,7 +345,7 @@ def test_told_to_stop_in_ppo_a_run_continues_on_other_hosts(tmp_path, order):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_of_two_killed_in_ppo(tmp_path, victim):
     """The other ends within a minute and says why; the launcher starts both again; the bytes are the undisturbed."""
-    env = ENV | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PORT": str(free_port())}
+    env = ENV | {"XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {FAST}", "PORT": str(free_port())}
     launcher = [ROOT / "launch" / "processes.sh", "2", *CLI[:-2], "run", "configs/smoke.py", "--runs"]
     whole = subprocess.run([*launcher, tmp_path / "whole"], cwd=ROOT, env=env, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr

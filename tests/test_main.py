@@ -82,7 +82,7 @@ def rmo(monkeypatch, capsys):
         ("bon configs/results/tiny/curve.csv", "no such file; perhaps configs/results/tiny/curves.csv"),
         ("report configs/result/", "perhaps configs/results"),
         ("score ./configs/results/tin LICENSE", "no such directory; perhaps configs/results/tiny"),
-        ("list configs/smoke.py --only sfft", "no such stage"),
+        ("list configs/smoke.py --only ppoo", "no such stage; perhaps ppo"),
         ("fit configs/results/tiny/fig1a.svg", "use .csv, .json or .jsonl"),
     ],
 )

@@ -153,8 +153,16 @@ def test_scores_do_not_depend_on_batch_padding_or_side():
     assert reward.score(rm, params, tokens, full).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("shape", [*SHAPES.values(), WINDOWED], ids=[*SHAPES, "windowed"])
-@pytest.mark.parametrize("served", [False, True], ids=["shared", "whole"])
+# Half of all pairs at once, the other half with the slow tests: which shapes there are, and whether a kernel serves,
+# concerns other lines.
+PAIRS = [
+    pytest.param(shape, served, id=f"{name}-{'whole' if served else 'shared'}",
+                 marks=[pytest.mark.slow] if (i + served) % 2 else [])
+    for i, (name, shape) in enumerate([*SHAPES.items(), ("windowed", WINDOWED)]) for served in (False, True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "served"), PAIRS)
 def test_scores_of_one_prompts_responses_are_those_of_whole_sequences(shape, served, monkeypatch):
     """Whether the prompt is read once or with every response; a response without a token scores as its prompt."""
     monkeypatch.setattr(reward, "kernels_serve", lambda *_: served)

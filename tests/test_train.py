@@ -74,7 +74,7 @@ def go(kind, where, mesh, die_at=None, steps=25):
                  Log(where, kind, steps), members_of([steps, steps]) if members else None, every=7)  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize("kind", ["rm", pytest.param("sft", marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_undisturbed(kind, tmp_path, mesh):
     whole = go(kind, tmp_path / "whole", mesh)
     with pytest.raises(Kill):
@@ -87,7 +87,7 @@ def test_killed_and_resumed_equals_undisturbed(kind, tmp_path, mesh):
     assert logs[0].count("\n") == 25
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize("kind", ["rm", pytest.param("sft", marks=pytest.mark.slow)])
 def test_sharded_equals_unsharded(kind, tmp_path, mesh, monkeypatch):
     monkeypatch.setattr(sharding, "SMALL", 256)  # so that these small arrays are really split
     one = jax.make_mesh(

@@ -1,0 +1,3 @@
+"""How tests have their programs compiled: fast, not to be fast, since they compile much and compute little."""
+
+FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
