@@ -204,7 +204,9 @@ def policy_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, di
     logps_BR = stats["logps"] * batch.mask
     loss, out = losses.clipped_policy(logps_BR, batch.logps, batch.advantages, batch.mask, s.c.clip)
     entropy = metrics.masked_mean(stats["entropy"], batch.mask)
-    return loss - s.c.entropy_coef * entropy, {**out, "entropy": entropy, "tokens": batch.mask.sum()}
+    if s.c.entropy_coef:  # else its gradient, which is zero, would be computed
+        loss = loss - s.c.entropy_coef * entropy
+    return loss, {**out, "entropy": entropy, "tokens": batch.mask.sum()}
 
 
 def critic_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, dict[str, jax.Array]]:

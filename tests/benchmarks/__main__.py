@@ -45,7 +45,8 @@ def line(row: dict[str, Any]) -> str:
         if name not in row:
             return "–"
         s = row[name]
-        text = f"{s['seconds']:.3g} s ({s['range'][0]:.3g} to {s['range'][1]:.3g}), {s['peak_bytes'] / 2**30:.1f} GiB"
+        part = f" for {row['share']:.0%} of it" if name == "peer" and row.get("share", 1) < 1 else ""
+        text = f"{s['seconds']:.3g} s{part} ({s['range'][0]:.3g} to {s['range'][1]:.3g}), {s['peak_bytes'] / 2**30:.1f} GiB"
         return text + (f", {s['devices']} devices" if s["devices"] > 1 else f", {s['threads']} threads")
 
     ratio = (
