@@ -7,7 +7,11 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 extras=${EXTRAS:-dev}
-if [ $# -eq 0 ]; then sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; fi
+case "${1:-}" in
+  "") sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  -h | --help) sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  -*) echo "launch/local.sh: $1 is no command: give one, such as rmo --help (see launch/local.sh --help)" >&2; exit 2 ;;
+esac
 
 want="$extras $(cksum < "$root/pyproject.toml")"
 if [ "$(cat "$venv/.installed" 2>/dev/null || true)" != "$want" ]; then

@@ -19,6 +19,12 @@ def load(path: str | Path) -> config.Experiment:
       config.ConfigError: the file is missing, fails, or does not expose `experiment() -> Experiment`.
     """
     path = Path(path)
+    if path.is_dir():
+        raise config.ConfigError(
+            f"{path} is a directory: give the config file, such as configs/tiny.py, and its options"
+        )
+    if not path.is_file() and (named := Path("configs") / f"{path.stem}.py").is_file():
+        raise config.ConfigError(f"no config file {path}; perhaps {named}")
     if not path.is_file():
         raise config.ConfigError(f"no config file {path}{hints.instead(path)} (a .py file that defines experiment())")
     spec = importlib.util.spec_from_file_location(f"rmo_config_{path.stem}", path)

@@ -19,6 +19,8 @@ from rmo.report import UNIT, finished, show
 from rmo.selection import Missing
 from rmo.tables import number, peak_text, table
 
+CAPTION = "Main sweep; means over seeds. Runs joined by = have the same curve, to the last digit."
+
 
 def write(roots: Sequence[Path], out: Path | None = None) -> Path:
     """The page, written to the file `out` (default: compare-RUN1-RUN2.html beside the first run); returns it.
@@ -31,18 +33,20 @@ def write(roots: Sequence[Path], out: Path | None = None) -> Path:
         finished(root)
     runs = dict(zip(names, map(load, roots), strict=True))
     body = [f"<h1>{html.escape(' against '.join(names))}</h1>", f"<p>{same_judge(names, roots)}{UNIT}</p>"]
+    noted = {name: f.experiment.get("note") for name, f in runs.items()}
+    body += [f"<p><b>{html.escape(f'{name}: {note}')}</b></p>" for name, note in noted.items() if note]
+    body += ["<h2 id=configs>Where the configs differ</h2>", differences({n: f.experiment for n, f in runs.items()})]
     body += ["<h2 id=curves>Curves, RM by RM</h2>"]
     for method in METHODS:
         for o in overlays(runs, method):
             rm = size(o.groups[0].params)
             body.append(f"<h3>{METHOD_NAMES[method]} against the proxy of {rm} parameters</h3>")
-            body.append(show(interactive.div(o, f"{method}-{o.groups[0].params}", {}), "Main sweep; means over seeds."))
+            body.append(show(interactive.div(o, f"{method}-{o.groups[0].params}", {}), CAPTION))
     body += ["<h2 id=coefficients>Coefficients</h2>", coefficients(runs)]
     body += [
         "<h2 id=claims>Claims</h2>",
         verdicts({n: read_json(r / "claims.json") for n, r in zip(names, roots, strict=True)}),
     ]
-    body += ["<h2 id=configs>Where the configs differ</h2>", differences({n: f.experiment for n, f in runs.items()})]
     out = out or roots[0].absolute().parent / f"compare-{'-'.join(names).replace('/', '-')}.html"
     write_text(out, page(" against ".join(names), body))
     return out
@@ -130,10 +134,11 @@ def coefficients(runs: dict[str, Files]) -> str:
 
 
 def verdicts(claims: dict[str, list[dict[str, Any]]]) -> str:
-    """Every claim's verdict in each run; those on which runs differ are marked."""
+    """Every claim's verdict in each run: where runs differ it is marked, where all leave it open it is folded."""
     by_run = {name: {c["claim"]: c for c in rows} for name, rows in claims.items()}
     texts = {c["claim"]: c["text"] for rows in claims.values() for c in rows}
-    lines = ["<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in ("", "claim", *by_run)) + "</tr>"]
+    head = "<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in ("", "claim", *by_run)) + "</tr>"
+    lines, open_ones = [], []
     for claim, text in texts.items():
         of = [rows.get(claim) for rows in by_run.values()]
         differ = len({c["verdict"] for c in of if c}) > 1
@@ -146,8 +151,11 @@ def verdicts(claims: dict[str, list[dict[str, Any]]]) -> str:
                 if c
                 else "<td>–</td>"
             )
-        lines.append("<tr>" + "".join(cells) + "</tr>")
-    return "<table>" + "".join(lines) + "</table>"
+        undecided = all(c and c["verdict"] == "undecided" for c in of)
+        (open_ones if undecided else lines).append("<tr>" + "".join(cells) + "</tr>")
+    tables = [f"<table>{head}{''.join(rows)}</table>" for rows in (lines, open_ones)]
+    folded = f"<details><summary>{len(open_ones)} claims that every run leaves undecided</summary>{tables[1]}</details>"
+    return (tables[0] if lines else "") + (folded if open_ones else "")
 
 
 def flat(value: Any, name: str = "") -> dict[str, str]:

@@ -92,9 +92,10 @@ def section(where: dict[str, Path], main: str, read_draws: int, prompts_shown: i
     params = {name: read_json(where[f"bon/{name}"] / "info.json")["params"]["non_embedding"] for name in names}
     names.sort(key=params.__getitem__)
     out = [
-        "<p class=note>One text each, drawn, not picked, by the first seed. Marked is what the text to its left has "
-        "not. The scores beside it are its prompt's: for best-of-n expected ones, over all sets of n draws, for PPO "
-        f"the mean of {read_draws} draws. One prompt's scores say little: only averages over prompts are clean.</p>"
+        "<p class=note>One text each, drawn, not picked, by the first seed, at places of its own curve. Marked is what "
+        "the text to its left has not. The scores beside it are its prompt's: for best-of-n expected ones, over all "
+        f"sets of n draws, for PPO the mean of {read_draws} draws. One prompt's scores say little: only averages over "
+        "prompts are clean.</p>"
     ]
     for name in dict.fromkeys([names[0], names[-1]]):
         out.append(f"<h3>Against the proxy of {size(params[name])} parameters</h3>")

@@ -13,7 +13,7 @@ SCALE = ["#4f6bed", "#1fa187", "#e07b00"]  # from the smallest to the largest; t
 GREY = "#888"
 SHOWN = 300  # characters of a text that the pointer is told
 BUTTONS = {"√KL": True, "KL": False}  # whether the axis is KL's root
-LINES = "line: gold, dashed: proxy, thin: fit"
+LINES = "line: gold, dots: of its seeds, dashed: proxy, thin: fit, band: its interval"
 BAR = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 

@@ -34,7 +34,7 @@ COEFFICIENT = Kl("no", "is the penalty's coefficient or target, not a KL")
 LOGGERS = {
     "TRL's PPO": Logger(
         ("objective/rlhf_reward", "objective/scores"),
-        {"objective/kl": Kl("sequence", "is of both policies at the sampling temperature, TRL's 0.7 unless set to 1")},
+        {"objective/kl": Kl("sequence", "is the policies' KL if you sampled at temperature 1 (TRL's default is 0.7)")},
         ("objective/scores",), ("val/sequence_lengths",),
     ),
     "TRL's GRPO or RLOO": Logger(

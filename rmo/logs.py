@@ -1,109 +1,24 @@
-"""Rows of anybody's logs -> rows of our public format.
-
-Read are CSV (also what wandb exports of its panels), JSONL (wandb's history, TRL, OpenRLHF, verl's file logger) and
-JSON (the Trainer's trainer_state.json).
-"""
+"""Rows of anybody's logs -> rows of our public format."""
 
 import difflib
 import itertools
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rmo import metrics
 from rmo.curve import COLUMNS, Columns, at_origin
-from rmo.files import RunError, names_of, read_csv
+from rmo.files import names_of
+from rmo.logfiles import LogError, Rows, load, number, numeric
 from rmo.loggers import LOGGERS, PENALISED, doubts, logger_of, plain, refusal
 
-Rows = list[dict[str, Any]]
-STEPS = ("step", "global_step", "train/global_step", "training/global_step", "Step", "_step", "episode", "step_or_n")
+STEPS = ("step", "global_step", "train/global_step", "training/global_step", "Step", "_step", "episode", "step_or_n",
+         "iteration", "iter", "update", "updates")  # fmt: skip
 SPREAD = re.compile(r"(std|_se|/se|min|max|count)$|(std|worst|best)@")
 IDS = ("rm_params", "rm_comparisons", "policy_params", "kl_coef")
-
-
-class LogError(RunError):
-    """What is wrong with a log and what to do about it, in one line."""
-
-
-def load(path: Path) -> Rows:
-    """Rows of one file, nested values under a/b/c.
-
-    Raises:
-      LogError: another format, or a line that cannot be read.
-    """
-    if path.suffix == ".csv":
-        table = read_csv(path)
-        for line, row in enumerate(table, start=2):
-            if None in row or any(cell is None for cell in row.values()):
-                raise LogError(f"{path} line {line}: it has more or fewer cells than the header")
-        return unpivot([{name.strip(): cell for name, cell in row.items()} for row in table])
-    if path.suffix not in (".json", ".jsonl", ".ndjson"):
-        raise LogError(f"{path}: use .csv, .json or .jsonl")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LogError(f"{path} is no UTF-8 text ({error.reason}): unpack it, if it is packed") from error
-    try:
-        rows = json.loads(text)
-        rows = rows.get("log_history", [rows]) if isinstance(rows, dict) else rows
-    except ValueError:
-        lines, rows = text.rstrip().split("\n"), []  # JSON may hold other ends of lines
-        for i, line in enumerate(lines, start=1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except ValueError as error:
-                if i < len(lines):  # a run that still writes, or was killed, leaves half a last line
-                    raise LogError(f"{path} line {i} is no JSON: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise LogError(f"{path}: it must hold rows, each {{name: value, ...}}, or a log_history of them")
-    verl = lambda row: isinstance(row.get("data"), dict) and "step" in row  # noqa: E731
-    return [flatten({**row["data"], "step": row["step"]} if verl(row) else row) for row in rows]
-
-
-def flatten(row: dict[str, Any], at: str = "") -> dict[str, Any]:
-    out = {}
-    for name, value in row.items():
-        out |= flatten(value, f"{at}{name}/") if isinstance(value, dict) else {at + name: value}
-    return out
-
-
-def unpivot(table: Rows) -> Rows:
-    """The columns `RUN - METRIC`, `RUN - METRIC__MIN` and `__MAX` of wandb's panels as a row per step and run."""
-    wide = [name for name in (table[0] if table else {}) if " - " in name]
-    if not any(name.endswith("__MIN") for name in wide):
-        return table
-    runs: dict[str, dict[str, str]] = {}
-    for name in wide:
-        run, _, metric = name.rpartition(" - ")
-        if not metric.endswith(("__MIN", "__MAX")):
-            runs.setdefault(run, {})[metric] = name
-    kept = [name for name in table[0] if name not in wide]
-    return [
-        {**{name: row[name] for name in kept}, "run": run, **{metric: row[name] for metric, name in of.items()}}
-        for row in table for run, of in runs.items()
-    ]  # fmt: skip
-
-
-def number(value: Any) -> float | None:
-    """None of what is no finite number."""
-    try:
-        out = float(value)
-    except (TypeError, ValueError):
-        return None
-    return out if np.isfinite(out) else None
-
-
-def numeric(rows: Rows) -> list[str]:
-    """Columns with a number somewhere."""
-    out: dict[str, None] = {}
-    for row in rows:
-        out |= {name: None for name, value in row.items() if name not in out and number(value) is not None}
-    return list(out)
 
 
 def match(wanted: str, names: Sequence[str]) -> str | None:
@@ -147,7 +62,12 @@ def need(role: str, rows: Rows, want: Columns) -> str:
     names = sorted(names, key=rank if role == "gold" and not given else close)
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     what = f"there are no numbers in a column {given}" if given else f"which column is {role}? It is not guessed"
-    raise LogError(f"{what}: say --{role.replace('_', '-')} with one of {shown or 'none: no column holds numbers'}")
+    lacking = (
+        "; if none is, score samples of checkpoints by what you want, and log it" if what.startswith("which") else ""
+    )
+    lacking = lacking if role == "gold" else ""
+    option = f"--{role.replace('_', '-')}"
+    raise LogError(f"{what}: say {option} with one of {shown or 'none: no column holds numbers'}{lacking}")
 
 
 def pairs(rows: Rows, name: str, step: str | None) -> list[tuple[float, float]]:
@@ -179,13 +99,15 @@ def series(rows: Rows, name: str, step: str | None) -> dict[float, float]:
     # A restart goes back to a checkpoint; what goes back to the beginning is another run.
     anew = any(part[0][0] <= found[0][0] for part in parts[1:])
     if several := [x for part in ([found] if anew else parts) for x in overwritten(part)]:
-        cells = {column: {str(row.get(column)) for row in rows} for column in dict.fromkeys(c for r in rows for c in r)}
-        few = [c for c, values in cells.items() if 1 < len(values) <= min(20, len(found)) and c not in (name, step)]
-        raise LogError(
-            f"{name} has several values at {step} {several[0]:g}: tell the runs apart by --group COLUMN or"
-            f" --seeds COLUMN{', e.g. ' + ', '.join(few[:6]) if few else ''}"
-        )
+        raise LogError(f"{name} has several values at {step} {several[0]:g}: {apart(rows, name, step)}")
     return dict(sorted(found))
+
+
+def apart(rows: Rows, *used: str | None) -> str:
+    """How several runs in one table are told apart, with the columns that might do it."""
+    cells = {column: {str(row.get(column)) for row in rows} for column in dict.fromkeys(c for r in rows for c in r)}
+    few = [c for c, values in cells.items() if 1 < len(values) <= min(20, len(rows) // 2) and c not in used]
+    return f"tell the runs apart by --group COLUMN or --seeds COLUMN{', e.g. ' + ', '.join(few[:6]) if few else ''}"
 
 
 def at_or_before(steps: np.ndarray, values: dict[float, float]) -> np.ndarray:
@@ -212,6 +134,14 @@ def step_of(rows: Rows, want: Columns, *used: str | None) -> str | None:
     raise LogError(f"rows with {' and with '.join(filter(None, used))} share no column of steps: say --step COLUMN")
 
 
+def begins_anew(kl_K: np.ndarray) -> int | None:
+    """The place where KL, in the order of a file, falls from near its highest so far to near nothing: another run."""
+    top = np.maximum.accumulate(np.concatenate([[0.0], kl_K[:-1]]))
+    before = np.concatenate([[0.0], kl_K[:-1]])
+    found = np.flatnonzero((kl_K < 0.1 * top) & (before > 0.5 * top) & (np.arange(len(kl_K)) > 2))
+    return int(found[0]) if len(found) else None
+
+
 def kl_of(rows: Rows, steps: np.ndarray, step: str | None, gold: str, want: Columns) -> tuple[np.ndarray, list[str]]:
     """KL f64[K] at every read of gold, NaN where it is not known, and what is to be said of it.
 
@@ -223,6 +153,9 @@ def kl_of(rows: Rows, steps: np.ndarray, step: str | None, gold: str, want: Colu
     if why := refusal(name, logger, length, want.per_token is not None):
         raise LogError(why)
     logged, notes = series(rows, name, step), []
+    if step is None and (again := begins_anew(np.array(list(logged.values())))):
+        says = f"{name} starts again in row {again + 1}, and no column of steps is known: {apart(rows, name, gold)}"
+        raise LogError(f"{says}, or say --step COLUMN")
     kl = at_or_before(steps, logged)
     if late := [s for s in steps if s not in logged and s > 0]:
         notes.append(f"{gold} was read at {len(late)} steps without {name}: they take the last KL before")
@@ -262,6 +195,8 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     gold, by_n = need("gold", rows, want), bool(want.n) and not pick("kl", rows, want)
     name = "log n - (n-1)/n" if by_n else need("kl", rows, want)
     proxy = need("proxy", rows, want) if want.proxy else pick("proxy", rows, want)
+    if len(twice := {gold, name, proxy} - {None}) < 2 + bool(proxy):
+        raise LogError(f"KL, gold and proxy must be different columns: {', '.join(sorted(filter(None, twice)))}")
     step = step_of(rows, want, gold, None if by_n else name)
     reads = series(rows, gold, step)
     steps = np.array(list(reads))

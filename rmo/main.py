@@ -192,7 +192,8 @@ def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, unit: str = 
         return "{:.3f} [{:.3f}, {:.3f}]".format(row[name], *row[name + "_interval"])
 
     for method, part in fitted.items():
-        print(f"{method}: R = {part['form']}" + (", one a for all" if part["shared_alpha"] else ""))
+        one = part["shared_alpha"] and part["main"] > 1
+        print(f"{method}: R = {part['form']}" + (", one a for all RM sizes of a sweep" if one else ""))
         for g in part["groups"]:
             top = "never turns (b <= 0)"
             if g["turns"]:
@@ -239,7 +240,7 @@ def sample(args: Sequence[str]) -> None:
     o = parse(SampleOptions, args, "rmo sample")
     from rmo import serve
 
-    need_positive(batch=o.batch, draws=o.draws, length=o.length, temperature=o.temperature)
+    need_positive(batch=o.batch, draws=o.draws, temperature=o.temperature, length=o.length or 1)
     out = o.out or o.prompts.with_name(o.prompts.stem + "_samples.jsonl")
     devices()
     rows = serve.draw(
@@ -313,6 +314,9 @@ def main() -> None:
         hosts.leave(hosts.PREEMPTED, "told to stop, and saved; the same command continues")
     except Held as error:
         hosts.leave(hosts.HELD, str(error))
+    except BrokenPipeError:  # whoever read this has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except (*EXPECTED, OSError) as error:
         if hosts.passing(error):
             hosts.leave(hosts.LOST, f"{error}: if that passes, the same command continues")

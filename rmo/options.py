@@ -128,8 +128,8 @@ class SampleOptions(ModelOptions):
     """JSONL or Parquet; a row has prompt, text, or messages (role and content)."""
     draws: int = 1
     """Responses to each prompt."""
-    length: int = 64
-    """Longest response in tokens."""
+    length: int = 0
+    """Longest response in tokens; 0: 64, or half of what the model takes if that is less."""
     temperature: float = 1.0
     """Of sampling; always from the whole distribution."""
     seed: int = 0

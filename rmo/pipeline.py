@@ -182,13 +182,14 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
     for number, name in enumerate(run.stages, start=1):
         if name not in wanted:
             continue
-        if not hosts.agree(np.bool_(run.done(name))):
+        page = name == "report" and bool(made)  # drawn again: it may show what was there before
+        if not hosts.agree(np.bool_(run.done(name) and not page)):
             for before in run.stages[name].upstream:
                 if not hosts.agree(np.bool_(run.done(before.name))):
                     advice = f"run without --only, or add {before.name}"
                     raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
             with Lock(run.path(name)):
-                if not hosts.agree(np.bool_(run.done(name))):  # another run may just have made it
+                if not hosts.agree(np.bool_(run.done(name) and not page)):  # another run may just have made it
                     with progress.stage(name, number, len(run.stages), left(list(found.values()), wanted)):
                         seconds = make(run, name)
                     found.get(name, {}).update(state="done", seconds=seconds)

@@ -33,9 +33,10 @@ def draw(
 
     A draw depends on seed, row and number alone. `logp` is that of the whole response under the distribution sampled
     from; `tokens` are its ids, EOS included, so that nobody needs to tokenise the text again: `rmo score` takes them
-    where `vocabulary` is its own.
+    where `vocabulary` is its own. `length` 0 is 64 tokens, or half of what the model takes if that is less.
     """
     lm, params, tokenizer = store.load_language_model(model, member, dtype)
+    length = length or min(64, lm.length // 2)
     if length >= lm.length:
         raise text.TextError(f"--length {length}: the model takes {lm.length} tokens, prompt included")
     eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else -1

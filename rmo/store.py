@@ -65,6 +65,9 @@ def load_reward_model(name_or_path: str | Path, member: int = 0, dtype="float32"
 
 def _load(name_or_path, reward: bool, member: int, dtype) -> tuple[LanguageModel | RewardModel, Params, Any]:
     directory = files.directory(name_or_path)
+    if not directory.exists():  # an instance as `rmo list` names it, where it is there for one config only
+        made = [path.parent for path in directory.parent.glob(f"{directory.name}-??????????/{FILE}")]
+        directory = made[0] if len(made) == 1 else directory
     if not (directory / FILE).exists():
         directory = hf.resolve(name_or_path)
         module, params = (hf.load_reward_model if reward else hf.load_language_model)(directory, dtype=dtype)

@@ -90,6 +90,8 @@ def rank_forms(groups: Sequence[Group], min_d: float, draws: int, level: float) 
         [extrapolate(groups, form, min_d, *r.row(n))["held_out_rmse"] for form in FORMS] for n in range(len(r.share_NQ))
     ])  # fmt: skip
     boot = errors[1 : 1 + draws]
+    if np.ptp(boot, axis=0).max() == 0:  # nothing to resample: one curve without prompts
+        return out
     ranks = boot.argsort(axis=1).argsort(axis=1) + 1
     for i, form in enumerate(FORMS):
         out[form] |= {

@@ -12,13 +12,12 @@ from rmo.files import read_json, read_npz
 from rmo.plots import METHOD_NAMES, mean_curve, size
 
 
-def table(head: list[str], rows: list[list[Any]], text: tuple[int, ...] = ()) -> str:
-    """HTML table; columns in `text` are prose."""
-    cell = lambda i, x: f"<td{' class=text' if i in text else ''}>{html.escape(number(x))}</td>"  # noqa: E731
-    heads = (f"<th{' class=text' if i in text else ''}>{html.escape(h)}</th>" for i, h in enumerate(head))
-    lines = ["<tr>" + "".join(heads) + "</tr>"]
-    lines += ["<tr>" + "".join(cell(i, x) for i, x in enumerate(row)) + "</tr>" for row in rows]
-    return "<table>" + "".join(lines) + "</table>"
+def table(head: list[str], rows: list[list[Any]], text: tuple[int, ...] = (), kind: str = "text") -> str:
+    """HTML table; columns in `text` are to the left and may be long: what was written, or (`kind` prose) said of it."""
+    of = lambda i: f" class={kind}" if i in text else ""  # noqa: E731
+    lines = ["".join(f"<th{of(i)}>{html.escape(h)}</th>" for i, h in enumerate(head))]
+    lines += ["".join(f"<td{of(i)}>{html.escape(number(x))}</td>" for i, x in enumerate(row)) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def number(x: Any) -> str:
@@ -45,7 +44,7 @@ def summary_sentence(curves: list[Curve], claims: list[dict[str, Any]], unit: st
         for place, group in ends:
             kl, gold = mean_curve(group, "gold")
             i = int(gold.argmax())
-            where = f"highest, {gold[i]:.2f}, at KL {kl[i]:.1f} and ended at {gold[-1]:.2f} at KL {kl[-1]:.1f}"
+            where = f"read highest, {gold[i]:.2f}, at KL {kl[i]:.1f} and ended at {gold[-1]:.2f} at KL {kl[-1]:.1f}"
             if i == len(gold) - 1:
                 where = f"still highest, {gold[-1]:.2f}, at the end, KL {kl[-1]:.1f}"
             text = METHOD_NAMES[method]
@@ -73,7 +72,7 @@ def peak_text(x: Any) -> str:
 def coefficient_table(part: dict[str, Any]) -> str:
     """Coefficients, fit quality and peaks per group."""
     head = [
-        "RM",
+        "RM" if any(g["rm_params"] for g in part["groups"]) else "curve",
         "seeds",
         "α",
         "interval",
@@ -112,7 +111,7 @@ def advice_table(part: dict[str, Any]) -> str:
         "<p class=note>Trusted to: where the data end, or beyond that as far as fits to their lower part forecast the "
     )
     note += "rest without a miss.</p>"
-    return table(["", "where to stop", "P(gold has turned)", "data to KL", "trusted to KL"], rows, text=(1,)) + note
+    return table(["", "where to stop", "P(gold has turned)", "data to KL", "trusted to KL"], rows, (1,), "prose") + note
 
 
 def trend_text(summary: dict[str, Any]) -> str:
@@ -127,15 +126,29 @@ def trend_text(summary: dict[str, Any]) -> str:
 def rivals_table(part: dict[str, Any]) -> str:
     """Rival forms by held-out error: fitted on the lower half of the KL range, scored on the upper."""
     ranked = sorted(part["extrapolation"].items(), key=lambda item: item[1]["held_out_rmse"] or np.inf)
+    known = any("interval" in x for _, x in ranked)
+    over = lambda x: [x.get("interval"), x.get("mean_rank"), x.get("best_share")] if known else []  # noqa: E731
     rows = [
-        [name + (" (the paper's)" if name == part["form"] else ""), x["held_out_rmse"], x.get("interval"),
-         x.get("mean_rank"), x.get("best_share"), x["held_out_spread"], x["scored"]]
+        [name + (" (the paper's)" if name == part["form"] else ""), x["held_out_rmse"], *over(x), x["held_out_spread"],
+         x["scored"]]
         for name, x in ranked
     ]  # fmt: skip
-    note = "<p class=note>Extrapolation: each form fitted per RM on the lower half of its KL range, scored on the rest."
-    note += " Mean rank and how often a form is best are over resamples of prompts and seeds.</p>"
-    head = ["form", "held-out RMSE", "interval", "mean rank", "best", "spread of the held-out gold", "RMs"]
+    note = f"<p class=note>Extrapolation{of_sweep(part)}: each form fitted per curve on the lower half of its KL "
+    note += "range, scored on the rest. "
+    note += (
+        "Mean rank and how often a form is best are over resamples of prompts and seeds.</p>" if known else
+        "There are no prompts or seeds to resample, so that nothing says how sure the order is.</p>"
+    )  # fmt: skip
+    resampled = ["interval", "mean rank", "best"] if known else []
+    head = ["form", "held-out RMSE", *resampled, "spread of the held-out gold", "curves"]
     return table(head, rows) + note
+
+
+def of_sweep(part: dict[str, Any]) -> str:
+    """Which curves a table of the main sweep is about, where there are others."""
+    if part["main"] == len(part["groups"]):
+        return ""
+    return f" ({html.escape(', '.join(g['group'] for g in part['groups'][: part['main']]))} alone)"
 
 
 def laws_table(summary: dict[str, Any]) -> str:
@@ -154,7 +167,8 @@ def lower_end_table(part: dict[str, Any]) -> str:
         [row["min_d"], row["alpha"], min(row["beta"]), max(row["beta"]), row["held_out_rmse"]]
         for row in part.get("lower_end", [])
     ]
-    note = "<p class=note>The RL form has infinite slope at d = 0, so points with d = √KL below a limit are left out; "
+    note = "<p class=note>The RL form has infinite slope at d = 0, so points with d = √KL below a limit are left out"
+    note += f"{of_sweep(part)}; "
     note += f"the fits above use {part['min_d']:g}. What other limits give:</p>"
     return note + table(["fitted from d", "α", "lowest β", "highest β", "held-out RMSE"], rows) if rows else ""
 
@@ -284,20 +298,29 @@ def count_verdicts(claims: list[dict[str, Any]]) -> str:
 
 
 def claims_table(claims: list[dict[str, Any]], drawn: set[str]) -> str:
-    """Every claim with its verdict; figures that exist are linked."""
-    lines = []
+    """Every claim with its verdict; figures that exist are linked. Those that cannot be measured here are folded."""
+    lines, nothing = [], []
     for c in claims:
+        if c["statistic"] is None:
+            nothing.append(f"{c['claim']}. {c['text']}: {c['why']}")
+            continue
         link = f"<a href='#{c['figure']}'>{c['figure']}</a>" if c["figure"] in drawn else c["figure"]
         why = f"<br><span class=note>{html.escape(c['why'])}</span>" if c["why"] else ""
         cells = [
             f"<td>{c['claim']}</td><td class=prose>{html.escape(c['text'])}<br><span class=note>"
             f"{html.escape(c['measured'])}</span></td>",
-            f"<td>{number(c['statistic'] if c['statistic'] is not None else float('nan'))}</td>",
+            f"<td class='verdict {c['verdict']}'>{c['verdict']}{why}</td><td>{number(c['statistic'])}</td>",
             f"<td>{number(c['interval']) if c['interval'] else '–'}</td><td>{region(*c['threshold'])}</td>",
-            f"<td class='verdict {c['verdict']}'>{c['verdict']}{why}</td><td>{c['n_runs']}</td><td>{link}</td>",
+            f"<td>{c['n_runs']}</td><td>{link}</td>",
         ]
         lines.append("<tr>" + "".join(cells) + "</tr>")
-    head = ["", "claim, and what is measured", "statistic", "interval", "holds if", "verdict", "runs", "figure"]
+    head = ["", "claim, and what is measured", "verdict", "statistic", "interval", "holds if", "runs", "figure"]
     prose = ("claim, and what is measured", "verdict")
     heads = "".join(f"<th{' class=text' if h in prose else ''}>{h}</th>" for h in head)
-    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
+    told = f"<table><tr>{heads}</tr>{''.join(lines)}</table>" if lines else ""
+    if nothing:
+        items = "".join(f"<li>{html.escape(item)}</li>" for item in nothing)
+        told += (
+            f"<details><summary>{len(nothing)} more, for which this run has no data</summary><ul>{items}</ul></details>"
+        )
+    return told

@@ -116,12 +116,15 @@ def test_tables(files):
          "verdict": "holds", "why": "", "n_runs": 3, "figure": "fig1a"},
         {"claim": "C2", "text": "t", "measured": "y", "statistic": None, "interval": None, "threshold": [-0.1, 0.1],
          "verdict": "undecided", "why": "this run has no x", "n_runs": 0, "figure": "none"},
+        {"claim": "C3", "text": "u", "measured": "z", "statistic": 0.0, "interval": [-0.5, 0.5], "threshold": [-0.1, 0.1],
+         "verdict": "undecided", "why": "2 RM seeds; a verdict needs 3", "n_runs": 2, "figure": "none"},
     ]  # fmt: skip
     text = tables.claims_table(rows, {"fig1a"})
     assert "<a href='#fig1a'>" in text
     assert "a &lt; b" in text
     assert "above 0" in text
     assert "-0.1 to 0.1" in text
+    assert "<summary>1 more, for which this run has no data</summary><ul><li>C2. t: this run has no x</li>" in text
     assert "no x" in text
 
 

@@ -12,7 +12,7 @@ ORDER = ["shape", "config", "hints", "checks", "flops", "hosts", "progress", "me
          "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
-         "beyond", "interactive", "page", "tables", "excerpts", "costs", "markdown", "report", "compare", "scores", "loggers", "logs", "stages", "pipeline", "dashboard", "options", "main"]  # fmt: skip
+         "beyond", "interactive", "page", "tables", "excerpts", "costs", "markdown", "report", "compare", "scores", "loggers", "logfiles", "logs", "stages", "pipeline", "dashboard", "options", "main"]  # fmt: skip
 # Arrays and numbers in, never a config.
 PURE = {"metrics", "losses", "curve", "resample", "fit", "selection", "advice", "summary", "bon", "loggers"}
 OWNERS = {  # library -> modules that may import it

@@ -228,6 +228,31 @@ def test_of_a_restarted_run_the_last_values_count(tmp_path):
         logs.read([jsonl(tmp_path / "b.jsonl", rows + other)], Columns())
 
 
+def test_several_runs_without_steps_are_not_taken_for_one(tmp_path):
+    """Stacked in one table: known by their steps, by whatever name, or by a KL that starts again."""
+    one = [
+        (k, lr, seed, k, (lr + 0.1 * seed) * k * (1 - 0.1 * k)) for lr in (1, 2) for seed in range(2) for k in range(6)
+    ]
+    table(tmp_path / "a.csv", ["iteration", "lr", "rep", "nats", "human"], one)
+    want = Columns(kl="nats", gold="human")
+    with pytest.raises(logs.LogError, match="human has several values at iteration 1"):
+        logs.read([tmp_path / "a.csv"], want)
+    table(tmp_path / "b.csv", ["lr", "rep", "nats", "human"], [row[1:] for row in one])
+    advice = (
+        "nats starts again in row {}, and no column of steps is known: tell the runs apart by .* e.g. lr, rep, or say"
+    )
+    with pytest.raises(logs.LogError, match=advice.format(7)):
+        logs.read([tmp_path / "b.csv"], want)
+    by_lr = Columns(kl="nats", gold="human", group="lr")
+    with pytest.raises(logs.LogError, match="nats starts again in row 7"):
+        logs.read([tmp_path / "b.csv"], by_lr)
+    rows, _ = logs.read([tmp_path / "b.csv"], Columns(kl="nats", gold="human", group="lr", seeds="rep"))
+    assert len(from_rows(rows)) == 4
+    hovers = [0, 1, 3, 2.5, 4, 2.2, 5, 6]  # one run, under a penalty
+    table(tmp_path / "c.csv", ["nats", "human"], [(k, k) for k in hovers])
+    assert len(logs.read([tmp_path / "c.csv"], want)[0]) == len(hovers)
+
+
 @pytest.mark.parametrize("public", [True, False])
 def test_files_of_one_name_are_told_apart_by_their_directories(tmp_path, public):
     paths = [tmp_path / run / "curves.csv" for run in "ab"]
@@ -261,6 +286,12 @@ def test_a_killed_run_leaves_half_a_line(tmp_path):
     (tmp_path / "b.jsonl").write_text("{oops\n" + (tmp_path / "b.jsonl").read_text())
     with pytest.raises(logs.LogError, match="line 1 is no JSON"):
         logs.load(tmp_path / "b.jsonl")
+    (tmp_path / "trainer_state.json").write_text('{\n "log_history": [\n  {"step": 1},\n  {"st')
+    with pytest.raises(logs.LogError, match=r"trainer_state.json is no JSON, or half of it: .*line 4"):
+        logs.load(tmp_path / "trainer_state.json")
+    (tmp_path / "c.csv").write_text("step;kl;gold\n1;0,5;0,1\n")
+    with pytest.raises(logs.LogError, match="has semicolons between its cells"):
+        logs.load(tmp_path / "c.csv")
 
 
 def simple(path, **columns):
@@ -290,6 +321,7 @@ REFUSED = {
     "few points": ({"gold": lambda s, k, p, g: g if s < 30 else ""}, {}, "3 usable points with my/kl and gold: a fit needs 4"),
     "no start": ({"step": lambda s, k, p, g: s + 50, "my/kl": lambda s, k, p, g: k + 0.5}, {},
                  "no point at KL 0 (the first has 0.5) tells where gold starts: give the initial policy's as --start VALUE, or --start 0 if"),
+    "one column twice": ({}, {"proxy": "gold"}, "KL, gold and proxy must be different columns: gold, my/kl"),
     "two golds a step": ({"step": lambda s, k, p, g: s // 20 * 20}, {}, "gold has several values at step 0: tell the runs apart by --group COLUMN or --seeds COLUMN"),
     "two golds an n": ({"n": lambda s, k, p, g: 1 + s // 20, "my/kl": None}, {"n": "n"}, "gold has several values at n 1: tell the runs apart"),
     "two errors a step": ({"step": lambda s, k, p, g: s // 20 * 20, "my/kl": lambda s, k, p, g: s // 20, "gold": lambda s, k, p, g: s // 20, "err": lambda s, k, p, g: s},
@@ -313,7 +345,7 @@ DOUBTED = {
     "clamped": ({"my/kl": lambda s, k, p, g: max(k - 5, 0)}, "my/kl is exactly 0 at 16 of 40 points"),
     "not the reference": ({"my/kl": lambda s, k, p, g: k + 3}, "my/kl is 3 at step 0, where the policy should be the initial one"),
     "temperature": ({"config.temperature": lambda *_: 0.7}, "config.temperature is 0.7, not 1: my/kl is a KL only if"),
-    "TRL's temperature": ({"my/kl": None, "objective/kl": lambda s, k, p, g: k}, "objective/kl is of both policies at the sampling temperature, TRL's 0.7"),
+    "TRL's temperature": ({"my/kl": None, "objective/kl": lambda s, k, p, g: k}, "objective/kl is the policies' KL if you sampled at temperature 1 (TRL's default is 0.7)"),
     "small": ({"my/kl": lambda s, k, p, g: k / LENGTH, "mean_length": lambda *_: LENGTH},
               "my/kl reaches only 0.25 over responses of 120 tokens: if it is a mean per token"),
     "k2": ({"my/kl": None, "policy/kl": lambda s, k, p, g: k, "rollout_scores/mean": lambda s, k, p, g: p}, "policy/kl is k2, l²/2, over prompt and response"),

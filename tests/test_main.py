@@ -83,6 +83,8 @@ def rmo(monkeypatch, capsys):
         ("report configs/result/", "perhaps configs/results"),
         ("score ./configs/results/tin LICENSE", "no such directory; perhaps configs/results/tiny"),
         ("list configs/smoke.py --only ppoo", "no such stage; perhaps ppo"),
+        ("run smoke", "no config file smoke; perhaps configs/smoke.py"),
+        ("list configs/results", "configs/results is a directory: give the config file"),
         ("fit configs/results/tiny/fig1a.svg", "use .csv, .json or .jsonl"),
     ],
 )

@@ -212,6 +212,8 @@ def test_several_runs_on_one_page(smoke, tmp_path):
     text = page.read_text()
     assert text.count("<mark>") == 1
     assert f"<mark>{html.escape(claims[0]['text'])}</mark>" in text
+    assert f"<summary>{len(claims) - 1} claims that every run leaves undecided</summary>" in text
+    assert text.index("id=configs") < text.index("id=curves")
     differ = re.findall(r"<tr><td>([\w.]+)</td><td class=text>", text[text.index("id=configs") :])
     assert differ == ["ppo.kl_max"]
     assert "The same gold judged all of them" in text
@@ -307,6 +309,16 @@ def test_going_back_to_an_earlier_setting_shows_its_own_report(smoke, tmp_path):
     unfinished = dataclasses.replace(SMOKE, seed=5)
     pipeline.publish(pipeline.open_run(unfinished, here))
     assert read_json(here / "experiment.json")["seed"] == SMOKE.seed  # nothing is half replaced
+
+
+def test_the_report_is_drawn_again_with_what_was_made_again(smoke, tmp_path):
+    """As after an edit of the code, which digests do not know: its author removes what it changes."""
+    here = tmp_path / "smoke"
+    shutil.copytree(smoke, here)
+    run = pipeline.open_run(SMOKE, here, sharding.make_mesh())
+    shutil.rmtree(run.path("fits"))
+    assert pipeline.execute(run) == ["fits", "report"]
+    assert pipeline.execute(run) == []
 
 
 class Kill(BaseException):

@@ -181,6 +181,10 @@ def test_our_own_models(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose([row["score"] for row in read(tmp_path / "t_scores.jsonl")], want, atol=1e-5)
     rmo("sample", tmp_path / "sft", path, "--draws", "2", "--length", "5")
     rows = read(tmp_path / "t_samples.jsonl")
+    rmo("sample", tmp_path / "sft", path, "--out", tmp_path / "half.jsonl")  # as many tokens as there is room for
+    assert max(len(row["tokens"]) for row in read(tmp_path / "half.jsonl")) <= 8
+    (tmp_path / "gold-0123456789").symlink_to(tmp_path / "proxy")
+    assert "2 rows scored" in rmo("score", tmp_path / "gold", path, "--out", tmp_path / "gold.jsonl")
     tokenizer = data.load_tokenizer(tmp_path / "sft" / "tokenizer")
     assert [tokenizer(row["response"])["input_ids"] + [2] * row["ended"] for row in rows] == [
         row["tokens"] for row in rows
