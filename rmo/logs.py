@@ -135,11 +135,12 @@ def step_of(rows: Rows, want: Columns, *used: str | None) -> str | None:
 
 
 def begins_anew(kl_K: np.ndarray) -> int | None:
-    """The place where KL, in the order of a file, falls from near its highest so far to near nothing: another run."""
-    top = np.maximum.accumulate(np.concatenate([[0.0], kl_K[:-1]]))
-    before = np.concatenate([[0.0], kl_K[:-1]])
-    found = np.flatnonzero((kl_K < 0.1 * top) & (before > 0.5 * top) & (np.arange(len(kl_K)) > 2))
-    return int(found[0]) if len(found) else None
+    """The place where KL, in the order of a file, falls from near its highest so far to near nothing, and does not come
+    back at once: another run."""
+    top = np.maximum.accumulate(kl_K)[2:-2]
+    before, now, after = kl_K[2:-2], kl_K[3:-1], kl_K[4:]
+    found = np.flatnonzero((before > 0.5 * top) & (now < 0.1 * top) & (after < 0.5 * top))
+    return int(found[0]) + 3 if len(found) else None
 
 
 def kl_of(rows: Rows, steps: np.ndarray, step: str | None, gold: str, want: Columns) -> tuple[np.ndarray, list[str]]:

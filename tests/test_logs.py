@@ -248,7 +248,7 @@ def test_several_runs_without_steps_are_not_taken_for_one(tmp_path):
         logs.read([tmp_path / "b.csv"], by_lr)
     rows, _ = logs.read([tmp_path / "b.csv"], Columns(kl="nats", gold="human", group="lr", seeds="rep"))
     assert len(from_rows(rows)) == 4
-    hovers = [0, 1, 3, 2.5, 4, 2.2, 5, 6]  # one run, under a penalty
+    hovers = [0, 1, 3, 2.5, 4, 2.2, 5, 0.01, 6]  # one run, under a penalty, and a point that is off
     table(tmp_path / "c.csv", ["nats", "human"], [(k, k) for k in hovers])
     assert len(logs.read([tmp_path / "c.csv"], want)[0]) == len(hovers)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pyarrow
@@ -96,8 +97,9 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert "<svg" in page
     assert "held-out RMSE" in page
     assert (out / "bon.svg").exists()
-    sentence = page[page.index("<p>") : page.index("</p>")]
-    assert sentence.startswith("<p>Best-of-n: gold was ")
+    advice, sentence = re.findall("<p>(.*?)</p>", page)[:2]  # what to do comes first
+    assert advice == f"<b>{group['advice']['sentence']}.</b>"
+    assert sentence.startswith("Best-of-n: gold was ")
     assert "smallest" not in sentence  # one RM, of unknown size, and no claim was judged
     assert "rises and falls" not in sentence
     monkeypatch.setattr(
