@@ -170,9 +170,9 @@ def flat(value: Any, name: str = "") -> dict[str, str]:
 
 
 def differences(experiments: dict[str, dict[str, Any]]) -> str:
-    """Fields that are not the same in all runs."""
+    """Fields that are not the same in all runs, but for those that nothing depends on."""
     fields = {name: flat(e) for name, e in experiments.items()}
-    every = dict.fromkeys(key for of in fields.values() for key in of)
+    every = dict.fromkeys(key for of in fields.values() for key in of if key not in ("note", "tags"))
     rows = [[key, *(of.get(key, "–") for of in fields.values())] for key in every]
     rows = [row for row in rows if len(set(row[1:])) > 1]
     text = tuple(range(1, 1 + len(fields)))
