@@ -23,10 +23,10 @@ def load(path: str | Path) -> config.Experiment:
         raise config.ConfigError(
             f"{path} is a directory: give the config file, such as configs/tiny.py, and its options"
         )
-    if not path.is_file() and (named := Path("configs") / f"{path.stem}.py").is_file():
-        raise config.ConfigError(f"no config file {path}; perhaps {named}")
     if not path.is_file():
-        raise config.ConfigError(f"no config file {path}{hints.instead(path)} (a .py file that defines experiment())")
+        named = Path("configs") / f"{path.stem}.py"
+        near = f"; perhaps {named}" if named.is_file() else hints.instead(path)
+        raise config.ConfigError(f"no config file {path}{near} (a .py file that defines experiment())")
     spec = importlib.util.spec_from_file_location(f"rmo_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise config.ConfigError(f"{path} is not a Python file: configs are .py files that define experiment()")

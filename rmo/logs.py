@@ -62,12 +62,10 @@ def need(role: str, rows: Rows, want: Columns) -> str:
     names = sorted(names, key=rank if role == "gold" and not given else close)
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     what = f"there are no numbers in a column {given}" if given else f"which column is {role}? It is not guessed"
-    lacking = (
-        "; if none is, score samples of checkpoints by what you want, and log it" if what.startswith("which") else ""
-    )
-    lacking = lacking if role == "gold" else ""
-    option = f"--{role.replace('_', '-')}"
-    raise LogError(f"{what}: say {option} with one of {shown or 'none: no column holds numbers'}{lacking}")
+    line = f"{what}: say --{role.replace('_', '-')} with one of {shown or 'none: no column holds numbers'}"
+    if role == "gold" and not given:
+        line += "; if none is, score samples of checkpoints by what you want, and log it"
+    raise LogError(line)
 
 
 def pairs(rows: Rows, name: str, step: str | None) -> list[tuple[float, float]]:
@@ -155,8 +153,8 @@ def kl_of(rows: Rows, steps: np.ndarray, step: str | None, gold: str, want: Colu
         raise LogError(why)
     logged, notes = series(rows, name, step), []
     if step is None and (again := begins_anew(np.array(list(logged.values())))):
-        says = f"{name} starts again in row {again + 1}, and no column of steps is known: {apart(rows, name, gold)}"
-        raise LogError(f"{says}, or say --step COLUMN")
+        says = f"{name} starts again in row {list(logged)[again] + 1:g}, and no column of steps is known"
+        raise LogError(f"{says}: {apart(rows, name, gold)}, or say --step COLUMN")
     kl = at_or_before(steps, logged)
     if late := [s for s in steps if s not in logged and s > 0]:
         notes.append(f"{gold} was read at {len(late)} steps without {name}: they take the last KL before")
@@ -196,8 +194,10 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     gold, by_n = need("gold", rows, want), bool(want.n) and not pick("kl", rows, want)
     name = "log n - (n-1)/n" if by_n else need("kl", rows, want)
     proxy = need("proxy", rows, want) if want.proxy else pick("proxy", rows, want)
-    if len(twice := {gold, name, proxy} - {None}) < 2 + bool(proxy):
-        raise LogError(f"KL, gold and proxy must be different columns: {', '.join(sorted(filter(None, twice)))}")
+    proxy = None if proxy == gold and not want.proxy else proxy  # one score, which its user calls gold
+    for role, column in (("KL", name), ("the proxy", proxy)):
+        if column == gold:
+            raise LogError(f"gold and {role} are both {gold}: say different columns")
     step = step_of(rows, want, gold, None if by_n else name)
     reads = series(rows, gold, step)
     steps = np.array(list(reads))

@@ -297,14 +297,24 @@ def traced(wanted: bool) -> Iterator[None]:
         raise
 
 
+def unread() -> bool:
+    """Whether nobody reads what is printed any more, as below `| head`; other pipes that break are lost connections."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        return True
+    return False
+
+
 def main() -> None:
     args = [arg for arg in sys.argv[1:] if arg != "--traceback"]
-    if not args or args[0] in ("-h", "--help"):
-        print(HELP)
-        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing; we do not use it
     try:
+        if not args or args[0] in ("-h", "--help"):
+            print(HELP, flush=True)
+            return
         if args[0] not in COMMANDS:
             near = hints.nearest(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
             raise config.ConfigError(f"no command {args[0]!r}{near} (see rmo --help)")
@@ -314,10 +324,9 @@ def main() -> None:
         hosts.leave(hosts.PREEMPTED, "told to stop, and saved; the same command continues")
     except Held as error:
         hosts.leave(hosts.HELD, str(error))
-    except BrokenPipeError:  # whoever read this has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except (*EXPECTED, OSError) as error:
+        if isinstance(error, BrokenPipeError) and unread():
+            sys.exit(0)
         if hosts.passing(error):
             hosts.leave(hosts.LOST, f"{error}: if that passes, the same command continues")
         if isinstance(error, FileNotFoundError) and error.filename:

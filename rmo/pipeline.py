@@ -27,6 +27,9 @@ from rmo.run import Run, Stage, stage_name
 from rmo.status import left, look, rows
 from rmo.watch import PLANNED
 
+# What only gathers what others made is made again with any of it: digests know settings, not the code that was edited.
+GATHERERS = ("fits", "report")
+
 
 def open_run(experiment: config.Experiment, root: Path, mesh: jax.sharding.Mesh | None = None) -> Run:
     """The run of an experiment in directory `root`; nothing is touched. Without a mesh it can be looked at, not run."""
@@ -182,14 +185,13 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
     for number, name in enumerate(run.stages, start=1):
         if name not in wanted:
             continue
-        page = name == "report" and bool(made)  # drawn again: it may show what was there before
-        if not hosts.agree(np.bool_(run.done(name) and not page)):
+        if not hosts.agree(np.bool_(run.done(name))):
             for before in run.stages[name].upstream:
                 if not hosts.agree(np.bool_(run.done(before.name))):
                     advice = f"run without --only, or add {before.name}"
                     raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
             with Lock(run.path(name)):
-                if not hosts.agree(np.bool_(run.done(name) and not page)):  # another run may just have made it
+                if not hosts.agree(np.bool_(run.done(name))):  # another run may just have made it
                     with progress.stage(name, number, len(run.stages), left(list(found.values()), wanted)):
                         seconds = make(run, name)
                     found.get(name, {}).update(state="done", seconds=seconds)
@@ -210,6 +212,9 @@ def make(run: Run, name: str) -> float:
     directory = run.path(name)
     if hosts.writer():
         directory.mkdir(parents=True, exist_ok=True)
+        for other in GATHERERS:
+            if name in (before.name for before in run.stages[other].upstream):
+                (run.path(other) / "DONE").unlink(missing_ok=True)
     hosts.barrier(f"begin {name}")
     try:
         with Wandb.stage(name, run.stages[name].path):

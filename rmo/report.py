@@ -31,7 +31,6 @@ from rmo.tables import (
 )
 
 FIRST = ("fig1a", "fig1b")  # what readers came for
-FEW = 6  # curves whose advice stands above everything else
 UNIT = " Scores are gold standard deviations above the initial policy."
 
 
@@ -124,15 +123,11 @@ def write_curves(
 ) -> Path:
     """Pictures, coefficients.json and a short report.html of curves without a run; returns the report's path."""
     body = [f"<h1>{html.escape(title)}</h1>"]
-    every = [g for part in fitted.values() for g in part["groups"]]
-    for g in every if len(every) <= FEW else ():
-        name = f"{g['group']}: " if len(every) > 1 else ""
-        body.append(f"<p><b>{html.escape(name + g['advice']['sentence'])}.</b></p>")
+    body += [advice_table(part) for part in fitted.values()]
     if all(part["main"] == len(part["groups"]) for part in fitted.values()):  # it speaks of one sweep only
         body += [summary_sentence(curves, [], unit)]
     body += [f"<p class=note>{'<br>'.join(map(html.escape, notes))}</p>"] if notes else []
     for method, part in fitted.items():
-        body += [advice_table(part)]
         picture = plots.curves(curves, fitted, method, "RM score (gold standard deviations)" if unit else "score")
         write_text(out / f"{method}.svg", plots.svg(picture))
         caption = f"{plots.METHOD_NAMES[method]}: gold (solid), proxy (dashed) and {part['form']}."

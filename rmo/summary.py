@@ -86,12 +86,12 @@ def rank_forms(groups: Sequence[Group], min_d: float, draws: int, level: float) 
     out: dict[str, dict[str, Any]] = {form: extrapolate(groups, form, min_d, *r.row(0)) for form in FORMS}
     if not out[next(iter(out))]["scored"]:
         return out
+    if len(np.unique(np.hstack([r.share_NQ, r.weight_NC]), axis=0)) == 1:
+        return out  # one curve without prompts: there is nothing to resample
     errors = np.array([
         [extrapolate(groups, form, min_d, *r.row(n))["held_out_rmse"] for form in FORMS] for n in range(len(r.share_NQ))
     ])  # fmt: skip
     boot = errors[1 : 1 + draws]
-    if np.ptp(boot, axis=0).max() == 0:  # nothing to resample: one curve without prompts
-        return out
     ranks = boot.argsort(axis=1).argsort(axis=1) + 1
     for i, form in enumerate(FORMS):
         out[form] |= {

@@ -107,10 +107,8 @@ def advice_table(part: dict[str, Any]) -> str:
     rows = []
     for g, a in ((g, g["advice"]) for g in part["groups"]):
         rows.append([g["group"], a["sentence"], a["turned_probability"], a["reach_kl"], a["trusted_to_kl"]])
-    note = (
-        "<p class=note>Trusted to: where the data end, or beyond that as far as fits to their lower part forecast the "
-    )
-    note += "rest without a miss.</p>"
+    note = "<p class=note>Trusted to: where the data end, or beyond that as far as fits to their lower part forecast "
+    note += "the rest without a miss.</p>"
     return table(["", "where to stop", "P(gold has turned)", "data to KL", "trusted to KL"], rows, (1,), "prose") + note
 
 
@@ -320,7 +318,6 @@ def claims_table(claims: list[dict[str, Any]], drawn: set[str]) -> str:
     told = f"<table><tr>{heads}</tr>{''.join(lines)}</table>" if lines else ""
     if nothing:
         items = "".join(f"<li>{html.escape(item)}</li>" for item in nothing)
-        told += (
-            f"<details><summary>{len(nothing)} more, for which this run has no data</summary><ul>{items}</ul></details>"
-        )
+        summary = f"{len(nothing)} more, for which this run has no data"
+        told += f"<details><summary>{summary}</summary><ul>{items}</ul></details>"
     return told

@@ -246,11 +246,23 @@ def test_several_runs_without_steps_are_not_taken_for_one(tmp_path):
     by_lr = Columns(kl="nats", gold="human", group="lr")
     with pytest.raises(logs.LogError, match="nats starts again in row 7"):
         logs.read([tmp_path / "b.csv"], by_lr)
+    gaps = [("", "", "", ""), *(row[1:] for row in one)]  # an empty row counts among the file's
+    table(tmp_path / "gaps.csv", ["lr", "rep", "nats", "human"], gaps)
+    with pytest.raises(logs.LogError, match="nats starts again in row 8"):
+        logs.read([tmp_path / "gaps.csv"], want)
     rows, _ = logs.read([tmp_path / "b.csv"], Columns(kl="nats", gold="human", group="lr", seeds="rep"))
     assert len(from_rows(rows)) == 4
     hovers = [0, 1, 3, 2.5, 4, 2.2, 5, 0.01, 6]  # one run, under a penalty, and a point that is off
     table(tmp_path / "c.csv", ["nats", "human"], [(k, k) for k in hovers])
     assert len(logs.read([tmp_path / "c.csv"], want)[0]) == len(hovers)
+
+
+def test_a_score_that_is_called_gold_is_no_proxy_too(tmp_path):
+    """Where the proxy is only recognised; said twice, it is refused."""
+    rows = [{"step": k, "objective/kl": k, "objective/scores": k * (1 - 0.1 * k)} for k in range(6)]
+    read, notes = logs.read([jsonl(tmp_path / "a.jsonl", rows)], Columns(gold="objective/scores"))
+    assert "proxy = none" in notes[0]
+    assert not any(row.get("proxy") for row in read)
 
 
 @pytest.mark.parametrize("public", [True, False])
@@ -321,7 +333,8 @@ REFUSED = {
     "few points": ({"gold": lambda s, k, p, g: g if s < 30 else ""}, {}, "3 usable points with my/kl and gold: a fit needs 4"),
     "no start": ({"step": lambda s, k, p, g: s + 50, "my/kl": lambda s, k, p, g: k + 0.5}, {},
                  "no point at KL 0 (the first has 0.5) tells where gold starts: give the initial policy's as --start VALUE, or --start 0 if"),
-    "one column twice": ({}, {"proxy": "gold"}, "KL, gold and proxy must be different columns: gold, my/kl"),
+    "one column twice": ({}, {"proxy": "gold"}, "gold and the proxy are both gold: say different columns"),
+    "KL for gold": ({}, {"gold": "my/kl"}, "gold and KL are both my/kl: say different columns"),
     "two golds a step": ({"step": lambda s, k, p, g: s // 20 * 20}, {}, "gold has several values at step 0: tell the runs apart by --group COLUMN or --seeds COLUMN"),
     "two golds an n": ({"n": lambda s, k, p, g: 1 + s // 20, "my/kl": None}, {"n": "n"}, "gold has several values at n 1: tell the runs apart"),
     "two errors a step": ({"step": lambda s, k, p, g: s // 20 * 20, "my/kl": lambda s, k, p, g: s // 20, "gold": lambda s, k, p, g: s // 20, "err": lambda s, k, p, g: s},

@@ -1,7 +1,9 @@
 """What the command line says when something goes wrong: settings that exist, tracebacks only where they are wanted."""
 
 import dataclasses
+import errno
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmo import checks, files, hints, main, options, pipeline, sharding
+from rmo import checks, files, hints, hosts, main, options, pipeline, sharding
 
 ROOT = Path(__file__).parent.parent
 SMOKE = checks.load(ROOT / "configs" / "smoke.py")
@@ -93,6 +95,25 @@ def test_errors_are_one_line_that_names_what_is_near(args, message, rmo):
     assert message in said
     assert said.startswith("rmo: ")
     assert said.count("\n") == 1
+
+
+def test_who_has_read_enough_is_told_nothing_but_a_lost_connection_is_no_success(monkeypatch):
+    for args in (["fit", "--help"], ["--help"]):
+        code = f"import sys; from rmo.main import main; sys.argv = ['rmo', *{args}]; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
+
+    def lost(args):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setitem(main.COMMANDS, "list", lost)
+    monkeypatch.setattr(sys, "argv", ["rmo", "list"])
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == hosts.LOST  # launchers start again
 
 
 @pytest.mark.parametrize(("args", "environ", "shown"), [(["--traceback"], "", True), ([], "1", True), ([], "", False)])

@@ -114,12 +114,11 @@ def peer(case):
     import transformers
 
     model = transformers.AutoModelForCausalLM.from_pretrained(case["checkpoint"]).eval()
-    tokens = torch.tensor(prompts(case))
+    tokens, rows = torch.tensor(prompts(case)), round(case["batch"] * case["share"])
     settings = transformers.GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=case["new"], eos_token_id=None,
-        pad_token_id=0, num_return_sequences=THEIRS if case["one_prompt"] else 1,
+        pad_token_id=0, num_return_sequences=rows if case["one_prompt"] else 1,
     )  # fmt: skip
-    rows = int(case["batch"] * case["share"])
 
     def run():
         with torch.inference_mode():
