@@ -165,9 +165,8 @@ def lower_end_table(part: dict[str, Any]) -> str:
         [row["min_d"], row["alpha"], min(row["beta"]), max(row["beta"]), row["held_out_rmse"]]
         for row in part.get("lower_end", [])
     ]
-    note = "<p class=note>The RL form has infinite slope at d = 0, so points with d = √KL below a limit are left out"
-    note += f"{of_sweep(part)}; "
-    note += f"the fits above use {part['min_d']:g}. What other limits give:</p>"
+    note = "<p class=note>The RL form has infinite slope at d = 0, so points with d = √KL below a limit are left out; "
+    note += f"the fits above use {part['min_d']:g}. What other limits give{of_sweep(part)}:</p>"
     return note + table(["fitted from d", "α", "lowest β", "highest β", "held-out RMSE"], rows) if rows else ""
 
 
