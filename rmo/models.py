@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from rmo import config, sharding
 from rmo.attention import attend, cap, rotate
+from rmo.product import of_dense, product
 
 Params = Any  # a pytree of arrays
 UNROLLED = 2**27  # weights of models that decode layer by layer: see `taken_apart`
@@ -85,7 +86,9 @@ class Block(nn.Module):
         gain2 = self.gain**2 / (2 * self.shape.layers) if out else self.gain**2
         init = nn.initializers.variance_scaling(gain2, "fan_in", "truncated_normal")
         dtype = jnp.dtype(self.shape.dtype)
-        return nn.DenseGeneral(features, axis=axis, use_bias=bias, dtype=dtype, kernel_init=init, name=name)
+        return nn.DenseGeneral(
+            features, axis=axis, use_bias=bias, dtype=dtype, kernel_init=init, dot_general=of_dense, name=name
+        )
 
     @nn.compact
     def __call__(self, x_BTD, past, allowed_BTS, positions_BT, dropout, near_BTS=None, windowed=None, at=None):
@@ -258,8 +261,7 @@ class LanguageModel(nn.Module):
     def unembed(self, hidden_BTD):
         """Logits f32[B, T, V]."""
         table_VD = (self.trunk.embed.embedding if self.shape.tied else self.unembedding).astype(hidden_BTD.dtype)
-        logits_BTV = jnp.einsum("btd,vd->btv", hidden_BTD, table_VD, preferred_element_type=jnp.float32)
-        return cap(logits_BTV, self.shape.logit_cap)
+        return cap(product(hidden_BTD, table_VD, (1,), jnp.float32), self.shape.logit_cap)
 
 
 class RewardModel(nn.Module):

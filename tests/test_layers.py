@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Each module may import only those before it.
 ORDER = ["shape", "config", "hints", "checks", "flops", "hosts", "progress", "metrics", "losses", "curve", "resample", "fit", "selection", "advice",
-         "summary", "bon", "sharding", "attention", "models", "files", "compiling", "mirror", "log", "lock", "status", "watch",
+         "summary", "bon", "sharding", "product", "attention", "models", "files", "compiling", "mirror", "log", "lock", "status", "watch",
          "families", "weights", "hf", "sample", "train", "reward", "objectives", "data", "store", "sources", "text", "serve",
          "world", "corpus", "reader", "run", "ppo", "climb", "audit", "gold", "programs", "plan", "evidence", "judge", "claims_rm", "claims_data",
          "claims_policy", "claims", "results", "plots", "exhibits", "figures", "appendix",
