@@ -124,18 +124,19 @@ def written_out(q_BTHK, segments, allowed_BTS, divisor: float, limit: float) -> 
 
 @jax.custom_vjp
 def softmax(x: jax.Array) -> jax.Array:
-    """Over the last axis. Its gradient's sum is a product: as a sum, XLA's CPU library fuses it with the product that
-    made the cotangent, which is then several times slower."""
+    """Over the last axis. JAX's own gradient divides by the sum of exponentials once more, and XLA's CPU library fuses
+    that with the product that made the cotangent, which is then several times slower."""
     return jax.nn.softmax(x, axis=-1)
 
 
 def softmax_forward(x):
-    out = softmax(x)
+    out = jax.nn.softmax(x, axis=-1)
     return out, out
 
 
 def softmax_backward(out, g):
-    return (out * (g - jnp.einsum("...s,...s->...", out, g)[..., None]),)
+    # As a product the sum is fused better: 4% of an RM's step.
+    return (out * (g - jnp.einsum("...s,...s->...", out, g, precision="highest")[..., None]),)
 
 
 softmax.defvjp(softmax_forward, softmax_backward)

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from rmo import config, sharding
 from rmo.attention import attend, cap, rotate
-from rmo.product import of_dense, product
+from rmo.product import for_dense, product
 
 Params = Any  # a pytree of arrays
 UNROLLED = 2**27  # weights of models that decode layer by layer: see `taken_apart`
@@ -87,7 +87,7 @@ class Block(nn.Module):
         init = nn.initializers.variance_scaling(gain2, "fan_in", "truncated_normal")
         dtype = jnp.dtype(self.shape.dtype)
         return nn.DenseGeneral(
-            features, axis=axis, use_bias=bias, dtype=dtype, kernel_init=init, dot_general=of_dense, name=name
+            features, axis=axis, use_bias=bias, dtype=dtype, kernel_init=init, dot_general_cls=for_dense, name=name
         )
 
     @nn.compact

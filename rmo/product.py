@@ -19,21 +19,28 @@ def product(x: jax.Array, w: jax.Array, axes: tuple[int, ...] = (0,), dtype: Any
     Args:
       dtype: what sums are kept and returned in; None for that of x and w.
     """
+    return multiply(x, w, axes, dtype)
+
+
+def multiply(x, w, axes, dtype):
     summed = tuple(range(x.ndim - len(axes), x.ndim))
     return dot_general(x, w, ((summed, axes), ((), ())), preferred_element_type=dtype)
 
 
 def forward(x, w, axes, dtype):
-    return product(x, w, axes, dtype), (x, w)
+    return multiply(x, w, axes, dtype), (x, w)  # bare, so that remat's policies see the product
 
 
 def backward(axes, dtype, x_and_w, g):
     x, w = x_and_w
     outs, rows = tuple(i for i in range(w.ndim) if i not in axes), tuple(range(x.ndim - len(axes)))
     dx = dot_general(g, w, ((tuple(range(len(rows), g.ndim)), outs), ((), ())), preferred_element_type=dtype)
-    # (copied: that operand, and the result where its axes come out in another order than w's)
-    ways = [((x, g), (*axes, *outs)), ((g, x), (*outs, *axes))]
-    (first, second), order = min(ways, key=lambda way: way[0][0].size + w.size * (way[1] != tuple(range(w.ndim))))
+
+    def copied(first, order):  # and the result, where its axes come out in another order than w's
+        return first.size + (0 if order == tuple(range(w.ndim)) else w.size)
+
+    ways = ((x, g, (*axes, *outs)), (g, x, (*outs, *axes)))
+    first, second, order = min(ways, key=lambda way: copied(way[0], way[2]))
     dw = dot_general(first, second, ((rows, rows), ((), ())), preferred_element_type=dtype)
     return dx.astype(x.dtype), dw.transpose([order.index(i) for i in range(w.ndim)]).astype(w.dtype)
 
@@ -41,7 +48,15 @@ def backward(axes, dtype, x_and_w, g):
 product.defvjp(forward, backward)
 
 
-def of_dense(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any = None, **_) -> jax.Array:
-    """`product` as flax's `DenseGeneral(dot_general=)` calls it."""
-    (_, axes), _ = dimensions
+def of_dense(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: None = None) -> jax.Array:
+    """`product` as flax's `DenseGeneral` calls it: over the last axes of x, at JAX's own precision."""
+    (summed, axes), batch = dimensions
+    assert precision is None
+    assert not any(batch)
+    assert tuple(summed) == tuple(range(x.ndim - len(axes), x.ndim))
     return product(x, kernel, tuple(axes))
+
+
+def for_dense() -> Any:
+    """`of_dense`, as `DenseGeneral(dot_general_cls=)` asks for it."""
+    return of_dense

@@ -1,10 +1,13 @@
 """Products' and softmax's own gradients against what JAX derives, and which operand is copied."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmo import config, flops, models
 from rmo.attention import softmax
 from rmo.product import product
 
@@ -18,7 +21,7 @@ FORMS = {
 }
 
 
-def both(form: str, kind=jnp.float32, sums=None):
+def both(form: str, kind=jnp.float32, sums=None) -> tuple[jax.Array, jax.Array, Any, Any]:
     """(x, w, our product, the einsum) of a form."""
     x_shape, w_shape, axes, equation = FORMS[form]
     x, w = (jax.random.normal(jax.random.key(i), s).astype(kind) for i, s in enumerate((x_shape, w_shape)))
@@ -39,6 +42,15 @@ def test_gradients_are_those_of_the_product(form, many):
         else:
             grads.append(grad(x, w))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), *grads)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_half_precision(form):
+    x, w, ours, plain = both(form, jnp.bfloat16)
+    found, expected = (jax.grad(lambda x, w, f=f: jnp.sum(f(x, w) ** 2), argnums=(0, 1))(x, w) for f in (ours, plain))
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=3e-2, atol=3e-2)
 
 
 def test_sums_are_kept_as_asked_and_gradients_have_the_operands_types():
@@ -77,3 +89,16 @@ def test_softmax_gradient():
     np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
     assert float(jnp.abs(plain).max()) > 0.1
     assert not np.any(ours[:, :2, 3:])
+
+
+def test_remat_keeps_the_products():
+    """Under the policy "dots" the backward pass multiplies by no weight again; under "full" it does all of it again."""
+    cost = {}
+    tokens = jnp.ones((2, 4), jnp.int32)
+    for remat in ("none", "dots", "full"):
+        rm = models.RewardModel(config.Model(width=16, layers=2, heads=2, remat=remat), vocab=11, length=4)
+        params = models.init(rm, jax.random.key(0))
+        loss = lambda p, rm=rm: jnp.sum(models.values(rm, p, tokens, tokens == 1))
+        cost[remat] = flops.forward(jax.grad(loss), params) / flops.forward(loss, params)
+    assert cost["none"] < cost["dots"] < cost["none"] + 0.1  # attention has no weights, and is made again
+    assert cost["full"] > cost["none"] + 0.5
