@@ -125,7 +125,7 @@ def written_out(q_BTHK, segments, allowed_BTS, divisor: float, limit: float) -> 
 @jax.custom_vjp
 def softmax(x: jax.Array) -> jax.Array:
     """Over the last axis. JAX's own gradient divides by the sum of exponentials once more, and XLA's CPU library fuses
-    that with the product that made the cotangent, which is then several times slower."""
+    that with the product that made the cotangent, which then takes longer than both apart."""
     return jax.nn.softmax(x, axis=-1)
 
 
@@ -135,7 +135,7 @@ def softmax_forward(x):
 
 
 def softmax_backward(out, g):
-    # As a product the sum is fused better: 4% of an RM's step.
+    # Written as a product it measured faster than as a sum; "highest" keeps it float32 on every device.
     return (out * (g - jnp.einsum("...s,...s->...", out, g, precision="highest")[..., None]),)
 
 

@@ -13,7 +13,7 @@ from jax.lax import dot_general
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def product(x: jax.Array, w: jax.Array, axes: tuple[int, ...] = (0,), dtype: Any = None) -> jax.Array:
+def product(x: jax.Array, w: jax.Array, axes: tuple[int, ...], dtype: Any = None) -> jax.Array:
     """x[rows..., in...] times w over w's `axes`, in the order of x's last ones; [rows..., out...], out w's other axes.
 
     Args:
