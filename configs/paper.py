@@ -18,7 +18,6 @@ large vocabulary; real text and human comparisons are a matter of data, not of t
 from dataclasses import replace
 from pathlib import Path
 
-from rmo import checks
 from rmo.config import (
     PPO,
     SFT,
@@ -33,6 +32,7 @@ from rmo.config import (
     Proxies,
     Recipe,
     Sweep,
+    checks,
 )
 
 

@@ -23,8 +23,7 @@ from the smallest RM to the largest (the last three at the end of the range), PP
 from dataclasses import replace
 from pathlib import Path
 
-from rmo import checks
-from rmo.config import Against, Comparisons, Experiment, Model, OtherPolicy, Recipe, Sweep
+from rmo.config import Against, Comparisons, Experiment, Model, OtherPolicy, Recipe, Sweep, checks
 
 
 def model(width: int, layers: int, heads: int) -> Model:

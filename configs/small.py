@@ -10,7 +10,6 @@ not been run yet, for want of one, so nothing is claimed of its numbers or its t
 from dataclasses import replace
 from pathlib import Path
 
-from rmo import checks
 from rmo.config import (
     PPO,
     SFT,
@@ -26,6 +25,7 @@ from rmo.config import (
     Recipe,
     Sweep,
     World,
+    checks,
 )
 
 

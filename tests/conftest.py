@@ -2,7 +2,7 @@
 
 import os
 
-from tests.flags import FAST
+from tests.helpers.flags import FAST
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {FAST}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -28,7 +28,7 @@ def compiled_once(tmp_path_factory):
 @pytest.fixture
 def mesh():
     """All 8 fake devices on the data axis."""
-    from rmo import sharding
+    from rmo.runtime import sharding
 
     return sharding.make_mesh()
 
@@ -36,6 +36,6 @@ def mesh():
 @pytest.fixture
 def one_device():
     """A mesh of one: for what does not depend on the mesh, since eight fake devices do everything eight times."""
-    from rmo import sharding
+    from rmo.runtime import sharding
 
     return sharding.make_mesh(1)

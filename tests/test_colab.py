@@ -10,14 +10,14 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from checkpoints import write_checkpoint, write_tokenizer
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from scipy import stats
-from test_real_text import OTHER, PROMPTS, REPLIES, jsonl
 
-from rmo import main
-from rmo.files import read_csv, read_json
+from rmo.cli import main
+from rmo.runtime.files import read_csv, read_json
+from tests.helpers.checkpoints import write_checkpoint, write_tokenizer
+from tests.worlds.test_real_text import OTHER, PROMPTS, REPLIES, jsonl
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "colab").glob("*.ipynb"))

@@ -96,7 +96,7 @@ def test_slurm_submits_an_array_per_kind_that_waits_for_what_it_needs(stubs, tmp
 def test_slurm_submits_only_what_is_left_and_passes_fields_on(stubs, tmp_path):
     stubs("sbatch", "echo 1")
     listed = subprocess.run(
-        [sys.executable, "-c", "from rmo.main import main; main()", "list", "configs/smoke.py", "--seed", "3"],
+        [sys.executable, "-c", "from rmo.cli.main import main; main()", "list", "configs/smoke.py", "--seed", "3"],
         cwd=ROOT, capture_output=True, text=True,
     ).stdout  # fmt: skip
     for path in [line.split()[-1] for line in listed.splitlines()[:4]]:  # sft, gold, samples, comparisons
@@ -379,7 +379,7 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 SWEEP = '''"""Twelve proxies of smoke size, and best-of-n against each."""
 from dataclasses import replace
-from rmo import checks
+from rmo.config import checks
 
 
 def experiment():

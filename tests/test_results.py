@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from rmo import curve, markdown
-from rmo.exhibits import Files
-from rmo.files import read_csv, read_json
+from rmo.analysis import curve
+from rmo.report.figures.drawing import Files
+from rmo.report.page import markdown
+from rmo.runtime.files import read_csv, read_json
 
 ROOT = Path(__file__).parents[1]
 KEPT = sorted(path for path in (ROOT / "configs" / "results").iterdir() if path.is_dir())

@@ -25,18 +25,18 @@ def asked() -> np.ndarray:
 
 
 def ours(case):
-    from rmo import bon
+    from rmo.methods import best_of_n
 
     if not case["table"]:
-        fresh = bon.weights.__wrapped__  # without what it remembers
+        fresh = best_of_n.weights.__wrapped__  # without what it remembers
         return lambda: fresh(N, EXACT).size and None, lambda: {"weights": fresh(N, EXACT)[asked() - 1]}
     rng = np.random.default_rng(0)
     proxy, gold = (rng.normal(size=(case["prompts"], case["draws"])).astype(np.float32) for _ in range(2))
-    ns = bon.grid(case["draws"] // 2, case["points"])
+    ns = best_of_n.grid(case["draws"] // 2, case["points"])
 
     def run():
-        bon.weights.cache_clear()
-        bon.best_of_n(proxy, gold, ns)
+        best_of_n.weights.cache_clear()
+        best_of_n.best_of_n(proxy, gold, ns)
 
     return run, dict
 

@@ -15,10 +15,10 @@ CONFIGS = ("smoke", "tiny")
 
 def run(name: str, runs: Path) -> tuple[float, list[dict[str, Any]]]:
     """(seconds from start to end, what each kind of stage cost)."""
-    from rmo.costs import costs
-    from rmo.files import read_json
+    from rmo.report.page.costs import costs
+    from rmo.runtime.files import read_json
 
-    code = "from rmo.main import main; main()"
+    code = "from rmo.cli.main import main; main()"
     command = [sys.executable, "-c", code, "run", f"configs/{name}.py", "--runs", str(runs)]
     started = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

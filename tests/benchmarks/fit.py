@@ -1,4 +1,4 @@
-"""Bootstrap refits of a size sweep: `rmo.fit` against a loop over `scipy.optimize.curve_fit`, the same weightings of
+"""Bootstrap refits of a size sweep: `rmo.analysis.fitting` against a loop over `scipy.optimize.curve_fit`, the same weightings of
 prompts and seeds, the same weights of points, both forms."""
 
 import numpy as np
@@ -20,7 +20,7 @@ def cases(top):
 
 def family(form):
     """(the groups of a sweep, their resampling): two coefficients per size, seeds that differ, prompts that differ."""
-    from rmo import curve, fit, resample
+    from rmo.analysis import bootstrap, curve, fitting
 
     rng, d, curves = np.random.default_rng(0), np.linspace(0.1, 4, POINTS), []
     for size in range(SIZES):
@@ -30,8 +30,8 @@ def family(form):
             gold = FORMS[form](d, a, b)[:, None] + noise
             meta = {"rm_params": 10**size, "seed": seed}
             curves.append(curve.from_prompts("bon", np.arange(POINTS), d**2, gold, gold, **meta))
-    found = fit.Family(fit.group(curves, "bon"), form, shared_alpha=False)
-    return found, resample.resample(found.curves, DRAWS)
+    found = fitting.Family(fitting.group(curves, "bon"), form, shared_alpha=False)
+    return found, bootstrap.resample(found.curves, DRAWS)
 
 
 def ours(case):

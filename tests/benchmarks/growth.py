@@ -37,17 +37,18 @@ def one_prompt(case):
     import jax
     import jax.numpy as jnp
 
-    from rmo import config, models, reward, sample
+    from rmo import config
+    from rmo.models import sampling, scoring, transformer
 
     shape = config.Model(width=case["width"], layers=2, heads=4)
     length = PROMPT + case["response"]
-    lm, rm = models.LanguageModel(shape, VOCAB, length), models.RewardModel(shape, VOCAB, length)
-    policy = jax.jit(lambda: models.init(lm, jax.random.key(0)))()
-    proxies = [jax.jit(lambda key: models.init(rm, key))(jax.random.key(m)) for m in range(case["members"])]
+    lm, rm = transformer.LanguageModel(shape, VOCAB, length), transformer.RewardModel(shape, VOCAB, length)
+    policy = jax.jit(lambda: transformer.init(lm, jax.random.key(0)))()
+    proxies = [jax.jit(lambda key: transformer.init(rm, key))(jax.random.key(m)) for m in range(case["members"])]
     prompt, there = jnp.full((PROMPT,), 5), jnp.ones((PROMPT,), bool)
     draws, response = case["draws"], case["response"]
-    draw = lambda: sample.sample_n(lm, policy, prompt, there, jax.random.key(1), draws, response, -1, CHUNK)
-    scored = lambda s: [np.asarray(reward.score_n(rm, p, prompt, there, s.tokens, s.mask, CHUNK)) for p in proxies]
+    draw = lambda: sampling.sample_n(lm, policy, prompt, there, jax.random.key(1), draws, response, -1, CHUNK)
+    scored = lambda s: [np.asarray(scoring.score_n(rm, p, prompt, there, s.tokens, s.mask, CHUNK)) for p in proxies]
     return draw, scored
 
 
@@ -66,7 +67,7 @@ def rms(case):
 
 def bon(case):
     """Expected scores at every n, 100 prompts."""
-    from rmo import bon
+    from rmo.methods import best_of_n as bon
 
     rng = np.random.default_rng(0)
     proxy, gold = (rng.normal(size=(100, case["draws"])).astype(np.float32) for _ in range(2))

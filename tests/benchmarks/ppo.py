@@ -1,4 +1,4 @@
-"""PPO iterations: `rmo.ppo` against `trl==1.12.0`, the last TRL with a `PPOTrainer`: four networks of one shape, the same
+"""PPO iterations: `rmo.methods.ppo` against `trl==1.12.0`, the last TRL with a `PPOTrainer`: four networks of one shape, the same
 weights, lengths, epochs, minibatches and optimizer; and several runs in one program against one after another.
 """
 
@@ -22,7 +22,7 @@ RUNS = {"members": 4, "iterations": 12}
 
 
 def cases(top: Path) -> list[dict[str, Any]]:
-    from tests.checkpoints import write_checkpoint
+    from tests.helpers.checkpoints import write_checkpoint
 
     names, out = ("name", "shape", "batch", "prompt", "new", "epochs", "minibatches", "iterations", "theirs"), []
     for values in CASES:
@@ -54,7 +54,10 @@ def ours(case):
     import jax
     import jax.numpy as jnp
 
-    from rmo import climb, config, hf, models, ppo, reward
+    from rmo import config
+    from rmo.checkpoints import hf
+    from rmo.methods import ppo, ppo_loop
+    from rmo.models import scoring, transformer
 
     lm, policy = hf.load_language_model(case["lm"])
     rm, proxy = hf.load_reward_model(case["rm"])
@@ -66,17 +69,17 @@ def ours(case):
     s = ppo.Setup(lm, rm, rm, rm, c, case["new"], -1, side_by_side=False)
     tokens = jnp.asarray(texts(case), jnp.int32)
     prompts = tokens[:, : case["prompt"]], jnp.ones((case["batch"], case["prompt"]), bool)
-    frozen = ppo.Frozen(policy, proxy, reward.Calibration(), prompts, prompts)
+    frozen = ppo.Frozen(policy, proxy, scoring.Calibration(), prompts, prompts)
     one = partial(jax.tree.map, lambda x: jnp.asarray(x)[None])
-    member = ppo.Member(proxy, reward.Calibration(), jax.random.key(0), jnp.float32(KL_COEF))
+    member = ppo.Member(proxy, scoring.Calibration(), jax.random.key(0), jnp.float32(KL_COEF))
     members = one(member)
     begin = jax.jit(lambda: ppo.begin(s, policy, proxy))
-    last = climb.advance(s, frozen, members, one(begin()), limit=1)[1]
+    last = ppo_loop.advance(s, frozen, members, one(begin()), limit=1)[1]
 
     def run() -> dict[str, float]:
         states, parts = jax.block_until_ready(one(begin())), {}
         started = time.perf_counter()
-        states, _ = climb.advance(s, frozen, members, states, last, limit=case["iterations"])
+        states, _ = ppo_loop.advance(s, frozen, members, states, last, limit=case["iterations"])
         assert int(jax.block_until_ready(states.iteration)[0]) == case["iterations"]
         parts["seconds"] = time.perf_counter() - started
 
@@ -86,15 +89,15 @@ def ours(case):
             parts[what] = time.perf_counter() - started
             return found
 
-        drawn = timed("sample", climb.draw_one, frozen, members, states, 0)
-        batch, out = timed("score", climb.judge_one, frozen, members, states, 0, drawn)
-        timed("update", climb.learn_one, members, states, jax.tree.map(jnp.copy, last), 0, batch, out)
+        drawn = timed("sample", ppo_loop.draw_one, frozen, members, states, 0)
+        batch, out = timed("score", ppo_loop.judge_one, frozen, members, states, 0, drawn)
+        timed("update", ppo_loop.learn_one, members, states, jax.tree.map(jnp.copy, last), 0, batch, out)
         return parts
 
     def answers():
         mask = jnp.ones(tokens.shape, bool)
-        logits = jax.jit(partial(models.logits, lm))(policy, tokens, mask)[0]
-        return {"logits": np.asarray(logits[:, -1]), "scores": np.asarray(reward.score(rm, proxy, tokens, mask))}
+        logits = jax.jit(partial(transformer.logits, lm))(policy, tokens, mask)[0]
+        return {"logits": np.asarray(logits[:, -1]), "scores": np.asarray(scoring.score(rm, proxy, tokens, mask))}
 
     return run, answers
 
@@ -181,30 +184,33 @@ def several(case, as_one: bool):
     import jax
     import jax.numpy as jnp
 
-    from rmo import checks, climb, config, models, ppo, reward
-    from rmo.world import EOS, SyntheticWorld
+    from rmo import config
+    from rmo.config import checks
+    from rmo.methods import ppo, ppo_loop
+    from rmo.models import scoring, transformer
+    from rmo.worlds.synthetic import EOS, SyntheticWorld
 
     e, steps, runs = checks.load(TINY), case["iterations"], case["members"]
     w = e.world
-    lm = models.LanguageModel(e.policy, w.vocab, w.prompt + w.response)
-    rm = partial(models.RewardModel, vocab=w.vocab, length=w.prompt + w.response)
+    lm = transformer.LanguageModel(e.policy, w.vocab, w.prompt + w.response)
+    rm = partial(transformer.RewardModel, vocab=w.vocab, length=w.prompt + w.response)
     proxy, critic = rm(e.proxies.sizes[2]), rm(e.policy)
     prompts = tuple(map(jnp.asarray, SyntheticWorld(w).prompts(np.random.default_rng(0), 512, "ppo")))
-    reference = models.init(lm, jax.random.key(0))
+    reference = transformer.init(lm, jax.random.key(0))
     c = config.PPO(batch=e.ppo.batch, max_steps=steps, patience=steps, kl_max=1e9, d_step=1e3)
     side_by_side = jax.default_backend() != "cpu"  # as stages.optimise chooses
     s = ppo.Setup(lm, critic, proxy, proxy, c, w.response, EOS, side_by_side)
-    params = models.init(proxy, jax.random.key(1))
-    frozen = ppo.Frozen(reference, params, reward.Calibration(), prompts, prompts)
-    fresh = ppo.begin(s, reference, models.init(critic, jax.random.key(2)))
+    params = transformer.init(proxy, jax.random.key(1))
+    frozen = ppo.Frozen(reference, params, scoring.Calibration(), prompts, prompts)
+    fresh = ppo.begin(s, reference, transformer.init(critic, jax.random.key(2)))
     repeat = lambda tree, m: jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[None], m, axis=0), tree)
     coefs = jnp.linspace(0, 0.3, runs)
 
     def go(which: list[int]) -> np.ndarray:
         m = len(which)
         keys = jnp.stack([jax.random.key(3)] * m)
-        members = ppo.Member(repeat(params, m), repeat(reward.Calibration(), m), keys, coefs[jnp.array(which)])
-        states, _ = climb.advance(s, frozen, members, repeat(fresh, m))
+        members = ppo.Member(repeat(params, m), repeat(scoring.Calibration(), m), keys, coefs[jnp.array(which)])
+        states, _ = ppo_loop.advance(s, frozen, members, repeat(fresh, m))
         sums = jax.tree.map(lambda x: jnp.sum(jnp.abs(x), axis=tuple(range(1, x.ndim))), states.policy.params)
         return np.asarray(sum(jax.tree.leaves(sums)))
 

@@ -1,4 +1,4 @@
-"""Training reward models on comparisons: the step that `rmo.train` jits against TRL's `RewardTrainer`, the same weights,
+"""Training reward models on comparisons: the step that `rmo.training.loop` jits against TRL's `RewardTrainer`, the same weights,
 pairs, lengths and optimizer; and several RMs of one shape as one program against one after another.
 """
 
@@ -16,7 +16,7 @@ TINY = Path(__file__).parents[2] / "configs" / "tiny.py"
 
 
 def cases(top: Path) -> list[dict[str, Any]]:
-    from tests.checkpoints import write_checkpoint
+    from tests.helpers.checkpoints import write_checkpoint
 
     family, values = SHAPES["8.9M"]
     write_checkpoint(top / "rm", family, "rm", **values)
@@ -25,7 +25,7 @@ def cases(top: Path) -> list[dict[str, Any]]:
         "name": f"8.9M, {STEPS} steps of {PAIRS} pairs of {LENGTH} tokens", "checkpoint": str(top / "rm"),
         "flops": 3 * 2 * weights("8.9M")[0] * STEPS * PAIRS * 2 * LENGTH,
     }  # fmt: skip
-    from rmo import checks
+    from rmo.config import checks
 
     sizes = checks.load(TINY).proxies.sizes
     sweep = [
@@ -48,8 +48,10 @@ def ours(case):
     import jax
     import jax.numpy as jnp
 
-    from rmo import config, hf, objectives
-    from rmo.train import make_step
+    from rmo import config
+    from rmo.checkpoints import hf
+    from rmo.training import objectives
+    from rmo.training.loop import make_step
 
     rm, params = hf.load_reward_model(case["checkpoint"])
     batches = [(jnp.asarray(b, jnp.int32), jnp.ones(b.shape, bool)) for b in comparisons()]
@@ -130,13 +132,15 @@ def sweep(case, as_one: bool):
     import jax
     import jax.numpy as jnp
 
-    from rmo import checks, models, objectives
-    from rmo.train import Member, make_step
+    from rmo.config import checks
+    from rmo.models import transformer
+    from rmo.training import objectives
+    from rmo.training.loop import Member, make_step
 
     e = checks.load(TINY)
     w, shape, (members, pairs, steps) = e.world, e.proxies.sizes[case["size"]], (case[k] for k in SWEEP)
     length = w.prompt + w.response
-    rm = models.RewardModel(shape, w.vocab, length)
+    rm = transformer.RewardModel(shape, w.vocab, length)
     tokens = np.random.default_rng(0).integers(3, w.vocab, (4096, 2, length)).astype(np.int32)
     mask = np.ones(tokens.shape, bool)
     rows = np.stack([np.random.default_rng(1 + m).integers(4096, size=(steps, pairs)) for m in range(members)], axis=1)
@@ -146,7 +150,7 @@ def sweep(case, as_one: bool):
         keys = jnp.stack([jax.random.key(0)] * m)
         settings = Member(jnp.full(m, steps), keys, *(jnp.zeros(m) for _ in range(3)), jnp.zeros(m, bool))
         begin, step = make_step(objectives.proxy(rm, False), optimizer, steps, settings)
-        return jax.jit(jax.vmap(lambda key: models.init(rm, key))), jax.jit(begin), jax.jit(step, donate_argnums=0)
+        return jax.jit(jax.vmap(lambda key: transformer.init(rm, key))), jax.jit(begin), jax.jit(step, donate_argnums=0)
 
     init, begin, step = program(members if as_one else 1)
 

@@ -1,4 +1,4 @@
-"""Sampling from one checkpoint: `rmo.sample` against transformers' `generate`, the same weights, prompts and lengths."""
+"""Sampling from one checkpoint: `rmo.models.sampling` against transformers' `generate`, the same weights, prompts and lengths."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ CASES = [
 
 
 def cases(top: Path) -> list[dict[str, Any]]:
-    from tests.checkpoints import write_checkpoint
+    from tests.helpers.checkpoints import write_checkpoint
 
     for shape in {case[1] for case in CASES}:
         family, values = SHAPES[shape]
@@ -85,24 +85,25 @@ def ours(case):
     import jax
     import jax.numpy as jnp
 
-    from rmo import hf, models, sample
+    from rmo.checkpoints import hf
+    from rmo.models import sampling, transformer
 
     lm, params = hf.load_language_model(case["checkpoint"])
     if jax.device_count() > 1:
         params = jax.device_put(params, jax.NamedSharding(jax.sharding.get_mesh(), jax.P()))
     tokens = jnp.asarray(prompts(case), jnp.int32)
     mask = jnp.ones(tokens.shape, bool)
-    draw = jax.jit(sample.sample, static_argnames=("lm", "length", "eos"))
+    draw = jax.jit(sampling.sample, static_argnames=("lm", "length", "eos"))
     keys = jax.random.split(jax.random.key(0), case["batch"])
 
     def run():
         if case["one_prompt"]:
-            out = sample.sample_n(lm, params, tokens[0], mask[0], keys[0], case["batch"], case["new"], -1, CHUNK)
+            out = sampling.sample_n(lm, params, tokens[0], mask[0], keys[0], case["batch"], case["new"], -1, CHUNK)
         else:
             out = draw(lm, params, tokens, mask, keys, case["new"], -1)
         assert out.tokens.block_until_ready().shape == (case["batch"], case["new"])
 
-    read = jax.jit(lambda params: models.logits(lm, params, tokens[:8], mask[:8], (), slice(-1, None))[0][:, 0])
+    read = jax.jit(lambda params: transformer.logits(lm, params, tokens[:8], mask[:8], (), slice(-1, None))[0][:, 0])
     return run, lambda: {"logits": np.asarray(read(params))}
 
 

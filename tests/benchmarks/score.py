@@ -1,4 +1,4 @@
-"""Scores of a table [Q, N] of responses: `rmo.reward.score_n` against a transformers sequence classifier."""
+"""Scores of a table [Q, N] of responses: `rmo.models.scoring.score_n` against a transformers sequence classifier."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ PROMPTS, DRAWS, P, R, CHUNK = 2, 128, 64, 32, 64
 
 
 def cases(top: Path) -> list[dict[str, Any]]:
-    from tests.checkpoints import write_checkpoint
+    from tests.helpers.checkpoints import write_checkpoint
 
     family, values = SHAPES["8.9M"]
     write_checkpoint(top / "rm", family, "rm", **values)
@@ -29,7 +29,8 @@ def table() -> tuple[np.ndarray, np.ndarray]:
 def ours(case):
     import jax.numpy as jnp
 
-    from rmo import hf, reward
+    from rmo.checkpoints import hf
+    from rmo.models import scoring
 
     rm, params = hf.load_reward_model(case["checkpoint"])
     prompts, responses = (jnp.asarray(x, jnp.int32) for x in table())
@@ -37,7 +38,7 @@ def ours(case):
 
     def scores() -> np.ndarray:
         rows = zip(prompts, responses, strict=True)
-        return np.stack([reward.score_n(rm, params, p, every, r, all_of_it, CHUNK) for p, r in rows])
+        return np.stack([scoring.score_n(rm, params, p, every, r, all_of_it, CHUNK) for p, r in rows])
 
     return lambda: scores().size and None, lambda: {"scores": scores()}
 

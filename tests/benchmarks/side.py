@@ -26,7 +26,7 @@ def main() -> None:
     if devices > 1:
         import jax
 
-        from rmo import sharding
+        from rmo.runtime import sharding
 
         jax.set_mesh(sharding.make_mesh())
     run, answers = getattr(importlib.import_module(f"tests.benchmarks.{module}"), name)(case)

@@ -1,0 +1,307 @@
+"""Functional forms and their fits: (alpha, beta) of one curve, or of a family of curves at once on every resample.
+
+d = sqrt(KL) in nats^0.5, R the gold score in its standard deviations above the initial policy (paper section 3.1).
+Every form is zero at d = 0 and linear in (alpha, beta), so fits are least squares without intercept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize, signal
+
+from rmo.analysis.bootstrap import Resamples, resample
+from rmo.analysis.curve import Curve, CurveError, at_origin
+
+# Forms. Each maps (d, extra) -> features f64[K, 2] that (alpha, beta) multiply; `extra` is a shape parameter, if any.
+
+Features = Callable[[np.ndarray, float], np.ndarray]
+
+
+def _log(d: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    return np.where(d > 0, np.log(np.where(d > 0, inside, 1.0)), 0.0)
+
+
+FORMS: dict[str, tuple[Features, tuple[float, float] | None]] = {
+    "d(a - b d)": (lambda d, _: np.stack([d, -(d**2)], 1), None),
+    "d(a - b log d)": (lambda d, _: np.stack([d, -d * _log(d, d)], 1), None),
+    "d(a - b log(1+d))": (lambda d, _: np.stack([d, -d * np.log1p(d)], 1), None),
+    "d(a - b log(e+d))": (lambda d, e: np.stack([d, -d * np.log(e + d)], 1), (1e-3, 10.0)),
+    "d(a - b d^g)": (lambda d, g: np.stack([d, -d * d**g], 1), (0.02, 4.0)),
+    "d^2(a - b d^2)": (lambda d, _: np.stack([d**2, -(d**4)], 1), None),
+    "a d^g": (lambda d, g: np.stack([d**g, np.zeros_like(d)], 1), (0.05, 4.0)),
+}
+FORM_OF = {"bon": "d(a - b d)", "ppo": "d(a - b log d)"}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One form on one set of points."""
+
+    form: str
+    alpha: float
+    beta: float
+    r2: float
+    rmse: float
+    extra: float | None = None  # the form's shape parameter
+
+    def __call__(self, d: np.ndarray) -> np.ndarray:
+        return FORMS[self.form][0](np.asarray(d, np.float64), self.extra or 0.0) @ np.array([self.alpha, self.beta])
+
+
+def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | None = None) -> Fit:
+    """Weighted least squares of `form` on the points (d, gold); a shape parameter is searched over its range.
+
+    Raises:
+      CurveError: fewer than 3 points away from d = 0.
+    """
+    d, gold = np.asarray(d, np.float64), np.asarray(gold, np.float64)
+    if np.sum(d > 0) < 3:
+        raise CurveError(f"{int(np.sum(d > 0))} points with KL > 0: a fit of two coefficients needs at least 3")
+    features, bounds = FORMS[form]
+    root = np.ones_like(d) if weight is None else np.sqrt(weight)
+
+    def solve(extra: float) -> tuple[np.ndarray, float]:
+        x = features(d, extra) * root[:, None]
+        coefficients = np.linalg.lstsq(x, root * gold, rcond=None)[0]
+        return coefficients, float(np.sum((root * gold - x @ coefficients) ** 2))
+
+    extra = None
+    if bounds is not None:
+        log_bounds = (np.log(bounds[0]), np.log(bounds[1]))
+        found = optimize.minimize_scalar(
+            lambda log_e: solve(float(np.exp(log_e)))[1], bounds=log_bounds, method="bounded"
+        )
+        extra = float(np.exp(found.x))
+    (alpha, beta), _ = solve(extra or 0.0)
+    out = Fit(form, float(alpha), float(beta), np.nan, np.nan, extra)
+    error = gold - out(d)
+    total = np.sum((gold - gold.mean()) ** 2)
+    return replace(
+        out, r2=float(1 - np.sum(error**2) / total) if total > 0 else np.nan, rmse=float(np.mean(error**2) ** 0.5)
+    )
+
+
+def peak(form: str, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
+    """(d*, R*) in closed form for the paper's two forms; infinite where the form never turns (beta <= 0).
+
+    Best-of-n: a/2b and a^2/4b, both 0 where a <= 0 (gold falls from the start). RL: exp(a/b - 1) and b exp(a/b - 1).
+    """
+    alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
+    turns = beta > 0
+    safe = np.where(turns, beta, 1.0)
+    with np.errstate(over="ignore"):
+        if form == "d(a - b d)":
+            rise = np.maximum(alpha, 0)
+            d, top = rise / (2 * safe), rise**2 / (4 * safe)
+        elif form == "d(a - b log d)":
+            d = np.exp(alpha / safe - 1)
+            top = safe * d
+        else:
+            raise ValueError(f"no closed form for the peak of {form}")
+    return np.where(turns, d, np.inf), np.where(turns, top, np.inf)
+
+
+def slope(form: str, alpha, beta, d: float) -> np.ndarray:
+    """dR/dd of the paper's two forms: below zero past the peak."""
+    return np.asarray(alpha) - np.asarray(beta) * (2 * d if form == "d(a - b d)" else np.log(d) + 1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Curves that share coefficients: everything equal but the seed."""
+
+    method: str
+    params: int  # of the RM, without embeddings; 0 where not known
+    comparisons: int | None
+    policy: int | None
+    kl_coef: float
+    variant: str
+    curves: tuple[Curve, ...]
+
+    @property
+    def family(self) -> tuple:
+        """What groups of one sweep over RM sizes have in common."""
+        return self.comparisons, self.policy, self.kl_coef, self.variant
+
+    def label(self, among: Sequence["Group"]) -> str:
+        """What tells this group from the others."""
+        parts = [f"{self.params:,} parameters"] if self.params else []
+        differs = lambda get: len({get(g) for g in among}) > 1  # noqa: E731
+        parts += [f"{self.comparisons:,} comparisons"] if self.comparisons and differs(lambda g: g.comparisons) else []
+        parts += [f"policy {self.policy:,}"] if self.policy and differs(lambda g: g.policy) else []
+        parts += [f"KL coefficient {self.kl_coef:g}"] if differs(lambda g: g.kl_coef) else []
+        parts += [self.variant] if self.variant else []
+        return ", ".join(parts) or "all"
+
+
+def group(curves: Sequence[Curve], method: str) -> list[Group]:
+    """Curves of one method by RM parameters, comparisons, policy, KL coefficient and variant, smallest RM first."""
+    keys: dict[tuple, list[Curve]] = {}
+    for c in curves:
+        if c.method == method:
+            values = [c.meta.get(n) or 0 for n in ("rm_params", "rm_comparisons", "policy_params", "kl_coef")]
+            keys.setdefault((*values, c.meta.get("variant") or ""), []).append(c)
+    return [
+        Group(method, params, comparisons or None, policy or None, float(kl_coef), variant, tuple(members))
+        for (params, comparisons, policy, kl_coef, variant), members in sorted(keys.items())
+    ]
+
+
+def families(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups by family; the main one first: plain, unpenalised, of the policy that most groups have, with the most RM
+    sizes, then the most comparisons."""
+    out: dict[tuple, list[Group]] = {}
+    for g in groups:
+        out.setdefault(g.family, []).append(g)
+    policies = [g.policy or 0 for g in groups]
+    rank = lambda f: (  # noqa: E731
+        f[0].variant != "", f[0].kl_coef != 0, -policies.count(f[0].policy or 0), -len(f), -(f[0].comparisons or 0)
+    )  # fmt: skip
+    return sorted(out.values(), key=rank)
+
+
+def over(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x / y, and 0 where y is."""
+    return np.divide(x, y, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=y != 0)
+
+
+class Family:
+    """Fits one form to groups, by weighted least squares without intercept, on any resampling of prompts and seeds.
+
+    Points weigh 1 / (se^2 + tau^2): their own standard error over prompts, and the scatter about the form that errors
+    do not explain (misfit, seeds), tau, one for the family and found by iteration. Where no errors are known all
+    points weigh the same. `max_kl` leaves out what lies beyond it, group by group. With `shared_alpha` all groups have
+    one alpha (paper section 3.1 for RL).
+    """
+
+    def __init__(self, groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0,
+                 max_kl: Sequence[float] | None = None, score: str = "gold"):  # fmt: skip
+        self.groups, self.form, self.shared, self.score = groups, form, shared_alpha, score
+        self.curves = [c for g in groups for c in g.curves]
+        self.of = np.array([i for i, g in enumerate(groups) for _ in g.curves])
+        self.keep = []
+        for i, g in enumerate(groups):
+            top = np.inf if max_kl is None else max_kl[i]
+            self.keep += [(c.d >= max(min_d, 1e-9)) & (c.kl <= top * (1 + 1e-9)) for c in g.curves]
+        self.x = [FORMS[form][0](c.d[k], 0.0) for c, k in zip(self.curves, self.keep, strict=True)]
+        errors = [getattr(c, f"{score}_se") for c in self.curves]
+        known = all(e is not None for e in errors)
+        self.variance = [
+            np.asarray(e)[k] ** 2 if known and e is not None else np.ones(k.sum())
+            for e, k in zip(errors, self.keep, strict=True)
+        ]
+        self.tau2 = 0.0
+        self.weights = [np.ones(len(v)) for v in self.variance]
+        for _ in range(8 if known else 0):
+            solution = self.best()
+            left = [self.y(i)[:, 0] - self.x[i] @ solution[self.of[i]] for i in range(len(self.curves))]
+            excess = np.concatenate([r**2 - v for r, v in zip(left, self.variance, strict=True)])
+            self.tau2 = max(float(excess.sum()) / max(len(excess), 1), 1e-6)
+            self.weights = [1 / (v + self.tau2) for v in self.variance]
+
+    def y(self, i: int) -> np.ndarray:
+        """Kept scores of curve i, f64[K, 1]."""
+        return getattr(self.curves[i], self.score)[self.keep[i]][:, None]
+
+    def moments(self, i: int, y_KN: np.ndarray) -> np.ndarray:
+        """Weighted sums of a curve's scores with what alpha and beta multiply, f64[2, N]."""
+        return (self.x[i].T * self.weights[i]) @ y_KN
+
+    def solve(self, weight_NC: np.ndarray, moments_2N: Sequence[np.ndarray]) -> np.ndarray:
+        """(alpha, beta) f64[N, G, 2] from the `moments` of every curve, f64[2, N] or, the same on every row, f64[2, 1].
+
+        A group whose points tell its coefficients not apart, as where all its seeds were left out, gets the smallest.
+        """
+        n, count = len(weight_NC), len(self.groups)
+        aa, ab, bb, a, b = np.zeros((5, n, count))  # entries of the normal equations, group by group
+        for i, g in enumerate(self.of):
+            weight_N, products = weight_NC[:, i], self.moments(i, self.x[i])
+            aa[:, g] += weight_N * products[0, 0]
+            ab[:, g] += weight_N * products[0, 1]
+            bb[:, g] += weight_N * products[1, 1]
+            a[:, g] += weight_N * moments_2N[i][0]
+            b[:, g] += weight_N * moments_2N[i][1]
+        if self.shared:
+            slope = over(ab, bb)  # beta follows alpha: what is left of the equations is one in alpha
+            left = (aa - slope * ab).sum(1, keepdims=True)
+            left[left <= 1e-12 * aa.sum(1, keepdims=True)] = 0.0
+            alpha = np.broadcast_to(over((a - slope * b).sum(1, keepdims=True), left), a.shape)
+            return np.stack([alpha, over(b - ab * alpha, bb)], axis=-1)
+        det, trace2 = aa * bb - ab**2, (aa + bb) ** 2
+        plain = det > 1e-12 * aa * bb
+        alpha = np.where(plain, over(bb * a - ab * b, det), over(aa * a + ab * b, trace2))
+        beta = np.where(plain, over(aa * b - ab * a, det), over(ab * a + bb * b, trace2))
+        return np.stack([alpha, beta], axis=-1)
+
+    def best(self) -> np.ndarray:
+        """(alpha, beta) f64[G, 2] on the data as they are."""
+        every = range(len(self.curves))
+        return self.solve(np.ones((1, len(every))), [self.moments(i, self.y(i)) for i in every])[0]
+
+    def on(self, r: Resamples, seed: int = 0) -> np.ndarray:
+        """(alpha, beta) f64[N, G, 2] on every row of `resample(self.curves)`.
+
+        A curve without scores per prompt (a foreign log) gets noise on the bootstrap rows instead: Gaussian of its
+        standard errors, correlated exp(-|d - d'|) along the curve; without any, and if it is the only one of its group,
+        as its points scatter about the form.
+        """
+        rng = np.random.default_rng(seed)
+        moments = []
+        for i, c in enumerate(self.curves):
+            scores, table, error = self.y(i), getattr(c, f"{self.score}_KQ"), getattr(c, f"{self.score}_se")
+            if table is not None:
+                moments.append(self.moments(i, table[self.keep[i]]) @ r.share_NQ.T)
+                continue
+            if error is not None:
+                d, error = c.d[self.keep[i]], error[self.keep[i]]
+                kernel = np.exp(-np.abs(d[:, None] - d[None])) * np.outer(error, error)
+                noise = np.linalg.cholesky(kernel + 1e-12 * np.eye(len(d))) @ rng.normal(size=(len(d), r.draws))
+                scores = np.repeat(scores, len(r.share_NQ), axis=1)
+                scores[:, 1 : 1 + r.draws] += noise
+            elif (self.of == self.of[i]).sum() == 1:
+                scores = np.repeat(scores, len(r.share_NQ), axis=1)
+                scores[:, 1 : 1 + r.draws] += self.scatter(i, r.draws, rng)
+            moments.append(self.moments(i, scores))
+        return self.solve(r.weight_NC, moments)
+
+    def scatter(self, i: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Noise f64[K, draws] like the residuals of curve i: their variance, first autocorrelation, and Student's t for
+        how few they are; and one shift of all points, since gold's zero was read from noisy points too."""
+        left = self.y(i)[:, 0] - self.x[i] @ self.best()[self.of[i]]
+        free, total = len(left) - 2, float(left @ left)
+        if free < 1 or total == 0:
+            return np.zeros((len(left), draws))
+        first, size = left[1:] @ left[:-1] / total, len(left)
+        rho = float(np.clip((size * first + 2) / max(size - 4, 4), 0, 0.9))  # residuals show (2 + 4 rho) / K too little
+        white = rng.normal(size=(len(left), draws)) * (1 - rho**2) ** 0.5
+        white[0] /= (1 - rho**2) ** 0.5
+        zero = at_origin(self.curves[i].kl).sum()
+        shift = rng.normal(size=draws) / zero**0.5 if zero else np.zeros(draws)
+        scale = (total / free) ** 0.5 * np.sqrt(free / rng.chisquare(free, size=draws))
+        return scale * (np.asarray(signal.lfilter([1.0], [1.0, -rho], white, axis=0)) - shift)
+
+
+def low_part(groups: Sequence[Group], share: float) -> list[float]:
+    """`share` of the KL that every seed of a group reaches, per group: where forecasts are cut."""
+    return [share * min(float(c.kl.max()) for c in g.curves) for g in groups]
+
+
+def bootstrap(groups: Sequence[Group], form: str, shared_alpha: bool, draws: int, min_d: float = 0.0, seed: int = 0):
+    """((alpha, beta) f64[N, G, 2] on every resample, the Resamples) of one family of groups."""
+    family = Family(groups, form, shared_alpha, min_d)
+    r = resample(family.curves, draws, seed)
+    return family.on(r, seed), r
+
+
+def fit_groups(groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0) -> np.ndarray:
+    """(alpha, beta) f64[G, 2] of every group."""
+    return Family(groups, form, shared_alpha, min_d).best()
+
+
+def interval_source(members: Group) -> str:
+    """What the bootstrap resamples for this group; a single seed says nothing of the variation between seeds."""
+    out = ["prompts"] if any(c.gold_KQ is not None for c in members.curves) else []
+    out += ["gold_se"] if any(c.gold_KQ is None and c.gold_se is not None for c in members.curves) else []
+    out += [f"{len(members.curves)} seeds"] if len(members.curves) > 1 else []
+    return " and ".join(out) or "the scatter of its points (no prompts, seeds or standard errors are known)"

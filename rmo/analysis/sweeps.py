@@ -1,0 +1,54 @@
+"""Which groups of curves belong together: the sweeps that claims and figures look at, out of one method's groups."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rmo.analysis.fitting import Group, families
+
+
+class Missing(Exception):
+    """The run holds nothing that this can be computed from; says what it would need."""
+
+
+def main_family(groups: Sequence[Group], method: str) -> list[Group]:
+    """The main sweep over RM sizes, smallest first: most sizes, most comparisons.
+
+    Raises:
+      Missing: there are no groups.
+    """
+    if not groups:
+        raise Missing(f"no {method} curves")
+    return families(groups)[0]
+
+
+def plain(groups: Sequence[Group], method: str, **wanted: Any) -> list[Group]:
+    """Groups whose fields are as wanted, by RM size; as in the paper, unpenalised and of the main policy unless said
+    otherwise."""
+    wanted = {"policy": main_family(groups, method)[0].policy, "kl_coef": 0.0, "variant": ""} | wanted
+    return [g for g in groups if all(getattr(g, name) == value for name, value in wanted.items())]
+
+
+def by_comparisons(groups: Sequence[Group], method: str, params: int, least: int) -> list[Group]:
+    """One RM size over the numbers of comparisons, fewest first; `Missing` with fewer than `least` of them."""
+    found = sorted(plain(groups, method, params=params), key=lambda g: g.comparisons or 0)
+    if len(found) < least:
+        raise Missing(f"{method} with fewer than {least} numbers of comparisons")
+    return found
+
+
+def most_swept(groups: Sequence[Group], method: str) -> int:
+    """The smallest RM size among those with the most numbers of comparisons."""
+    counts = Counter(g.params for g in plain(groups, method))
+    return min(counts, key=lambda params: (-counts[params], params))
+
+
+def repeated(groups: Sequence[Group], method: str) -> list[tuple[int, Group, Group | None, Group | None]]:
+    """(epochs, trained so often on few comparisons, once on them, once on as many unique ones) of every RM size."""
+    out = []
+    for g in groups:
+        name, _, epochs = g.variant.partition("=")
+        if name == "epochs" and epochs.isdigit():  # and nothing else that is not as in the paper
+            once = {x.comparisons: x for x in plain(groups, method, params=g.params)}
+            out.append((int(epochs), g, once.get(g.comparisons), once.get((g.comparisons or 0) * int(epochs))))
+    return out

@@ -1,0 +1,212 @@
+"""What claims are judged on: curves, reward models and policies of one run, on every resample of prompts and seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rmo.analysis import sweeps
+from rmo.analysis.bootstrap import Resamples, resample
+from rmo.analysis.curve import Curve, common_d, regrid
+from rmo.analysis.fitting import FORM_OF, Family, Group, group, low_part
+from rmo.analysis.sweeps import Missing
+
+
+class Line(NamedTuple):
+    """The mean over seeds (and prompts) of one group's curves on a common grid of d."""
+
+    d: np.ndarray  # f64[K]
+    gold: np.ndarray  # f64[K]
+    proxy: np.ndarray  # f64[K]
+    halves: tuple[np.ndarray, np.ndarray]  # gold on the even and on the odd prompts
+    end: float  # the largest d that every seed reaches
+
+    def at(self, d: Any, score: str = "gold") -> Any:
+        """A score at d, linearly interpolated."""
+        return np.interp(d, self.d, getattr(self, score))
+
+    def peak(self) -> tuple[float, float]:
+        """(d, height) of the peak of gold. The place is looked for on one half of the prompts and the height read on
+        the other, both ways round: the maximum of a noisy curve is not lifted by its noise."""
+        a, b = self.halves
+        i, j = int(a.argmax()), int(b.argmax())
+        return float(self.d[i] + self.d[j]) / 2, float(b[i] + a[j]) / 2
+
+    def fall(self, end: float | None = None) -> float:
+        """How far gold lies below its peak at d = `end` (by default the last); the peak is looked for as in `peak`."""
+        keep = self.d <= (self.end if end is None else end) + 1e-9
+        a, b = (half[keep] for half in self.halves)
+        return float(b[a.argmax()] - b[-1] + a[b.argmax()] - a[-1]) / 2
+
+    @property
+    def turned(self) -> bool:
+        """Whether gold is highest before the end of the measured range."""
+        return int(self.gold.argmax()) < len(self.gold) - 1
+
+
+class Tables(NamedTuple):
+    """One group's curves on the common grid, per seed and prompt."""
+
+    d: np.ndarray  # f64[G]
+    gold: np.ndarray  # f64[S, G, Q]
+    proxy: np.ndarray  # f64[S, G, Q]
+    columns: np.ndarray  # i[S], which of the evidence's curves
+
+
+@dataclass
+class Evidence:
+    """All that a run measured.
+
+    `reward_models` are rows with rm_params, rm_comparisons, variant, seed, validation_loss, validation_accuracy;
+    `starts` gives each policy's own gold per prompt, by its parameter count, on one scale.
+    """
+
+    curves: Sequence[Curve]
+    reward_models: Sequence[dict[str, Any]] = ()
+    starts: dict[int, np.ndarray] = field(default_factory=dict)
+    draws: int = 1000
+    seed: int = 0
+    min_d_ppo: float = 0.3
+
+    @cached_property
+    def groups(self) -> dict[str, list[Group]]:
+        return {method: group(self.curves, method) for method in ("bon", "ppo")}
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        """One resampling for everything; RMs without a curve take part by a curve without points."""
+        ghosts = [
+            Curve("rm", *(np.zeros(0),) * 4, meta={n: row[n] for n in ("rm_params", "rm_comparisons", "seed")})
+            for row in self.reward_models
+        ]
+        return resample([*self.curves, *ghosts], self.draws, self.seed)
+
+    @cached_property
+    def tables(self) -> dict[int, Tables]:
+        """By id of the group."""
+        place = {id(c): i for i, c in enumerate(self.curves)}
+        out = {}
+        for groups in self.groups.values():
+            for g in groups:
+                d = common_d(g.curves)
+                gold, proxy = (
+                    np.stack([regrid(d, c, getattr(c, n)) for c in g.curves]) for n in ("gold_KQ", "proxy_KQ")
+                )
+                out[id(g)] = Tables(d, gold, proxy, np.array([place[id(c)] for c in g.curves]))
+        return out
+
+    @cached_property
+    def _fits(self) -> dict[tuple, np.ndarray]:
+        return {}
+
+    def fits(self, groups: Sequence[Group], score: str, shared: bool, max_kl_share: float) -> np.ndarray:
+        """(alpha, beta) f64[N, G, 2] on every resample, made once."""
+        key = (tuple(id(g) for g in groups), score, shared, max_kl_share)
+        if key not in self._fits:
+            method = groups[0].method
+            min_d = self.min_d_ppo if method == "ppo" else 0.0
+            cut = low_part(groups, max_kl_share) if max_kl_share < 1 else None
+            family = Family(groups, FORM_OF[method], shared, min_d, cut, score)
+            place = {id(c): i for i, c in enumerate(self.curves)}
+            columns = [place[id(c)] for c in family.curves]
+            r = replace(self.resamples, weight_NC=self.resamples.weight_NC[:, columns])
+            self._fits[key] = family.on(r)
+        return self._fits[key]
+
+    def view(self, n: int) -> "View":
+        """The data as resample n weighs them."""
+        return View(self, n, *self.resamples.row(n))
+
+
+@dataclass
+class View:
+    """Everything a claim may look at, on one resample. What is looked at is remembered in `used`."""
+
+    evidence: Evidence
+    n: int
+    share_Q: np.ndarray
+    weight_C: np.ndarray
+    used: dict[int, Group] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)  # of reward models looked at
+
+    def all(self, method: str, **wanted: Any) -> list[Group]:
+        """`selection.plain` of a method's groups."""
+        return sweeps.plain(self.evidence.groups[method], method, **wanted)
+
+    def sizes(self, method: str, least: int = 3) -> list[Group]:
+        """The main sweep over RM sizes, smallest first."""
+        found = sweeps.main_family(self.evidence.groups[method], method)
+        if len(found) < least:
+            raise Missing(f"{method} against fewer than {least} RM sizes")
+        return found
+
+    def data(self, method: str, params: int) -> list[Group]:
+        """One RM size over at least 3 numbers of comparisons, fewest first."""
+        return sweeps.by_comparisons(self.evidence.groups[method], method, params, least=3)
+
+    def weights(self, g: Group) -> np.ndarray:
+        """How much each seed's curve counts here, f64[S], of sum 1; all alike where none was drawn."""
+        self.used[id(g)] = g
+        weight = self.weight_C[self.evidence.tables[id(g)].columns]
+        return weight / weight.sum() if weight.sum() else np.full(len(weight), 1 / len(weight))
+
+    def line(self, g: Group) -> Line:
+        """A group's mean curve here."""
+        t, weight = self.evidence.tables[id(g)], self.weights(g)
+        gold, proxy = np.tensordot(weight, t.gold, 1), np.tensordot(weight, t.proxy, 1)
+        halves = []
+        for start in (0, 1):
+            share = self.share_Q[start::2]
+            share = share if share.sum() else np.ones_like(share)
+            halves.append(gold[:, start::2] @ share / share.sum() if len(share) else gold @ self.share_Q)
+        return Line(t.d, gold @ self.share_Q, proxy @ self.share_Q, (halves[0], halves[1]), float(t.d[-1]))
+
+    def fits(
+        self, groups: Sequence[Group], score: str = "gold", shared: bool = False, max_kl_share: float = 1.0
+    ) -> np.ndarray:
+        """(alpha, beta) f64[G, 2] here, of gold or of the proxy."""
+        for g in groups:
+            self.used[id(g)] = g
+        return self.evidence.fits(groups, score, shared, max_kl_share)[self.n]
+
+    def turned(self, g: Group) -> bool:
+        """Whether a group's gold peaks within the measured range, on the data as they are (the same on all resamples,
+        so that a statistic does not change its meaning between them)."""
+        return View(self.evidence, 0, *self.evidence.resamples.row(0)).line(g).turned
+
+    def given(self, g: Group) -> tuple[np.ndarray, np.ndarray]:
+        """(bound, estimate from the winners' probabilities) of best-of-n's KL, f64[K] each."""
+        if any(c.kl_given_KQ is None for c in g.curves):
+            raise Missing("no log-probabilities of the winners")
+        tables = [c.kl_given_KQ @ self.share_Q for c in g.curves if c.kl_given_KQ is not None]
+        return g.curves[0].kl, self.weights(g) @ np.stack(tables)
+
+    def steps(self, g: Group) -> list[tuple[np.ndarray, np.ndarray, float]]:
+        """(step, KL, weight) of every seed."""
+        return [(c.step_or_n, c.kl, w) for c, w in zip(g.curves, self.weights(g), strict=True)]
+
+    def rms(self, **wanted: Any) -> list[tuple[int, int]]:
+        """(rm_params, rm_comparisons) of the reward models with these fields, each once; plain ones by default."""
+        wanted = {"variant": ""} | wanted
+        rows = [r for r in self.evidence.reward_models if all(r[n] == v for n, v in wanted.items())]
+        return sorted({(row["rm_params"], row["rm_comparisons"]) for row in rows})
+
+    def rm(self, params: int, comparisons: int, column: str = "validation_loss", variant: str = "") -> float:
+        """A reward model's metric here, averaged over seeds."""
+        first, total, value, count = len(self.evidence.curves), 0.0, 0.0, 0
+        for i, row in enumerate(self.evidence.reward_models):
+            if (row["rm_params"], row["rm_comparisons"], row["variant"]) == (params, comparisons, variant):
+                weight = self.weight_C[first + i]
+                total, value, count = total + weight, value + weight * row[column], count + 1
+        if not total:
+            raise Missing(f"no reward model of {params} parameters on {comparisons} comparisons")
+        self.seeds.append(count)
+        return value / total
+
+    def start(self, policy: int | None) -> float:
+        """Where a policy's own gold lies, on the scale of the main policy."""
+        if policy not in self.evidence.starts:
+            raise Missing("one initial policy only")
+        return float(self.evidence.starts[policy] @ self.share_Q)

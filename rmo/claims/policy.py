@@ -1,0 +1,339 @@
+"""The paper's claims C11 to C25: policy size, RL against best-of-n, KL penalties, rounds, kinds of Goodhart."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rmo.analysis.fitting import Group
+from rmo.analysis.sweeps import Missing
+from rmo.claims.claim import INF, claim
+from rmo.claims.evidence import Line, View
+
+
+def both_sizes(view: View, method: str) -> list[tuple[Group, Group]]:
+    """(smaller policy's group, larger's) for every RM that both policies were optimised against."""
+    main = view.sizes(method, 1)[0]
+    others = [p for p in {g.policy for g in view.evidence.groups[method]} if p != main.policy]
+    if not others:
+        raise Missing("one initial policy only")
+    out = []
+    for g in view.sizes(method, 1):
+        for other in view.all(method, policy=others[0], params=g.params, comparisons=g.comparisons):
+            out.append((g, other) if (g.policy or 0) < (other.policy or 0) else (other, g))
+    return out
+
+
+def penalties(view: View, variant: str = "") -> list[tuple[Group, Group]]:
+    """(without penalty, with) for every KL coefficient at one RM."""
+    out = []
+    for g in view.evidence.groups["ppo"]:
+        if g.kl_coef and g.variant == variant:
+            same = {"params": g.params, "comparisons": g.comparisons, "policy": g.policy, "variant": variant}
+            out += [(free, g) for free in view.all("ppo", **same)]
+    if not out:
+        raise Missing("no PPO runs with and without a KL penalty against one RM")
+    return out
+
+
+def at_equal_kl(
+    view: View, pairs: Sequence[tuple[Group, Group]], score: Callable[[Line, np.ndarray], np.ndarray]
+) -> float:
+    """Mean over pairs and over the d that both reach of score(second) - score(first)."""
+    out = []
+    for first, second in pairs:
+        a, b = view.line(first), view.line(second)
+        d = np.linspace(min(0.3, 0.5 * min(a.end, b.end)), min(a.end, b.end), 24)
+        out.append(float(np.mean(score(b, d) - score(a, d))))
+    return float(np.mean(out))
+
+
+# Policy size.
+
+
+def gain_of_larger(view: View, method: str) -> float:
+    return float(
+        np.mean([view.line(large).peak()[1] - view.line(small).peak()[1] for small, large in both_sizes(view, method)])
+    )
+
+
+@claim("C11a", (-INF, 0), "fig7a")
+def c11a(view: View) -> float:
+    """A larger policy gains less from best-of-n.
+
+    Peak above its own start, larger - smaller policy, mean over RMs."""
+    return gain_of_larger(view, "bon")
+
+
+@claim("C11b", (-INF, 0), "fig7b")
+def c11b(view: View) -> float:
+    """A larger policy gains less from RL.
+
+    Peak above its own start, larger - smaller policy, mean over RMs."""
+    return gain_of_larger(view, "ppo")
+
+
+@claim("C11c", (0, INF), "fig7b")
+def c11c(view: View) -> float:
+    """A larger policy starts higher.
+
+    Gold of the initial policies, larger - smaller."""
+    small, large = both_sizes(view, "bon")[0]
+    view.used |= {id(g): g for g in (small, large)}
+    return view.start(large.policy) - view.start(small.policy)
+
+
+@claim("C12", (-0.5, 0.5), "fig7b")
+def c12(view: View) -> float:
+    """Both policies peak at almost the same KL.
+
+    RL: log2 of the ratio of KL at the peak, larger / smaller policy, mean over RMs where both peak within the data."""
+    pairs = [pair for pair in both_sizes(view, "ppo") if all(view.turned(g) for g in pair)]
+    if not pairs:
+        raise Missing("no RM against which both policies peak within the measured range")
+    peaks = [[max(view.line(g).peak()[0], 1e-3) for g in pair] for pair in pairs]
+    return float(np.mean([2 * np.log2(large / small) for small, large in peaks]))
+
+
+@claim("C13", (-INF, 0.2), "fig24")
+def c13(view: View) -> float:
+    """The gap between proxy and gold is almost the same for both policies.
+
+    RL: size of the difference of the gaps as a share of their mean, mean over the upper half of d and over RMs."""
+    out = []
+    for pair in both_sizes(view, "ppo"):
+        lines = [view.line(g) for g in pair]
+        d = np.linspace(0.5, 1, 5) * min(line.end for line in lines)
+        small, large = (line.at(d, "proxy") - line.at(d) for line in lines)
+        out.append(float(np.mean(np.abs(large - small))) / max(abs(float(np.mean(small + large))) / 2, 1e-6))
+    return float(np.mean(out))
+
+
+@claim("C14", (-INF, 0), "fig15")
+def c14(view: View) -> float:
+    """A larger policy moves less KL in as many RL steps.
+
+    Log of the ratio of KL, larger / smaller policy, mean over steps and RMs."""
+    out = []
+    for pair in both_sizes(view, "ppo"):
+        runs = [view.steps(g) for g in pair]
+        last = min(float(step[-1]) for run in runs for step, _, _ in run)
+        at = np.linspace(last / 8, last, 8)
+        logs = []
+        for run in runs:
+            weight = [w for _, _, w in run]
+            kl = np.array([np.interp(at, step, kl) for step, kl, _ in run])
+            logs.append(np.log(np.maximum(np.average(kl, axis=0, weights=weight), 1e-4)))
+        out.append(float(np.mean(logs[1] - logs[0])))
+    return float(np.mean(out))
+
+
+# RL against best-of-n.
+
+
+def same_rm(view: View) -> list[tuple[Group, Group]]:
+    """(best-of-n, RL) at the same RM, by size."""
+    bon = {g.params: g for g in view.sizes("bon", 1)}
+    pairs = [(bon[g.params], g) for g in view.sizes("ppo", 1) if g.params in bon]
+    if not pairs:
+        raise Missing("no RM under both methods")
+    return pairs
+
+
+@claim("C15a", (float(np.log10(2)), INF), "fig1b")
+def c15a(view: View) -> float:
+    """RL needs far more KL than best-of-n to overoptimise.
+
+    Smallest RM: log10 of the ratio of KL at the peak of gold (far more: at least twice)."""
+    bon, rl = same_rm(view)[0]
+    if not (view.turned(bon) and view.turned(rl)):
+        raise Missing("no RM against which both methods peak within the measured range")
+    return 2 * float(np.log10(max(view.line(rl).peak()[0], 1e-3) / max(view.line(bon).peak()[0], 1e-3)))
+
+
+@claim("C15b", (float(np.log10(2)), INF), "fig8")
+def c15b(view: View) -> float:
+    """RL needs far more KL than best-of-n to optimise.
+
+    Log10 of the ratio of KL at half of the proxy score that both reach, mean over RM sizes."""
+    out = []
+    for pair in same_rm(view):
+        lines = [view.line(g) for g in pair]
+        half = min(line.proxy.max() for line in lines) / 2
+        d = [float(np.interp(half, np.maximum.accumulate(line.proxy), line.d)) for line in lines]
+        out.append(2 * np.log10(max(d[1], 1e-3) / max(d[0], 1e-3)))
+    return float(np.mean(out))
+
+
+@claim("C16a", (0.9, 1.1), "beirami")
+def c16a(view: View) -> float:
+    """Best-of-n's KL grows with log n.
+
+    Exponent of KL (from the winners' probabilities, Beirami et al.) in log n - (n-1)/n above 0.1 nats, mean over RM
+    sizes."""
+    out = []
+    for g in view.sizes("bon", 1):
+        bound, given = view.given(g)
+        keep = bound > 0.1
+        out.append(np.polyfit(np.log(bound[keep]), np.log(np.maximum(given[keep], 1e-9)), 1)[0])
+    return float(np.mean(out))
+
+
+@claim("C16b", (1.5, 2.5), "fig16")
+def c16b(view: View) -> float:
+    """RL's KL grows with the square of the step.
+
+    Exponent of KL in steps above 0.1 nats, mean over RM sizes and seeds."""
+    out, weights = [], []
+    for g in view.sizes("ppo", 1):
+        for step, kl, weight in view.steps(g):
+            keep = (kl > 0.1) & (step > 0)
+            if keep.sum() >= 3:
+                out.append(np.polyfit(np.log(step[keep]), np.log(kl[keep]), 1)[0])
+                weights.append(weight)
+    if not out:
+        raise Missing("no RL run with three points above 0.1 nats")
+    return float(np.average(out, weights=weights)) if sum(weights) else float("nan")  # a resample may have none of them
+
+
+@claim("C17a", (0, INF), "fig8")
+def c17a(view: View) -> float:
+    """At the same proxy score RL has lost more gold than best-of-n at first.
+
+    Gold of best-of-n - gold of RL at half the proxy score that both reach, mean over RM sizes."""
+    out = []
+    for pair in same_rm(view):
+        bon, rl = (view.line(g) for g in pair)
+        half = min(bon.proxy.max(), rl.proxy.max()) / 2
+        gold = [np.interp(half, np.maximum.accumulate(line.proxy), line.gold) for line in (bon, rl)]
+        out.append(gold[0] - gold[1])
+    return float(np.mean(out))
+
+
+@claim("C17b", (0, INF), "fig8")
+def c17b(view: View) -> float:
+    """RL peaks at a higher gold score than best-of-n.
+
+    Peak of RL - peak of best-of-n, mean over RM sizes where best-of-n peaks within the data."""
+    pairs = [pair for pair in same_rm(view) if view.turned(pair[0])]
+    if not pairs:
+        raise Missing("no RM against which best-of-n peaks within the measured range")
+    return float(np.mean([view.line(rl).peak()[1] - view.line(bon).peak()[1] for bon, rl in pairs]))
+
+
+@claim("C18", (0.1, INF), "fig8")
+def c18(view: View) -> float:
+    """KL does not compare optimisation across methods.
+
+    Difference of the methods' proxy scores at equal KL as a share of their mean, mean over KL and RM sizes."""
+    out = []
+    for pair in same_rm(view):
+        bon, rl = (view.line(g) for g in pair)
+        d = np.linspace(0.5, 1, 8) * min(bon.end, rl.end)
+        a, b = bon.at(d, "proxy"), rl.at(d, "proxy")
+        out.append(abs(float(np.mean(a - b))) / max(float(np.mean(a + b)) / 2, 1e-6))
+    return float(np.mean(out))
+
+
+# KL penalty.
+
+
+def largest_gap(view: View, variant: str = "", coefs: set[float] | None = None) -> np.ndarray:
+    """Gold with - without a KL penalty, mean over penalties, in three bands of d that all reach, f64[3]."""
+    out = []
+    for free, penalised in penalties(view, variant):
+        if coefs is None or penalised.kl_coef in coefs:
+            a, b = view.line(free), view.line(penalised)
+            d = np.linspace(0.1, 1, 24) * min(a.end, b.end)
+            out.append((b.at(d) - a.at(d)).reshape(3, 8).mean(axis=1))
+    return np.mean(out, axis=0)
+
+
+@claim("C19", (-INF, 0.1), "fig9")
+def c19(view: View) -> float:
+    """At a given KL gold does not depend on the KL penalty.
+
+    Largest size, over thirds of the range of d, of gold with - without a penalty at equal KL, mean over penalties."""
+    return float(np.abs(largest_gap(view)).max())
+
+
+@claim("C20a", (0, INF), "fig9")
+def c20a(view: View) -> float:
+    """A KL penalty raises the proxy score at a given KL.
+
+    Proxy with - without a penalty at equal KL, mean over KL and penalties."""
+    return at_equal_kl(view, penalties(view), lambda line, d: line.at(d, "proxy"))
+
+
+@claim("C20b", (0, INF), "fig9")
+def c20b(view: View) -> float:
+    """A KL penalty widens the gap between proxy and gold.
+
+    Gap with - without a penalty at equal KL, mean over KL and penalties."""
+    return at_equal_kl(view, penalties(view), lambda line, d: line.at(d, "proxy") - line.at(d))
+
+
+@claim("C21", (0.1, INF), "fig9")
+def c21(view: View) -> float:
+    """The effect of the penalty is sensitive to hyper-parameters.
+
+    Largest change, over thirds of the range of d, of what C19 measures under another learning rate."""
+    variants = {g.variant for g in view.evidence.groups["ppo"] if g.variant.startswith("lr_scale=") and g.kl_coef}
+    if not variants:
+        raise Missing("no KL penalty at another learning rate")
+    variant = min(variants)
+    coefs = {g.kl_coef for _, g in penalties(view, variant)} & {g.kl_coef for _, g in penalties(view)}
+    if not coefs:
+        raise Missing("no KL penalty that was run at both learning rates")
+    return float(np.abs(largest_gap(view, variant, coefs) - largest_gap(view, "", coefs)).max())
+
+
+# Iterated RLHF and kinds of Goodhart.
+
+
+@claim("C22", (-0.5, 0.5), "iterated")
+def c22(view: View) -> float:
+    """k rounds of RLHF add b d log k to gold.
+
+    Gold of k rounds - of one at equal d, as a share of b d log k, less 1 (no stage makes such runs yet)."""
+    rounds = [g for g in view.evidence.groups["ppo"] if g.variant.startswith("rounds=")]
+    if not rounds:
+        raise Missing("no PPO run of several rounds, with RMs trained anew in between")
+    out = []
+    for g in rounds:
+        once = view.all("ppo", params=g.params, comparisons=g.comparisons)
+        a, b = view.line(once[0]), view.line(g)
+        d = np.linspace(0.3, 1, 8) * min(a.end, b.end)
+        beta = view.fits(once)[0, 1]
+        expected = beta * d * np.log(int(g.variant.removeprefix("rounds=")))
+        out.append(float(np.mean(b.at(d) - a.at(d)) / max(float(np.mean(expected)), 1e-6)) - 1)
+    return float(np.mean(out))
+
+
+@claim("C23", (0, INF), "fig8")
+def c23(view: View) -> float:
+    """Regressional Goodhart: gold's linear term is below the proxy's.
+
+    Best-of-n, mean over RM sizes: 1 - alpha of gold / alpha of proxy."""
+    groups = view.sizes("bon")
+    return float(np.mean(1 - view.fits(groups)[:, 0] / np.maximum(view.fits(groups, "proxy")[:, 0], 1e-6)))
+
+
+@claim("C24", (0, INF), "fig8")
+def c24(view: View) -> float:
+    """Extremal Goodhart: in the end gold falls while the proxy rises.
+
+    RL, smallest RM, last quarter of d: the smaller of gold lost and proxy gained."""
+    line = view.line(view.sizes("ppo", 1)[0])
+    lost = float(line.at(0.75 * line.end)) - line.gold[-1]
+    return min(lost, line.proxy[-1] - float(line.at(0.75 * line.end, "proxy")))
+
+
+@claim("C25", (-INF, 0.05), "fig8")
+def c25(view: View) -> float:
+    """Causal Goodhart behaves like regressional: no fall.
+
+    Best-of-n, RMs marked causal: fall of gold from its peak to the end (no stage makes such RMs yet)."""
+    marked = [g for g in view.evidence.groups["bon"] if g.variant == "causal"]
+    if not marked:
+        raise Missing("no RM that rests on a correlate which the response cannot change gold by")
+    return float(np.mean([view.line(g).fall() for g in marked]))

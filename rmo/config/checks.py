@@ -1,0 +1,309 @@
+"""Loading a config file, and refusing what cannot work in one line, before any work starts."""
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rmo import config
+from rmo.runtime import errors
+
+STOPPING = 1000  # training comparisons that early stopping watches
+
+
+def load(path: str | Path) -> config.Experiment:
+    """Run a config file and return its `experiment()`.
+
+    Raises:
+      config.ConfigError: the file is missing, fails, or does not expose `experiment() -> Experiment`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise config.ConfigError(
+            f"{path} is a directory: give the config file, such as configs/tiny.py, and its options"
+        )
+    if not path.is_file():
+        named = Path("configs") / f"{path.stem}.py"
+        near = f"; perhaps {named}" if named.is_file() else errors.instead(path)
+        raise config.ConfigError(f"no config file {path}{near} (a .py file that defines experiment())")
+    spec = importlib.util.spec_from_file_location(f"rmo_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise config.ConfigError(f"{path} is not a Python file: configs are .py files that define experiment()")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        experiment = module.experiment() if hasattr(module, "experiment") else None
+    except Exception as error:
+        raise config.ConfigError(errors.in_file(path, error)) from error
+    if not isinstance(experiment, config.Experiment):
+        found = f"experiment() returned {type(experiment).__name__}" if experiment is not None else "no experiment()"
+        raise config.ConfigError(f"{path}: {found}; a config file defines experiment() -> Experiment")
+    check(experiment)
+    return experiment
+
+
+def check(experiment: config.Experiment) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+      config.ConfigError: one line that names the field, its value and the remedy.
+    """
+
+    def need(ok: bool, message: str) -> None:
+        if not ok:
+            raise config.ConfigError(message)
+
+    may_be_zero = {
+        "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
+        "world.stop", "world.longest", "world.tolerance", "sft.texts", "comparisons.flip", "ppo.chunk",
+        "ppo.entropy_coef",
+        "fits.min_d_ppo",
+    }  # fmt: skip
+    may_be_zero_anywhere = {
+        "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",
+        "vocab", "length",
+    }  # fmt: skip
+
+    def positive(owner: Any, path: str) -> None:
+        for item in dataclasses.fields(owner):
+            value, where = getattr(owner, item.name), f"{path}{item.name}"
+            if dataclasses.is_dataclass(value):
+                positive(value, where + ".")
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                need(math.isfinite(value), f"{where} is {value}: it must be finite")
+                if where in may_be_zero or item.name in may_be_zero_anywhere or isinstance(owner, config.Recipe):
+                    need(value >= 0, f"{where} is {value}: it must be at least 0")
+                else:
+                    need(value > 0, f"{where} is {value}: it must be positive")
+            elif isinstance(value, tuple):
+                for index, entry in enumerate(value):
+                    if dataclasses.is_dataclass(entry):
+                        positive(entry, f"{where}.{index}.")
+
+    def model(shape: config.Model, where: str) -> None:
+        need(
+            bool(shape.head) or shape.width % shape.heads == 0,
+            f"{where}.heads is {shape.heads}: it must divide width {shape.width}, unless head is given",
+        )
+        kv = shape.kv_heads or shape.heads
+        need(shape.heads % kv == 0, f"{where}.kv_heads is {kv}: it must divide heads {shape.heads}")
+        need(shape.rotary_share <= 1, f"{where}.rotary_share is {shape.rotary_share}: it is a share, at most 1")
+        need(
+            shape.positions == "learned" or shape.rotary_width % 2 == 0,
+            f"{where}: rotary positions need an even head size, not {shape.rotary_width}",
+        )
+        need(
+            len(shape.rotary_scaling) in (0, 4),
+            f"{where}.rotary_scaling has {len(shape.rotary_scaling)} numbers: it needs factor, low and high frequency "
+            "factor and original context, or none",
+        )
+
+    def indices(given: tuple[int, ...], owners: tuple, where: str, what: str) -> None:
+        for index in given:
+            need(0 <= index < len(owners), f"{where} has {index}: {what} holds indices 0 to {len(owners) - 1}")
+
+    e = experiment
+    positive(e, "")
+    need(bool(e.name) and "/" not in e.name, f"name is {e.name!r}: it names a directory, so no slashes and not empty")
+    model(e.policy, "policy")
+    model(e.gold.model, "gold.model")
+    for index, size in enumerate(e.proxies.sizes):
+        model(size, f"proxies.sizes.{index}")
+    need(bool(e.proxies.sizes), "proxies.sizes is empty: at least one proxy is needed")
+    counts = {s.weights for s in e.proxies.sizes}
+    need(
+        len(counts) == len(e.proxies.sizes),
+        "proxies.sizes holds two shapes with one parameter count: curves are told apart by it; for repeats use seeds",
+    )
+    held_out = round(e.comparisons.prompts * e.comparisons.held_out)
+    need(
+        0 < held_out < e.comparisons.prompts,
+        f"comparisons.held_out is {e.comparisons.held_out}: it must leave prompts on both sides",
+    )
+    available = (e.comparisons.prompts - held_out) * e.comparisons.pairs
+    train_prompts = e.comparisons.prompts - held_out
+    sweeps = {sweep.name: sweep for sweep in e.proxies.sweeps}
+    for where, group in (("proxies.sweeps", e.proxies.sweeps), ("ppo.against", e.ppo.against)):
+        names = [x.name for x in group]
+        need(len(set(names)) == len(names), f"{where} has two entries of one name: {', '.join(names)}")
+        need(all(n and "/" not in n for n in names), f"{where}: names are part of directory names, so no slashes")
+    for w, sweep in enumerate(e.proxies.sweeps):
+        indices(sweep.sizes, e.proxies.sizes, f"proxies.sweeps.{w}.sizes", "proxies.sizes")
+        need(bool(sweep.recipes), f"proxies.sweeps.{w}.recipes is empty: a proxy needs comparisons to learn from")
+        need(len(set(sweep.recipes)) == len(sweep.recipes), f"proxies.sweeps.{w}.recipes holds one recipe twice")
+        for r, recipe in enumerate(sweep.recipes):
+            where = f"proxies.sweeps.{w}.recipes.{r}"
+            need(
+                e.proxies.batch <= recipe.comparisons <= available,
+                f"{where}.comparisons is {recipe.comparisons}: it must lie between proxies.batch ({e.proxies.batch}) "
+                f"and the {available} training comparisons; raise comparisons.prompts or comparisons.pairs",
+            )
+            need(
+                recipe.prompts == 0
+                or (recipe.comparisons % recipe.prompts == 0 and recipe.prompts <= train_prompts
+                    and recipe.comparisons // recipe.prompts <= e.comparisons.pairs),
+                f"{where}.prompts is {recipe.prompts}: it must divide {recipe.comparisons} comparisons, leave at most "
+                f"{e.comparisons.pairs} (comparisons.pairs) to each and not exceed {train_prompts} training prompts",
+            )  # fmt: skip
+            for name, end in (("flip", 0.5), ("dropout", 1), ("smoothing", 0.5)):
+                value = getattr(recipe, name)
+                need(value < end, f"{where}.{name} is {value}: it must lie in [0, {end})")
+            need(
+                not (recipe.stop_early and recipe.flip),
+                f"{where} has stop_early and flip: the comparisons that it would watch have clean labels; use one",
+            )
+            need(
+                not recipe.stop_early or recipe.comparisons + STOPPING <= available,
+                f"{where}.stop_early needs {STOPPING} training comparisons beside the {recipe.comparisons} it uses",
+            )
+    need(bool(e.proxies.sweeps) and e.proxies.sweeps[0].best_of_n, "proxies.sweeps: the first is best-of-n's main one")
+    for i, other in enumerate(e.other_policies):
+        model(other.model, f"other_policies.{i}.model")
+        indices(other.sizes, e.proxies.sizes, f"other_policies.{i}.sizes", "proxies.sizes")
+    shapes = [s.weights for s in e.policies]
+    need(
+        len(set(shapes)) == len(shapes),
+        "other_policies holds a shape with another policy's parameter count: curves are told apart by it",
+    )
+    every = range(len(e.proxies.sizes))
+    have = [(i, recipe) for w in e.proxies.sweeps for i in w.sizes or every for recipe in w.recipes]
+    need(len(set(have)) == len(have), "proxies.sweeps trains one size with one recipe twice: for repeats use seeds")
+    runs = [
+        (i, sweeps[a.sweep].recipes[r], coef, a.lr_scale)
+        for a in e.ppo.against if a.sweep in sweeps
+        for i in a.sizes or sweeps[a.sweep].sizes or every
+        for r in a.recipes or range(len(sweeps[a.sweep].recipes)) if r < len(sweeps[a.sweep].recipes)
+        for coef in a.kl_coefs
+    ]  # fmt: skip
+    need(
+        len(set(runs)) == len(runs),
+        "ppo.against optimises one proxy twice with equal settings: for repeats use seeds",
+    )
+    for i, against in enumerate(e.ppo.against):
+        where = f"ppo.against.{i}"
+        need(against.sweep in sweeps, f"{where}.sweep is {against.sweep!r}: proxies.sweeps has {', '.join(sweeps)}")
+        sweep = sweeps[against.sweep]
+        need(sweep.best_of_n, f"{where}.sweep is {against.sweep!r}, which has no best-of-n: PPO needs its calibration")
+        indices(against.recipes, sweep.recipes, f"{where}.recipes", f"the recipes of sweep {sweep.name}")
+        have = sweep.sizes or tuple(range(len(e.proxies.sizes)))
+        need(set(against.sizes) <= set(have), f"{where}.sizes is {against.sizes}: sweep {sweep.name} has sizes {have}")
+        need(
+            bool(against.kl_coefs) and min(against.kl_coefs) >= 0, f"{where}.kl_coefs must be at least 0, and not none"
+        )
+    need(0 <= e.comparisons.flip < 0.5, f"comparisons.flip is {e.comparisons.flip}: it must lie in [0, 0.5)")
+    if isinstance(e.world, config.World):
+        synthetic_world(e, e.world, need)
+    else:
+        real_text(e, e.world, need)
+    if e.sft.texts:
+        need(e.sft.texts >= e.sft.batch, f"sft.texts is {e.sft.texts}: it must be at least one batch ({e.sft.batch})")
+    else:
+        need(all(s.checkpoint for s in e.policies), "sft.texts is 0: a policy without a checkpoint must be trained")
+    need(
+        e.bon.max_n <= e.bon.draws, f"bon.max_n is {e.bon.max_n}: it is larger than the {e.bon.draws} draws (bon.draws)"
+    )
+    chunk = min(e.bon.chunk, e.bon.draws)
+    need(e.bon.draws % chunk == 0, f"bon.chunk is {chunk}: it must divide bon.draws {e.bon.draws}")
+    need(e.bon.prompts >= 2, f"bon.prompts is {e.bon.prompts}: standard errors over prompts need at least 2")
+    need(e.bon.points >= 4, f"bon.points is {e.bon.points}: a curve needs at least 4")
+    need(e.bon.max_n >= 8, f"bon.max_n is {e.bon.max_n}: a curve needs at least 8")
+    need(
+        e.ppo.batch % e.ppo.minibatches == 0,
+        f"ppo.minibatches is {e.ppo.minibatches}: it must divide ppo.batch {e.ppo.batch}",
+    )
+    need(
+        not e.ppo.chunk or e.ppo.batch % e.ppo.chunk == 0,
+        f"ppo.chunk is {e.ppo.chunk}: it must divide ppo.batch {e.ppo.batch}",
+    )
+    small = e.ppo.batch // e.ppo.minibatches
+    batches = {
+        "sft.optimizer": (e.sft.optimizer, e.sft.batch), "gold.optimizer": (e.gold.optimizer, e.gold.batch),
+        "proxies.optimizer": (e.proxies.optimizer, e.proxies.batch),
+        "ppo.policy_optimizer": (e.ppo.policy_optimizer, small),
+        "ppo.critic_optimizer": (e.ppo.critic_optimizer, small),
+    }  # fmt: skip
+    for where, (optimizer, batch) in batches.items():
+        need(
+            batch % optimizer.accumulate == 0,
+            f"{where}.accumulate is {optimizer.accumulate}: it must divide the batch of {batch}",
+        )
+    need(0 < e.ppo.lam <= 1, f"ppo.lam is {e.ppo.lam}: it must lie in (0, 1]")
+    need(0 < e.fits.level < 1, f"fits.level is {e.fits.level}: it must lie in (0, 1)")
+
+
+def synthetic_world(e: config.Experiment, w: config.World, need: Callable[[bool, str], None]) -> None:
+    """What the synthetic world asks for."""
+    everyone = (*e.policies, e.gold.model, *e.proxies.sizes)
+    need(
+        not any(m.checkpoint or m.vocab or m.length for m in everyone),
+        "world is synthetic, but a model has checkpoint, vocab or length: for real text give world=Text(...)",
+    )
+    need(
+        e.gold.kind in ("annotator", "random"),
+        f"gold.kind is {e.gold.kind!r}: the synthetic world has annotator and random; else give world=Text(...)",
+    )
+    need(0 <= w.stop < 1, f"world.stop is {w.stop}: it is a probability below 1")
+    need(w.vocab >= 16, f"world.vocab is {w.vocab}: it must be at least 16")
+    need(w.response >= 6, f"world.response is {w.response}: the pair features need at least 6 tokens")
+    need(
+        0 < w.shortest < w.response,
+        f"world.shortest is {w.shortest}: it must lie between 1 and world.response - 1 ({w.response - 1})",
+    )
+    need(w.prompt >= 2, f"world.prompt is {w.prompt}: it holds bos and at least one token")
+    need(
+        w.counts + w.conditionals + w.pairs > 0,
+        "world has no features: the annotator needs some of counts, conditionals, pairs",
+    )
+    need(
+        e.gold.texts - max(e.gold.texts // 20, 1) >= e.gold.batch,
+        f"gold.texts is {e.gold.texts}: less the held-out twentieth it must be at least one batch ({e.gold.batch})",
+    )
+    need(
+        min(w.weights) >= 0 and sum(w.weights) > 0,
+        f"world.weights is {w.weights}: shares must be at least 0 and not all 0",
+    )
+    for name in ("set_share", "pair_share"):
+        share = getattr(e.world, name)
+        need(share <= 1, f"world.{name} is {share}: it is a share of the words, at most 1")
+    low, high = w.optimum
+    need(0 < low <= high, f"world.optimum is {low} to {high}: it must be 0 < low <= high")
+
+
+def real_text(e: config.Experiment, w: config.Text, need: Callable[[bool, str], None]) -> None:
+    """What real text asks for."""
+    need(bool(w.prompts), "world.prompts is empty: give a JSONL or Parquet file, or another source of prompts")
+    need("{prompt}" in w.template, f"world.template is {w.template!r}: it must hold {{prompt}}")
+    need(w.tolerance < 1, f"world.tolerance is {w.tolerance}: it is a share, below 1")
+    need(bool(w.tokenizer or e.policy.checkpoint), "world.tokenizer is empty, and the policy has no checkpoint")
+    need(
+        not e.sft.texts or bool(w.demonstrations),
+        f"sft.texts is {e.sft.texts}, but world.demonstrations is empty: give a source, or sft.texts 0",
+    )
+    kinds = ("checkpoint", "people", "random")
+    need(e.gold.kind in kinds, f"gold.kind is {e.gold.kind!r}: real text has no annotator; use {', '.join(kinds)}")
+    if e.gold.kind == "checkpoint":
+        need(bool(e.gold.model.checkpoint), "gold.kind is checkpoint: give gold.model.checkpoint")
+    if e.gold.kind == "people":
+        need(bool(e.gold.comparisons), "gold.kind is people: give gold.comparisons, a source of human comparisons")
+        need(0 < e.gold.held_out < 1, f"gold.held_out is {e.gold.held_out}: it is a share, between 0 and 1")
+    named = [("policy", e.policy), ("gold.model", e.gold.model)]
+    named += [(f"other_policies.{i}.model", o.model) for i, o in enumerate(e.other_policies)]
+    named += [(f"proxies.sizes.{i}", m) for i, m in enumerate(e.proxies.sizes)]
+    total = w.prompt + w.response
+    for where, m in named:
+        need(
+            not m.checkpoint or bool(m.vocab and m.length),
+            f"{where}.vocab and length are needed beside its checkpoint: `rmo.checkpoints.hf.shape_of` writes them",
+        )
+        need(m.reads == "ids" or bool(m.checkpoint), f"{where}.reads is {m.reads!r}: only a checkpoint has a tokenizer")
+        need(
+            m.reads != "ids" or not m.length or m.length >= total,
+            f"{where}.length is {m.length}: prompt and response need {total} tokens",
+        )
+        need(
+            m.reads != "ids" or not m.vocab or m.vocab >= e.policy.vocab,
+            f"{where}.vocab is {m.vocab}: the policy has {e.policy.vocab} tokens, and it must know them all",
+        )
+    need(all(m.reads == "ids" for m in e.policies), "policy.reads must be ids: prompts are given in its own tokens")

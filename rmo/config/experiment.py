@@ -1,0 +1,349 @@
+"""One experiment is one frozen value; every field's docstring is its `--help`. `checks.py` refuses bad values."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from rmo.config.model import Model as Model
+
+
+class ConfigError(ValueError):
+    """What is wrong with an experiment and what to do about it, in one line."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Adam with warm-up; one rule for SFT, reward models and both halves of PPO."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """What follows the warm-up; cosine and linear end at a tenth of lr."""
+    warmup: int = 0
+    """Steps of linear warm-up from zero."""
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """Decoupled (AdamW) weight decay."""
+    clip: float = 1.0
+    """Largest global norm of the gradient."""
+    accumulate: int = 1
+    """Parts that a batch is worked on in, one after the other; the step is that of the whole batch."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The synthetic world: where prompts and texts come from and what the annotator likes (rmo/worlds/synthetic.py)."""
+
+    seed: int = 0
+    """Draws the world itself: its grammar and its annotator."""
+    vocab: int = 64
+    """V, tokens including pad, bos and eos."""
+    prompt: int = 6
+    """P, longest prompt in tokens (left-padded)."""
+    response: int = 18
+    """R, longest response in tokens, EOS included (right-padded)."""
+    states: int = 8
+    """Hidden topics of the corpus grammar."""
+    questions: int = 4
+    """Kinds of prompt: what its last word asks. Sways the corpus's answer and selects what conditionals want."""
+    answer: float = 0.7
+    """How strongly the corpus's answers depend on the question (standard deviation of log-odds)."""
+    shortest: int = 10
+    """Words a text has at least."""
+    stop: float = 0.12
+    """Chance that a text ends at each token after that."""
+    counts: int = 3
+    """Annotator features that count the words of one set (easy: any RM can learn them)."""
+    conditionals: int = 3
+    """Annotator features whose word set the prompt's last word selects (harder: needs attention to the prompt)."""
+    pairs: int = 8
+    """Annotator features that count a word of one set followed by one of another, 1 to 3 words on (hardest)."""
+    set_share: float = 0.04
+    """Share of the words in a counted set. Small sets are rare, so their counts have long tails."""
+    pair_share: float = 0.2
+    """Share of the words in either set of a pair feature."""
+    weights: tuple[float, float, float, float] = (0.35, 0.25, 0.25, 0.15)
+    """Shares of the annotator's score: counts, conditionals, pairs, and the guards (fluency, variety)."""
+    decay: float = 0.5
+    """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
+    optimum: tuple[float, float] = (0.7, 1.4)
+    """Range of the sweet spots, in standard deviations above what the corpus does by default."""
+    width: float = 0.6
+    """Width of a sweet spot as a multiple of its optimum."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Real text in the world's place: where prompts and demonstrations come from (shapes: rmo/worlds/sources.py)."""
+
+    prompts: str = ""
+    """A JSONL or Parquet file, a directory that tfds wrote, tfds:NAME/SPLIT, or hub:OWNER/NAME/FILES."""
+    demonstrations: str = ""
+    """Of the same kinds, rows with a prompt and a response (of a comparison, the preferred one); for SFT."""
+    tokenizer: str = ""
+    """Directory or hub name; empty: that of the policy's checkpoint."""
+    template: str = "{prompt}"
+    """What the policy is shown of a prompt; {prompt} stands for its text."""
+    chat: bool = False
+    """Show the prompt through the policy's chat template, after `template`."""
+    prompt: int = 128
+    """P, longest prompt in tokens; longer ones are left out, and counted."""
+    response: int = 128
+    """R, longest response in tokens, EOS included."""
+    longest: int = 0
+    """Longest text, in tokens, that an RM with its own tokenizer is shown; longer ones lose their beginning, and are
+    counted. 0: twice prompt and response, and 64 for a template."""
+    tolerance: float = 0.01
+    """Share of a source's rows that may be malformed; more stop the run."""
+
+    @property
+    def read_length(self) -> int:
+        """Tokens that an RM's own tokenizer may make of a text."""
+        return self.longest or 2 * (self.prompt + self.response) + 64
+
+
+@dataclass(frozen=True)
+class SFT:
+    """The initial policy: next-token training on the corpus (paper section 2: two epochs)."""
+
+    texts: int = 40_000
+    """Texts to train on; 0: the policy is its checkpoint as it stands."""
+    epochs: int = 2
+    batch: int = 128
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The gold RM, the truth by definition; larger than every proxy."""
+
+    kind: Literal["annotator", "random", "checkpoint", "people"] = "annotator"
+    """annotator: a RewardModel regressed on the world's annotator; random: a frozen, seeded teacher (a free gold);
+    checkpoint: model.checkpoint as it stands; people: trained on human comparisons, from model.checkpoint if given."""
+    model: Model = field(default_factory=lambda: Model(width=128, layers=2, heads=4))
+    comparisons: str = ""
+    """Of people: a source of human comparisons (as world.prompts; shapes: rmo/worlds/sources.py)."""
+    held_out: float = 0.1
+    """Of people: share of prompts whose comparisons gold is judged on, never trained."""
+    texts: int = 60_000
+    """Broad texts to learn the annotator from: corpus, policy samples hot and cold, mutations, collapsed text."""
+    epochs: int = 3
+    batch: int = 256
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    gain: float = 3.0
+    """Random teacher only: scale of the weights inside the blocks."""
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Pairs of the initial policy's responses to one prompt, labelled by gold (paper section 2.1)."""
+
+    prompts: int = 10_000
+    pairs: int = 4
+    """Pairs per prompt."""
+    labels: Literal["hard", "sampled", "flipped"] = "hard"
+    """hard: the higher gold score wins; sampled: it wins with probability sigmoid(gap/temperature);
+    flipped: hard, then flipped with probability `flip`."""
+    temperature: float = 1.0
+    """Of sampled labels, in standard deviations of gold on the initial policy."""
+    flip: float = 0.0
+    held_out: float = 0.1
+    """Share of *prompts* whose comparisons are kept for validation."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a proxy is trained. As in the paper unless said otherwise: one epoch on clean labels."""
+
+    comparisons: int = 36_000
+    """Training comparisons; must not exceed what the training prompts give."""
+    prompts: int = 0
+    """Distinct prompts they come from, equally many from each; 0: as they come."""
+    epochs: int = 1
+    flip: float = 0.0
+    """Share of the labels that are flipped."""
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    """On the output of every attention and MLP."""
+    smoothing: float = 0.0
+    """Label smoothing: the chance that the loss gives to the other response."""
+    stop_early: bool = False
+    """Keep the parameters with the lowest loss on 1,000 training comparisons that this recipe leaves out."""
+
+    @property
+    def variant(self) -> str:
+        """What is not as in the paper, e.g. `epochs=4 dropout=0.1`; empty when everything is."""
+        plain = Recipe(self.comparisons)
+        names = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(plain, f.name)]
+        return " ".join(f"{n}={getattr(self, n):g}" for n in names)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Proxies that share one program: for each size, all recipes and seeds train under one vmap, padded by step masks.
+
+    Recipes of similar length belong together: every member runs for as many steps as the longest.
+    """
+
+    name: str = "main"
+    recipes: tuple[Recipe, ...] = (Recipe(),)
+    sizes: tuple[int, ...] = ()
+    """Which of proxies.sizes, as indices; empty means all."""
+    best_of_n: bool = True
+    """Whether best-of-n is measured too, or only the validation comparisons are scored."""
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """Every sweep trains its sizes with its recipes, each with every seed."""
+
+    sizes: tuple[Model, ...] = (Model(width=16, layers=1, heads=2),)
+    """Shapes of the proxy RMs."""
+    sweeps: tuple[Sweep, ...] = (Sweep(),)
+    """The first recipe of the first sweep is the one that RM sizes and policies are compared on."""
+    seeds: int = 2
+    """RM seeds (head initialisation, data order); trained together in one program."""
+    batch: int = 64
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """lr is that of a proxy of width 16; other widths scale it by 16/width, as GPT-3's own table nearly does."""
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """One pool of [prompts, draws] samples of the initial policy serves every RM."""
+
+    prompts: int = 32
+    """Q, held-out prompts; PPO is read on the same ones."""
+    draws: int = 4096
+    """N, draws per prompt."""
+    max_n: int = 1024
+    """Largest n of the curve; far below `draws`, or the estimator's variance explodes."""
+    points: int = 32
+    """Points of the curve, on a log grid from 1 to max_n."""
+    chunk: int = 1024
+    """Sequences sampled or scored at once."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """What PPO optimises against, for each size in one program: every recipe, KL penalty and RM seed is a member."""
+
+    name: str = "main"
+    sweep: str = "main"
+    """Which of proxies.sweeps the proxies come from."""
+    recipes: tuple[int, ...] = ()
+    """Which of that sweep's recipes, as indices; empty means all."""
+    sizes: tuple[int, ...] = ()
+    """Which of proxies.sizes, as indices; empty means all that the sweep has."""
+    kl_coefs: tuple[float, ...] = (0.0,)
+    """Per-token KL penalties added to the reward; 0 as in the paper (but for its section 3.6)."""
+    lr_scale: float = 1.0
+    """Multiplies both learning rates."""
+
+    @property
+    def variant(self) -> str:
+        return "" if self.lr_scale == 1 else f"lr_scale={self.lr_scale:g}"
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Optimisation of the policy against a proxy (paper section 3, Table 1 where it applies)."""
+
+    against: tuple[Against, ...] = (Against(),)
+    kl_max: float = 32.0
+    """Stop when the policy's exact KL from the initial policy has reached this, in nats."""
+    max_steps: int = 400
+    """Stop here in any case."""
+    d_step: float = 0.15
+    """Gold is read whenever sqrt(KL) has grown by this much, ..."""
+    patience: int = 40
+    """... or this many steps have passed since the last read."""
+    prompts: int = 4096
+    """Training prompts, disjoint from every other prompt of the run."""
+    batch: int = 256
+    """B, episodes per iteration."""
+    chunk: int = 0
+    """Episodes that are sampled and scored at once, in reads too, for batches that do not fit; 0: all."""
+    epochs: int = 1
+    """Passes over each batch."""
+    minibatches: int = 4
+    clip: float = 0.2
+    """Clipping range of the policy ratio and of the value change."""
+    lam: float = 0.95
+    """GAE lambda; gamma is 1."""
+    entropy_coef: float = 0.0
+    critic_init: Literal["proxy", "sft"] = "sft"
+    """Where the critic's weights come from: the proxy where the shapes agree, else the initial policy's trunk."""
+    policy_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-4, schedule="constant"))
+    """lr is that of the main policy; another policy's scales with main width / its width."""
+    critic_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-3, schedule="constant"))
+    read_draws: int = 8
+    """Samples per held-out prompt at every read."""
+
+
+@dataclass(frozen=True)
+class OtherPolicy:
+    """A second initial policy, optimised against the same proxies (paper section 3.4)."""
+
+    model: Model = field(default_factory=Model)
+    sizes: tuple[int, ...] = ()
+    """Which of proxies.sizes, with the main recipe, as indices; empty means all."""
+
+
+@dataclass(frozen=True)
+class Fits:
+    """How curves become coefficients (paper section 3; see rmo/analysis/fitting.py)."""
+
+    bootstrap: int = 1000
+    """Bootstrap resamples, over prompts and RM seeds together."""
+    min_d_ppo: float = 0.3
+    """RL points with sqrt(KL) below this are left out of the RL fit: the form has infinite slope at 0 (fn. 1)."""
+    level: float = 0.95
+    """Level of the intervals."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that determines a run's numbers."""
+
+    name: str = "experiment"
+    """Names the run directory, runs/<name>."""
+    note: str = ""
+    """What readers of its report should know first; nothing depends on it."""
+    seed: int = 0
+    """Seed of every stage."""
+    world: Annotated[World | Text, tyro.conf.AvoidSubcommands] = field(default_factory=World)
+    """Where prompts and texts come from: the synthetic world, or real text."""
+    policy: Model = field(default_factory=Model)
+    other_policies: tuple[OtherPolicy, ...] = ()
+    sft: SFT = field(default_factory=SFT)
+    gold: Gold = field(default_factory=Gold)
+    comparisons: Comparisons = field(default_factory=Comparisons)
+    proxies: Proxies = field(default_factory=Proxies)
+    bon: BestOfN = field(default_factory=BestOfN)
+    ppo: PPO = field(default_factory=PPO)
+    fits: Fits = field(default_factory=Fits)
+    tags: tuple[str, ...] = ()
+    """Tags of the run in wandb; nothing depends on them."""
+
+    @property
+    def policies(self) -> tuple[Model, ...]:
+        """Shapes of all initial policies, the main one first."""
+        return self.policy, *(other.model for other in self.other_policies)
+
+
+def digest(*parts: Any) -> str:
+    """Hex digest of any nesting of dataclasses, tuples, numbers and strings."""
+    text = json.dumps(parts, sort_keys=True, default=dataclasses.asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as nested dicts."""
+    return dataclasses.asdict(experiment)

@@ -1,0 +1,179 @@
+"""An experiment made solid: its directory, what is in it, and how to load it."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmo import config
+from rmo.checkpoints import hf, saved_model
+from rmo.models import scoring, transformer
+from rmo.models.transformer import LanguageModel, Params, RewardModel
+from rmo.runtime import sharding
+from rmo.runtime.files import RunError, read_json
+from rmo.training.loop import First
+from rmo.worlds import comparisons, tokenization
+from rmo.worlds.real_text import TextWorld
+from rmo.worlds.rm_reader import IDS, Reader, TextReader
+from rmo.worlds.synthetic import SyntheticWorld
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One instance of a stage: what makes it, the config it depends on, what comes before it."""
+
+    name: str
+    make: Callable[..., None]
+    depends: tuple[Any, ...]
+    upstream: tuple["Stage", ...] = ()
+
+    @cached_property
+    def path(self) -> str:
+        """`<name>-<digest>`, relative to the run directory."""
+        digest = config.digest(self.name, list(self.depends), [stage.path for stage in self.upstream])
+        return f"{self.name}-{digest}"
+
+
+def stage_name(kind: str, policy: int, e: config.Experiment) -> str:
+    """`sft` and `samples` of the main policy; another's shape follows a slash."""
+    shape = e.policies[policy]
+    return kind if policy == 0 else f"{kind}/{shape.width}x{shape.layers}"
+
+
+def tokenizer_of(name: str) -> Any:
+    """The tokenizer of a checkpoint; its weights are not fetched."""
+    return comparisons.load_tokenizer(hf.resolve(name, hf.SMALL_FILES))
+
+
+@dataclass
+class Run:
+    """An experiment made solid: its directory, its stages, its mesh."""
+
+    experiment: config.Experiment
+    root: Path
+    stages: dict[str, Stage]
+    mesh: jax.sharding.Mesh
+
+    def path(self, name: str) -> Path:
+        """Directory of a stage instance."""
+        return self.root / self.stages[name].path
+
+    def done(self, name: str) -> bool:
+        return (self.path(name) / "DONE").exists()
+
+    @property
+    def synthetic(self) -> bool:
+        return isinstance(self.experiment.world, config.World)
+
+    @cached_property
+    def world(self) -> Any:
+        """A `SyntheticWorld` or, of real text, a `TextWorld`."""
+        c = self.experiment.world
+        return SyntheticWorld(c) if isinstance(c, config.World) else TextWorld(c, self.path("prompts"))
+
+    # Modules, and the parameters that they start from or that are done already.
+
+    def size(self, shape: config.Model) -> tuple[int, int]:
+        """(V, longest sequence) of a model."""
+        w = self.experiment.world
+        return shape.vocab or self.world.vocab, shape.length or w.prompt + w.response
+
+    def lm(self, policy: int = 0) -> LanguageModel:
+        shape = self.experiment.policies[policy]
+        return LanguageModel(shape, *self.size(shape))
+
+    def rm(self, shape: config.Model, gain: float = 1.0) -> RewardModel:
+        return RewardModel(shape, *self.size(shape), gain)
+
+    def first(self, module: LanguageModel | RewardModel, key: jax.Array) -> First:
+        """What training starts from: random weights, or those of the module's checkpoint, a RewardModel's under a fresh
+        head. Several keys: as many members, which share a checkpoint's trunk.
+
+        Raises (where it is loaded):
+          CheckpointError: the checkpoint is not what the config says.
+        """
+        name = module.shape.checkpoint
+        draw = partial(transformer.init, module)
+
+        def load() -> Params:
+            self.check_checkpoint(module.shape)
+            if isinstance(module, LanguageModel):
+                return hf.load_language_model(name, self.mesh)[1]
+            if not key.ndim:
+                return hf.load_trunk(name, key, self.mesh)[1]
+            trunk = hf.load_trunk(name, key[0], self.mesh)[1]["trunk"]
+            trunk = jax.tree.map(lambda x: jnp.repeat(x[None], len(key), axis=0), trunk)
+            return {"trunk": trunk, "head": jax.vmap(partial(hf.fresh_head, module))(key)}
+
+        return First(lambda: (jax.vmap(draw) if key.ndim else draw)(key), load if name else None)
+
+    def check_checkpoint(self, shape: config.Model) -> None:
+        """Refuse a checkpoint whose shape is not the config's, whose ids are not the policy's where they must be, or
+        that reads chat without a template."""
+        wrong = hf.differences(shape, hf.shape_of(shape.checkpoint))
+        if wrong:
+            advice = "take the fields of the experiment's Model from rmo.checkpoints.hf.shape_of"
+            raise hf.CheckpointError(f"{shape.checkpoint} has {wrong}: {advice}")
+        shared = shape.reads == "ids" and self.experiment.policy != shape
+        if shared and not tokenization.extends(tokenizer_of(shape.checkpoint), self.world.tokenizer):
+            advice = 'give reads="text" or "chat", so that it reads text through its own'
+            raise hf.CheckpointError(f"{shape.checkpoint} has another vocabulary than the policy: {advice}")
+        if shape.reads == "chat" and not tokenizer_of(shape.checkpoint).chat_template:
+            raise RunError(f'{shape.checkpoint} has no chat template: give reads="text"')
+
+    # How RMs read.
+
+    def own_tokenizer(self, shape: config.Model, out: Path) -> Path:
+        """Where the tokenizer of a stage's RM is: the policy's, or one of its own, saved in `out`."""
+        if shape.reads == "ids":
+            return self.path("sft") / "tokenizer"
+        comparisons.save_tokenizer(tokenizer_of(shape.checkpoint), out / "tokenizer")
+        return out / "tokenizer"
+
+    def read_length(self, shape: config.Model) -> int:
+        """Most tokens of a text for an RM with a tokenizer of its own."""
+        assert isinstance(self.experiment.world, config.Text)
+        return min(self.experiment.world.read_length, shape.length)
+
+    def reader(self, name: str, shape: config.Model) -> Reader:
+        """How the RM of stage `name` reads the policy's sequences."""
+        if shape.reads == "ids":
+            return IDS
+        tokenizer = comparisons.load_tokenizer(self.path(name) / "tokenizer")
+        return TextReader(self.world, tokenizer, shape.reads == "chat", shape.vocab, self.read_length(shape))
+
+    def gold_rm(self) -> RewardModel:
+        gold = self.experiment.gold
+        return self.rm(gold.model, gold.gain if gold.kind == "random" else 1.0)
+
+    def load(self, name: str, module: LanguageModel | RewardModel, members: int = 0, master: bool = False) -> Params:
+        """Parameters of a finished stage, split over all devices: in the type that they are used in or, as `master`
+        weights, to train on, in that they were trained in. Decoding gathers them for as long as it takes."""
+        place = partial(sharding.shardings_of, mesh=self.mesh)
+        return saved_model.restore(self.path(name), module, members, place, "" if master else module.shape.dtype)
+
+    def gold_calibration(self) -> scoring.Calibration:
+        return scoring.Calibration(**read_json(self.path("samples") / "calibration.json"))
+
+    @property
+    def gold_logits(self) -> float:
+        """How many logits of a preference one standard deviation of gold is (paper section 2.2): of an RM trained on
+        comparisons its raw score is a logit; a score that was taught otherwise is taken as one, by convention."""
+        kind = self.experiment.gold.kind
+        return 1 / float(self.gold_calibration().scale) if kind in ("checkpoint", "people") else 1.0
+
+    def seeds(self, purpose: str) -> tuple[int, int]:
+        """Seeds of one purpose: no two purposes share a random stream."""
+        return self.experiment.seed, zlib.crc32(purpose.encode())
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng(self.seeds(purpose))
+
+    def key(self, purpose: str) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.experiment.seed), zlib.crc32(purpose.encode()))

@@ -1,0 +1,1 @@
+"""Every way of spending KL on a reward."""

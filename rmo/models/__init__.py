@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: policy, reward model, sampling, scoring."""

@@ -1,0 +1,1 @@
+"""A pod before you have it."""

@@ -1,0 +1,251 @@
+"""The paper's figures, one function each, named after it and drawn from a run directory's files alone.
+
+A function takes `Files` and returns a matplotlib Figure or an `Overlay`, or raises `Missing` with what the run lacks.
+Captions say in our words what the paper's figure shows; `report.py` puts our reading, the verdicts, beside them.
+"""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rmo.analysis.fitting import FORM_OF, Family, Group
+from rmo.analysis.sweeps import Missing
+from rmo.report.figures.drawing import Files, drawing, simple
+from rmo.report.figures.style import Overlay, colours, log_axis, mean_curve, panels, row_of, size
+
+FEW = 1000  # n at which the paper reads best-of-n in its Figures 5 and 21
+
+
+# Main text.
+
+
+@drawing
+def fig1a(f: Files) -> Overlay:
+    """Figure 1a: RM size, best-of-n.
+
+    Proxy (dashed) and gold (solid) score of the best of n against KL, one colour per RM size, with d(a - b d)
+    fitted to gold. In the paper gold peaks between 4 and 10 nats for small RMs and still rises for the largest."""
+    return simple(f, f.sizes("bon"), "params", "RM parameters")
+
+
+@drawing
+def fig1b(f: Files) -> Overlay:
+    """Figure 1b: RM size, RL.
+
+    The same for PPO without a KL penalty, with d(a - b log d), one a for all RM sizes. In the paper gold peaks
+    between 15 and 40 nats."""
+    return simple(f, f.sizes("ppo"), "params", "RM parameters")
+
+
+@drawing
+def fig2(f: Files) -> Figure:
+    """Figure 2: the set-up.
+
+    Instead of people, a gold RM labels pairs of the policy's samples; proxies learn from the labels; the policy is
+    optimised against a proxy while gold is read."""
+    figure, (axis,) = panels(1, 8.6, 2.6)
+    axis.axis("off")
+    boxes = {
+        "initial policy\n(SFT)": (0.08, 0.7), "pairs of\nresponses": (0.3, 0.7), "gold RM\nlabels them": (0.53, 0.7),
+        "proxy RMs,\nmany sizes": (0.76, 0.7), "best-of-n or PPO\nagainst a proxy": (0.53, 0.15),
+        "gold RM reads\nthe result": (0.85, 0.15),
+    }  # fmt: skip
+    for text, (x, y) in boxes.items():
+        box = {"boxstyle": "round,pad=0.5", "fc": "#eef3f8", "ec": "0.4"}
+        axis.text(x, y, text, ha="center", va="center", bbox=box, fontsize=10)
+    xy = list(boxes.values())
+    for a, b in [(0, 1), (1, 2), (2, 3), (3, 4), (0, 4), (4, 5)]:
+        style = {"arrowstyle": "->", "color": "0.3", "shrinkA": 38, "shrinkB": 40}
+        axis.annotate("", xy=xy[b], xytext=xy[a], arrowprops=style)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(-0.05, 0.95)
+    return figure
+
+
+def coefficient(f: Files, method: str, which: int) -> Figure:
+    name = "alpha" if which == 0 else "beta"
+    groups = f.sizes(method)
+    rows = [row for row in (row_of(f.summary, g) for g in groups) if row]
+    figure, (axis,) = panels(1, 4.6, 3.6)
+    x = np.array([row["rm_params"] for row in rows], float)
+    y = np.array([row[name] for row in rows])
+    low, high = np.array([row[f"{name}_interval"] for row in rows], float).T.reshape(2, -1)
+    axis.errorbar(x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="o", ms=4, lw=1, capsize=2, label="gold")
+    trend = f.summary[method]["trends"].get(name)
+    if trend:
+        axis.plot(x, trend["at_1"] + trend["per_decade"] * np.log10(x), lw=0.9, color="C0")
+    low_d = f.summary[method]["min_d"]
+    proxy = Family(groups, FORM_OF[method], method == "ppo", low_d, score="proxy").best()[:, which]
+    axis.plot([g.params for g in groups], proxy, "s--", ms=3, lw=0.9, color="C1", label="proxy")
+    log_axis(axis)
+    axis.set_ylabel(f"{'αβ'[which]} of {'best-of-n' if method == 'bon' else 'RL'}")
+    axis.legend(fontsize=8)
+    return figure
+
+
+@drawing
+def fig3a(f: Files) -> Figure:
+    """Figure 3a: alpha of best-of-n.
+
+    alpha against RM parameters, for gold and proxy; bars are intervals, the line is linear in log size. In the
+    paper it rises by about 0.065 per decade."""
+    return coefficient(f, "bon", 0)
+
+
+@drawing
+def fig3b(f: Files) -> Figure:
+    """Figure 3b: beta of best-of-n.
+
+    beta against RM parameters. In the paper gold's falls by about 0.011 per decade."""
+    return coefficient(f, "bon", 1)
+
+
+@drawing
+def fig3c(f: Files) -> Figure:
+    """Figure 3c: beta of RL.
+
+    beta against RM parameters with one alpha for all. In the paper gold's falls by about 0.021 per decade."""
+    return coefficient(f, "ppo", 1)
+
+
+@drawing
+def fig4a(f: Files) -> Overlay:
+    """Figure 4a: comparisons, best-of-n.
+
+    One small RM trained on different numbers of comparisons: more data, better gold."""
+    return simple(f, f.data("bon", f.data_rm("ppo")), "comparisons", "comparisons")
+
+
+@drawing
+def fig4b(f: Files) -> Overlay:
+    """Figure 4b: comparisons, RL.
+
+    The same under PPO."""
+    return simple(f, f.data("ppo", f.data_rm("ppo")), "comparisons", "comparisons")
+
+
+def at_n(g: Group, n: int = FEW) -> float:
+    """Mean gold over seeds at the n of the curve nearest to `n`."""
+    return float(np.mean([c.gold[np.argmin(np.abs(np.log(c.step_or_n / n)))] for c in g.curves]))
+
+
+@drawing
+def fig5(f: Files) -> Figure:
+    """Figure 5: validation loss and robustness.
+
+    Validation loss of an RM against best-of-n's gold at n = 1,000 (the nearest that was measured), means over
+    seeds. The paper sees weak evidence that equal loss means equal gold whatever the size."""
+    groups = f.groups("bon")
+    sizes = sorted({g.params for g in groups})
+    figure, (axis,) = panels(1, 6, 4)
+    for params, colour in zip(sizes, colours(len(sizes)), strict=True):
+        part = sorted((g for g in groups if g.params == params), key=lambda g: g.comparisons or 0)
+        part = [g for g in part if f.loss(g.params, g.comparisons)]
+        x = [np.mean(f.loss(g.params, g.comparisons)) for g in part]
+        axis.plot(x, [at_n(g) for g in part], "o-", ms=4, lw=0.8, color=colour, label=size(params))
+    axis.invert_xaxis()
+    axis.axvline(np.log(2), color="0.5", lw=0.8, ls="--")
+    axis.set_xlabel("RM validation loss, nats (dashed: chance; better to the right)")
+    axis.set_ylabel(f"gold at n = {FEW:,}")
+    axis.legend(title="RM parameters", fontsize=8)
+    return figure
+
+
+@drawing
+def fig6(f: Files) -> Figure:
+    """Figure 6: validation loss and comparisons.
+
+    Validation loss against training comparisons by RM size. In the paper it is near chance below about 2,000
+    comparisons at every size."""
+    rows = [r for r in f.reward_models if r["variant"] == ""]
+    sizes = sorted(
+        {
+            r["rm_params"]
+            for r in rows
+            if len({q["rm_comparisons"] for q in rows if q["rm_params"] == r["rm_params"]}) > 1
+        }
+    )
+    if not sizes:
+        raise Missing("one number of comparisons only")
+    figure, (axis,) = panels(1, 6, 4)
+    for params, colour in zip(sizes, colours(len(sizes)), strict=True):
+        counts = sorted({r["rm_comparisons"] for r in rows if r["rm_params"] == params})
+        seeds = [f.loss(params, c) for c in counts]
+        axis.plot(counts, [np.mean(s) for s in seeds], "-", color=colour, lw=1.2, label=size(int(params)))
+        for c, s in zip(counts, seeds, strict=True):
+            axis.plot([c] * len(s), s, ".", ms=4, color=colour, alpha=0.5)
+    chance(axis)
+    log_axis(axis, "training comparisons")
+    axis.legend(title="RM parameters", fontsize=8)
+    return figure
+
+
+def chance(axis: Axes) -> None:
+    axis.axhline(np.log(2), color="0.5", lw=0.8, ls="--")
+    axis.set_ylabel("RM validation loss, nats (dashed: chance)")
+
+
+def per_policy(f: Files, method: str, starts: dict[int | None, float] | None, params: int | None = None) -> Overlay:
+    rm = f.two_policy_rms(method)[0] if params is None else params
+    return simple(
+        f, f.both_policies(method, rm), "policy", "policy parameters", starts=starts, mark_peak=method == "ppo"
+    )
+
+
+@drawing
+def fig7a(f: Files) -> Overlay:
+    """Figure 7a: policy size, best-of-n.
+
+    Two initial policies against the same small RM, each from where it starts."""
+    return per_policy(f, "bon", f.starts)
+
+
+@drawing
+def fig7b(f: Files) -> Overlay:
+    """Figure 7b: policy size, RL.
+
+    The same under PPO; asterisks mark the highest gold. In the paper the larger policy starts higher, gains less
+    and peaks at almost the same KL."""
+    return per_policy(f, "ppo", f.starts)
+
+
+@drawing
+def fig8(f: Files) -> Figure:
+    """Figure 8: gold against proxy.
+
+    Gold against proxy score along best-of-n (solid) and RL (dashed), by RM size. In the paper RL first has the
+    larger gap and then peaks at a higher gold score."""
+    figure, (axis,) = panels(1, 6.4, 4.6)
+    shown = sorted({g.params for method in ("bon", "ppo") for g in f.sizes(method)})
+    for params, colour in zip(shown, colours(len(shown)), strict=True):
+        for method, style in (("bon", "-"), ("ppo", "--")):
+            for g in f.sizes(method):
+                if g.params == params:
+                    x, y = mean_curve(g, "proxy")[1], mean_curve(g, "gold")[1]
+                    axis.plot(x, y, style, color=colour, lw=1.2, label=size(params) if method == "bon" else None)
+    high = axis.get_xlim()[1]
+    axis.plot([0, high], [0, high], color="0.6", lw=0.8, ls=":")
+    axis.set_xlabel("proxy score")
+    axis.set_ylabel("gold score (dotted: equal to proxy)")
+    axis.legend(title="RM parameters", fontsize=8)
+    return figure
+
+
+def penalised(f: Files) -> list[Group]:
+    everything = [g for g in f.all("ppo") if g.variant == ""]
+    marked = [g for g in everything if g.kl_coef]
+    if not marked:
+        raise Missing("no KL penalties")
+    one = marked[0]
+    return sorted(
+        (g for g in everything if (g.params, g.family[:2]) == (one.params, one.family[:2])), key=lambda g: g.kl_coef
+    )
+
+
+@drawing
+def fig9(f: Files) -> Overlay:
+    """Figure 9: KL penalty.
+
+    PPO with several KL penalties against one RM. In the paper gold at a given KL does not depend on the penalty,
+    which acts like stopping early, while the proxy is higher."""
+    return simple(f, penalised(f), "kl_coef", "KL penalty")

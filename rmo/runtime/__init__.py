@@ -1,0 +1,1 @@
+"""Hosts, devices, files, faults: what everything runs on."""

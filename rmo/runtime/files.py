@@ -1,0 +1,300 @@
+"""Files of a run: small JSON/NPZ/CSV written whole or not at all, orbax checkpoints.
+
+A run directory is local or a URL such as gs://bucket/runs. Of several processes only one writes (`hosts.writer`).
+"""
+
+import contextlib
+import csv
+import functools
+import io
+import json
+import math
+import os
+import shutil
+import socket
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rmo.runtime import errors, hosts
+
+Tree = Any
+
+
+SCRATCH = "scratch"  # what a stage needs only until it is done; removed after DONE
+
+
+class RunError(RuntimeError):
+    """What is wrong with a file of the run and what to do about it, in one line."""
+
+
+# Paths.
+
+
+def directory(name: str | Path) -> Path:
+    """A local path or, of a URL, an `epath.Path`, which has the same methods.
+
+    Raises:
+      RunError: there is nothing to read such URLs with.
+    """
+    if "://" not in str(name):
+        return Path(name)
+    from etils import epath
+    from fsspec import config
+
+    config.conf.setdefault("gcs", {})["use_listings_cache"] = False  # it would not see what other hosts write
+    try:
+        found: Any = epath.Path(str(name))
+        found.exists()
+    except Exception as error:
+        line = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(
+            f"cannot open {name}: {line}; for gs:// install gcsfs (EXTRAS=dev,gcs launch/local.sh)"
+        ) from error
+    return found
+
+
+def remote(path: Path) -> bool:
+    return not isinstance(path, Path)
+
+
+def modified(path: Path) -> float:
+    """When a file was written last, in seconds since 1970."""
+    at: Any = path.stat()  # epath's has other names
+    return at.mtime if remote(path) else at.st_mtime
+
+
+def full(path: Path) -> str:
+    """As orbax takes it."""
+    return str(path if remote(path) else path.absolute())
+
+
+def remove(path: Path) -> None:
+    """A whole directory, if it is there."""
+    if hosts.writer():
+        if not remote(path):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.exists():
+            path.rmtree()  # type: ignore[attr-defined]
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names of files or directories, with as much of their paths as tells them apart.
+
+    Raises:
+      RunError: one is given twice.
+    """
+    parts = [path.absolute().parts for path in paths]
+    if twice := [path for path, place in zip(paths, parts, strict=True) if parts.count(place) > 1]:
+        raise RunError(f"{twice[0]} is given twice: give different ones")
+    depth = next(n for n in range(1, 99) if len({p[-n:] for p in parts}) == len(parts))
+    return ["/".join(p[-depth:]) for p in parts]
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A local directory for libraries that know no URLs; what is in it at the end is what `path` holds."""
+    if not remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+        for file in Path(made).rglob("*"):
+            if file.is_file():
+                write_bytes(path / str(file.relative_to(made)), file.read_bytes())
+
+
+@functools.cache
+def local(path: Path) -> Path:
+    """The directory itself or, of a URL, a copy on this machine."""
+    if not remote(path):
+        return path
+    _copies.append(tempfile.TemporaryDirectory(prefix="rmo-", ignore_cleanup_errors=True))
+    made = Path(_copies[-1].name)
+
+    def copy(source: Any, target: Path) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        for item in source.iterdir():
+            if item.is_dir():
+                copy(item, target / item.name)
+            else:
+                (target / item.name).write_bytes(item.read_bytes())
+
+    copy(path, made)
+    return made
+
+
+_copies: list[tempfile.TemporaryDirectory] = []  # they go when the process ends
+
+
+# Small files.
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace the file in one move: a reader or a kill never sees half of it."""
+    if not hosts.writer():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if remote(path):  # an object appears whole or not at all
+        path.write_bytes(content)
+        return
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def create(path: Path, text: str) -> bool:
+    """Make a file with its content, unless it is there: of several processes who try at once, one succeeds."""
+    if remote(path):
+        import fsspec
+
+        fs, name = fsspec.core.url_to_fs(full(path))
+        try:
+            fs.pipe_file(name, text.encode(), mode="create")
+        except FileExistsError:
+            return False
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    part.write_text(text)
+    try:
+        os.link(part, path)  # with its content, or not at all
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink()
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with every float as Python prints it. numpy becomes plain; JSON has no infinity, so that becomes null."""
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, np.ndarray | np.generic | jax.Array):
+            x = x.tolist()
+        if isinstance(x, dict):
+            return {str(name): plain(item) for name, item in x.items()}
+        if isinstance(x, list | tuple):
+            return [plain(item) for item in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError where the file is missing or broken."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        if hosts.passing(error):
+            raise
+        raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
+
+
+def write_npz(path: Path, **arrays: Any) -> None:
+    """Arrays by name."""
+    if hosts.writer():
+        whole = io.BytesIO()
+        np.savez(whole, **{name: np.asarray(value) for name, value in arrays.items()})  # type: ignore[arg-type]
+        write_bytes(path, whole.getvalue())
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Raises RunError where the file is missing or broken."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if hosts.passing(error):
+            raise
+        raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
+
+
+def write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Numbers at 9 significant digits (a float32 survives), empty where not known."""
+
+    def cell(value: Any) -> str:
+        if value is None or (isinstance(value, float) and not np.isfinite(value)):
+            return ""
+        return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+    lines = [",".join(columns)] + [",".join(cell(row.get(name)) for name in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows as text. Raises RunError where it is none."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path} is no CSV text: {error}") from error
+
+
+def save_params(path: Path, params: Tree) -> None:
+    """A pytree of arrays as an orbax checkpoint."""
+    from orbax.checkpoint import v1 as ocp
+
+    ocp.save(full(path), params, overwrite=True)
+
+
+def load_params(path: Path, like: Tree) -> Tree:
+    """The checkpoint at `path` with the structure, shapes and shardings of `like` (arrays or ShapeDtypeStructs).
+
+    Raises:
+      RunError: it is missing or has other shapes.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        return ocp.load(full(path), like)
+    except Exception as error:
+        if hosts.lost(error) or hosts.passing(error) or errors.out_of_memory(error):
+            raise
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"cannot load {path}: {line}; remove {path.parent} and run again") from error
+
+
+class Checkpoints:
+    """Training checkpoints of one stage; only the newest is kept."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory / SCRATCH / "checkpoints"
+
+    def _checkpointer(self):
+        from orbax.checkpoint import v1 as ocp
+
+        newest: Any = ocp.training.preservation_policies.LatestN(1)
+        return ocp.training.Checkpointer(full(self.directory), preservation_policy=newest, cleanup_tmp_directories=True)
+
+    def save(self, step: int, state: Tree) -> None:
+        """Write the state reached after `step` updates; all processes together."""
+        with self._checkpointer() as checkpointer:
+            checkpointer.save(step, state)
+
+    def restore(self, state: Tree) -> tuple[Tree, int]:
+        """(saved state, its step), or (`state`, 0) where nothing was saved."""
+        if not hosts.agree(np.bool_(self.directory.exists())):
+            return state, 0
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        with self._checkpointer() as checkpointer:
+            latest = checkpointer.latest
+            if latest is None:
+                return state, 0
+            try:
+                return checkpointer.load(latest.step, like), latest.step
+            except Exception as error:
+                if hosts.lost(error) or hosts.passing(error) or errors.out_of_memory(error):
+                    raise
+                line = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise RunError(f"cannot load {self.directory}: {line}; remove it and run again") from error

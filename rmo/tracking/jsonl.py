@@ -1,0 +1,170 @@
+"""Logs of a stage: metrics and speed as JSON lines, its progress; parts that are made once."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rmo.runtime import flops, hosts
+from rmo.runtime.files import read_npz, remote, write_npz, write_text
+from rmo.tracking.progress import Progress
+from rmo.tracking.wandb_mirror import Wandb
+
+
+class Lines:
+    """A JSON-lines file that grows; of a URL, which cannot be appended to, all of it is written again now and then."""
+
+    every = 30.0  # seconds
+
+    def __init__(self, path: Path):
+        self.path, self.lines, self.flushed = path, [], time.monotonic()
+
+    def resume(self, step: int) -> dict[int, dict[str, Any]]:
+        """Keep the rows of steps before this one; returns them by step."""
+        kept, rows = [], {}
+        if hosts.writer() and self.path.exists():
+            for line in self.path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break
+                if row["step"] < step:
+                    kept.append(line + "\n")
+                    rows[row.pop("step")] = row
+        self.lines = kept
+        write_text(self.path, "".join(kept))
+        return rows
+
+    def append(self, row: dict[str, Any]) -> None:
+        if not hosts.writer():
+            return
+        line = json.dumps(row) + "\n"
+        if not remote(self.path):
+            with open(self.path, "a") as file:
+                file.write(line)
+            return
+        self.lines.append(line)
+        if time.monotonic() - self.flushed > self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        if remote(self.path):
+            write_text(self.path, "".join(self.lines))
+            self.flushed = time.monotonic()
+
+
+# What people see of a stage's metrics while it is made.
+SHOWN = {"loss": "loss {:.3g}", "accuracy": "accuracy {:.2f}", "kl": "KL {:.3g}", "gold": "gold {:.2f}",
+         "proxy": "proxy {:.2f}", "iteration": "iteration {:.0f}"}  # fmt: skip
+
+
+class Log:
+    """metrics.jsonl of one stage, its progress for people, and the wandb mirror.
+
+    speed.jsonl beside it says how far it is (`step` of `of`) and where the time went: per line of metrics its seconds,
+    those of them in what was `timed` and in waiting for the device, tokens per second, FLOP/s as a share of the
+    devices' peak (matmuls that the model asks for: nothing computed twice counts twice), and the most memory that a
+    device ever held.
+    """
+
+    def __init__(self, directory: Path, name: str, total: int, unit: str = "step"):
+        self.metrics, self.speed = Lines(directory / "metrics.jsonl"), Lines(directory / "speed.jsonl")
+        self.bar = Progress(name, total, unit)
+        self.latest: dict[str, float] = {}
+        self.last = time.monotonic()
+        self.spent: dict[str, float] = {}
+        self.work = {"tokens": 0.0, "flops": 0.0}
+
+    def resume(self, step: int) -> None:
+        """Drop what was written after the checkpoint: those steps come again."""
+        metrics, speed = self.metrics.resume(step), self.speed.resume(step)
+        for at in sorted(metrics | speed):
+            Wandb.log(at, metrics.get(at, {}), speed.get(at, {}))
+        self.bar.resume(step)
+        self.last = time.monotonic()
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Seconds inside count as those of `what`."""
+        began = time.monotonic()
+        yield
+        self.spent[what] = self.spent.get(what, 0.0) + time.monotonic() - began
+
+    def did(self, tokens: float, flops: float) -> None:
+        """Work since the last line, of all devices together; 0 where it is not known."""
+        self.work["tokens"] += tokens
+        self.work["flops"] += flops
+
+    def write(self, step: int, metrics: dict[str, Any]) -> None:
+        """One line; arrays over members become lists."""
+        with self.timed("wait"):
+            values = {name: value.tolist() for name, value in hosts.fetch(metrics).items()}
+        self.metrics.append({"step": step, **values})
+        Wandb.log(step, values, self.pace(step))
+        self.show(step + 1, **{name: values[name] for name in SHOWN if name in values})
+
+    def show(self, done: int, **latest: Any) -> None:
+        """So many steps are done, for people, and what is known by now: means over members."""
+        self.latest |= {name: float(np.mean(value)) for name, value in latest.items()}
+        self.bar.to(done, ", ".join(SHOWN[name].format(self.latest[name]) for name in SHOWN if name in self.latest))
+
+    def pace(self, step: int) -> dict[str, float]:
+        """One line of speed.jsonl: what was done since the last one, and at what rate."""
+        now = time.monotonic()
+        seconds, self.last = now - self.last, now
+        out = {"seconds": seconds, **self.spent}
+        most = flops.peak(jax.devices()[0].device_kind) * jax.device_count()
+        if self.work["tokens"]:
+            out["tokens_per_second"] = self.work["tokens"] / seconds
+        if self.work["flops"] and most:
+            out["utilisation"] = self.work["flops"] / seconds / most
+        if peak := flops.memory_in_use():
+            out["peak_memory"] = peak
+        self.spent, self.work = {}, dict.fromkeys(self.work, 0.0)
+        out = {name: round(value, 6) for name, value in out.items()}
+        self.speed.append({"step": step, "of": self.bar.total, **out})
+        return out
+
+    def flush(self) -> None:
+        """Before a checkpoint: what is logged up to it must not be lost."""
+        self.metrics.flush()
+        self.speed.flush()
+
+    def close(self) -> None:
+        """Finish the files and the bar."""
+        self.flush()
+        self.bar.close()
+
+
+def parts(
+    directory: Path, count: int, make: Callable[[int], dict[str, np.ndarray]], log: Log
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield part 0..count-1, made once and kept in `directory`, so that a killed stage continues where it was.
+
+    Raises:
+      Preempted: the run was told to stop; what is made is kept.
+    """
+    there = {file.name for file in directory.glob("*.npz")} if directory.exists() else set()
+    found = hosts.agree(np.array([f"{i:05d}.npz" in there for i in range(count)]))
+    log.resume(int(np.argmin(np.append(found, False))))
+    for i in range(count):
+        file = directory / f"{i:05d}.npz"
+        if found[i]:
+            part = read_npz(file)
+        else:
+            if i and found[i - 1]:
+                log.last = time.monotonic()  # reading parts that were there is not making this one
+            part = make(i)
+            write_npz(file, **part)
+            Wandb.log(i, {}, log.pace(i))
+            if hosts.preempted():
+                log.close()
+                raise hosts.Preempted
+        log.bar.to(max(i + 1, log.bar.n))
+        yield part
+    log.close()

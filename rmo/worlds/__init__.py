@@ -1,0 +1,1 @@
+"""Prompts, texts, judges."""

@@ -1,0 +1,133 @@
+"""How an RM meets a policy's sequences: by the same token ids, or as text through a tokenizer of its own.
+
+Which of the two is a field of its config, never guessed. Ids of one vocabulary are never read with another, and where
+the vocabulary is shared nothing is ever tokenised again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmo.runtime import hosts
+from rmo.worlds import real_text, tokenization
+from rmo.worlds.comparisons import Comparisons
+
+
+@dataclass(frozen=True, eq=False)  # one is static in jitted functions: equal to itself alone
+class Reader:
+    """The RM shares the policy's vocabulary: ids are passed as they are."""
+
+    def __call__(self, tokens_BT: jax.Array, mask_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(tokens, mask) as the RM takes them, inside a jitted function."""
+        return tokens_BT, mask_BT
+
+    def host(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same of host arrays."""
+        return tokens_BT, mask_BT
+
+    def rows(self, prompt_P, prompt_mask_P, tokens_NR, mask_NR) -> tuple[Any, Any, Any, Any]:
+        """The same of N responses to one prompt, as `reward.score_n` takes them."""
+        return prompt_P, prompt_mask_P, tokens_NR, mask_NR
+
+    def comparisons(self, rows: Comparisons) -> Comparisons:
+        """The same of comparisons."""
+        shape = rows.tokens.shape
+        tokens, mask = self.host(rows.tokens.reshape(-1, shape[-1]), rows.mask.reshape(-1, shape[-1]))
+        return rows._replace(tokens=tokens.reshape(*shape[:2], -1), mask=mask.reshape(*shape[:2], -1))
+
+    def cut(self, mask_BS: jax.Array) -> jax.Array:
+        """Which of the texts that the RM was given, f32[B], were too long inside a program and lost their beginning."""
+        return jnp.zeros(mask_BS.shape[:-1], jnp.float32)
+
+
+IDS = Reader()
+
+
+@dataclass(frozen=True, eq=False)
+class TextReader(Reader):
+    """The RM has a tokenizer of its own: ids -> text -> its ids.
+
+    The prompt's text is looked up, not decoded. The response is decoded with special tokens spelled out, without the
+    EOS that ended it; the RM's own EOS says that it has ended, a chat template closes every answer.
+    """
+
+    world: real_text.TextWorld
+    tokenizer: Any  # the RM's
+    chat: bool
+    vocab: int  # the RM's
+    length: int  # most tokens: longer texts lose their beginning, and are counted
+
+    def said(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> Iterator[tuple[str, list[int], str, bool]]:
+        """(prompt, the response's ids, its text, whether EOS ended it) of each row."""
+        p, policy = self.world.c.prompt, self.world.tokenizer
+        for tokens_T, mask_T in zip(tokens_BT, mask_BT, strict=True):
+            prompt = self.world.texts[tokens_T[:p][mask_T[:p]].astype(np.int32).tobytes()]
+            ids = tokens_T[p:][mask_T[p:]].tolist()
+            ended = ids[-1:] == [self.world.eos]
+            ids = ids[:-1] if ended else ids
+            yield prompt, ids, policy.decode(ids, clean_up_tokenization_spaces=False), ended
+
+    def encode(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> list[list[int]]:
+        """The RM's ids of each row."""
+        out = []
+        for prompt, _, said, ended in self.said(tokens_BT, mask_BT):
+            prompt = prompt if self.chat else real_text.shown(self.world.c, prompt)
+            row = {"prompt": prompt, "response": said, "ended": ended}
+            ids = tokenization.encode(self.tokenizer, row, f"response {said[:40]!r}", self.vocab, "", self.chat)
+            out.append(ids)
+        return out
+
+    def host(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ids = self.encode(np.asarray(tokens_BT), np.asarray(mask_BT))
+        ids = [row[-self.length :] for row in ids]
+        return tokenization.pad(ids, min(tokenization.bucket(max(map(len, ids))), self.length), left=False)
+
+    def rows(self, prompt_P, prompt_mask_P, tokens_NR, mask_NR):
+        whole = [
+            np.concatenate([np.broadcast_to(a, (len(b), len(a))), b], axis=1)
+            for a, b in hosts.fetch(((prompt_P, tokens_NR), (prompt_mask_P, mask_NR)))
+        ]
+        tokens_NS, mask_NS = self.host(*whole)
+        return np.zeros(0, np.int32), np.zeros(0, bool), tokens_NS, mask_NS
+
+    def __call__(self, tokens_BT, mask_BT):
+        shape = (*tokens_BT.shape[:-1], self.length)
+        out = (jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, jnp.bool_))
+
+        def back(tokens, mask):  # any leading axes: vmap adds one
+            tokens, mask = np.asarray(tokens), np.asarray(mask)
+            flat = self.encode(tokens.reshape(-1, tokens.shape[-1]), mask.reshape(-1, mask.shape[-1]))
+            padded = tokenization.pad([ids[-self.length :] for ids in flat], self.length, left=False)
+            return tuple(x.reshape(*tokens.shape[:-1], self.length) for x in padded)
+
+        return jax.pure_callback(back, out, tokens_BT, mask_BT, vmap_method="broadcast_all")
+
+    def cut(self, mask_BS):
+        return jnp.all(mask_BS, axis=-1).astype(jnp.float32)  # full to the brim: or longer
+
+    def drift(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> dict[str, float]:
+        """What the way through text does to the policy's own samples.
+
+        `changed`: share of responses that the policy's tokenizer would write with other ids than were drawn (the RM
+        judges the text, not the ids); `not_text`: share with bytes that are no text; `tokens`: the RM's tokens of
+        prompt and response, template included, per token of the policy's; `longer`: share of texts that are longer than
+        `length`; `unfinished`: share of responses that ran out of room, which a chat template closes all the same;
+        `special`: share of responses that spell a special token of the RM's.
+        """
+        changed = lost = unfinished = special = 0
+        theirs = self.tokenizer.all_special_ids
+        for _, ids, said, ended in self.said(tokens_BT, mask_BT):
+            changed += list(self.world.tokenizer(said, add_special_tokens=False)["input_ids"]) != ids
+            lost += "\ufffd" in said
+            unfinished += not ended
+            special += not set(self.tokenizer(said, add_special_tokens=False)["input_ids"]).isdisjoint(theirs)
+        lengths, count = [len(ids) for ids in self.encode(tokens_BT, mask_BT)], len(tokens_BT)
+        return {
+            "texts": count, "changed": changed / count, "not_text": lost / count, "unfinished": unfinished / count,
+            "special": special / count, "tokens": sum(lengths) / int(mask_BT.sum()),
+            "longer": sum(n > self.length for n in lengths) / count,
+        }  # fmt: skip

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+
+from rmo import config
+from rmo.worlds.synthetic import BOS, EOS, FIRST, PURPOSES, SyntheticWorld, Texts, concatenate
+
+
+@pytest.fixture(scope="module")
+def world():
+    return SyntheticWorld(config.World())
+
+
+@pytest.fixture(scope="module")
+def corpus(world):
+    return world.corpus(np.random.default_rng(0), 4000)
+
+
+def test_texts_are_well_formed(world, corpus):
+    c = world.c
+    lengths = corpus.mask.sum(1)
+    assert corpus.tokens.shape == (4000, c.response)
+    assert lengths.min() > c.shortest
+    assert lengths.max() == c.response
+    assert len(np.unique(lengths)) > 4  # responses end at varying lengths
+    ended = (corpus.tokens == EOS).any(1)
+    assert 0.5 < ended.mean() < 1
+    assert (np.take_along_axis(corpus.tokens, lengths[:, None] - 1, 1)[ended, 0] == EOS).all()
+    assert ((corpus.tokens == EOS).sum(1) <= 1).all()
+    assert (corpus.tokens[~corpus.mask] == 0).all()
+    # Prompts: left-padded, bos first.
+    starts = corpus.prompt_mask.argmax(1)
+    assert corpus.prompt_mask[:, -1].all()
+    assert (corpus.prompts[np.arange(4000), starts] == BOS).all()
+    assert (corpus.prompts[:, -1] >= FIRST).all()
+    assert len(np.unique(starts)) > 1
+
+
+def test_same_seed_same_world(world, corpus):
+    other = SyntheticWorld(config.World())
+    np.testing.assert_array_equal(other.corpus(np.random.default_rng(0), 4000).tokens, corpus.tokens)
+    np.testing.assert_array_equal(world.score(corpus), other.score(corpus))
+    assert (SyntheticWorld(config.World(seed=1)).score(corpus) != world.score(corpus)).any()
+
+
+def test_score_is_bounded_and_bad_text_is_worse(world, corpus):
+    rng = np.random.default_rng(1)
+    good = world.score(corpus)
+    broad = world.score(world.broad(rng, corpus))
+    for score in (good, broad):
+        assert (score >= 0).all()
+        assert (score <= 1).all()
+    assert broad.mean() < good.mean()
+    repeated = np.where(corpus.mask & (corpus.tokens != EOS), corpus.tokens[:, :1], corpus.tokens)
+    assert world.score(corpus._replace(tokens=repeated)).mean() < good.mean() - 0.5 * good.std()
+
+
+def test_sweet_spots_rise_then_fall(world):
+    """More words of a counted set are better up to the optimum, then worse."""
+    a = world.annotator
+    inside = np.flatnonzero(a["count"][0]) + FIRST
+    outside = np.flatnonzero(~a["count"].any(0) & ~a["conditional"].any((0, 1)) & ~a["first"].any(0)) + FIRST
+    r = world.c.response
+    rows = np.stack([[inside[0]] * k + [outside[0]] * (r - k) for k in range(r + 1)])
+    prompts = np.full((r + 1, world.c.prompt), FIRST)
+    texts = Texts(prompts, np.ones_like(prompts, bool), rows, np.ones_like(rows, bool))
+    count = world.features(texts)[:, 0]
+    np.testing.assert_array_equal(count, np.arange(r + 1))
+    mean, std = world._reference
+    value = np.exp(-((((count - mean[0]) / std[0] - a["optimum"][0]) / a["width"][0]) ** 2) / 2)
+    top = value.argmax()
+    assert 0 < top < r / 2
+    assert (np.diff(value[: top + 1]) > 0).all()
+    assert (np.diff(value[top:]) <= 0).all()
+
+
+def test_features_by_hand():
+    world = SyntheticWorld(
+        config.World(vocab=20, response=8, shortest=2, counts=1, conditionals=1, pairs=1, set_share=0.2, pair_share=0.2)
+    )
+    a = world.annotator
+    first, second, gap = np.flatnonzero(a["first"][0]) + FIRST, np.flatnonzero(a["second"][0]) + FIRST, a["gap"][0]
+    tokens = np.zeros((1, 8), int)
+    tokens[0, :4] = first[0]
+    tokens[0, gap] = second[0]
+    prompt = np.full((1, 6), FIRST + 3)
+    mask = np.arange(8)[None] < 4
+    f = world.features(Texts(prompt, np.ones((1, 6), bool), tokens, mask))[0]
+    words = tokens[0, :4] - FIRST
+    assert f[0] == a["count"][0][words].sum()
+    assert f[1] == a["conditional"][0][world.grammar["question"][3]][words].sum()
+    assert f[2] == sum(a["first"][0][words[t]] & a["second"][0][words[t + gap]] for t in range(4 - gap))
+    assert f[4] == len(set(words)) / 4
+
+
+def test_purposes_never_share_a_prompt(world):
+    rng = np.random.default_rng(2)
+    sets = {p: {row.tobytes() for row in world.prompts(rng, 300, p).tokens} for p in PURPOSES}
+    assert all(len(s) == 300 for s in sets.values())
+    assert not sets["read"] & sets["ppo"]
+    assert not sets["ppo"] & sets["comparisons"]
+    assert not sets["read"] & sets["comparisons"]
+
+
+def test_too_few_prompts_is_said():
+    world = SyntheticWorld(config.World(vocab=16, prompt=2, response=6, shortest=2))
+    with pytest.raises(config.ConfigError, match="fewer than 5000 read prompts"):
+        world.prompts(np.random.default_rng(0), 5000, "read")
+
+
+def test_scale_is_a_parameter():
+    world = SyntheticWorld(
+        config.World(vocab=500, prompt=12, response=40, shortest=20, counts=6, conditionals=8, pairs=40)
+    )
+    texts = world.corpus(np.random.default_rng(0), 200)
+    assert world.features(texts).shape == (200, 6 + 8 + 40 + 2)
+    assert world.score(texts).std() > 0.01
+    assert len(set(world.vocabulary)) == 500
+
+
+def test_concatenate(corpus):
+    both = concatenate([corpus, corpus.rows(slice(5))])
+    assert len(both.tokens) == 4005
+    tokens, mask = both.sequences()
+    assert tokens.shape == mask.shape == (4005, 24)
