@@ -23,8 +23,9 @@ import numpy as np
 
 from rmo.runtime import errors, hosts
 
-Tree = Any
-
+Tree = Any  # a pytree of arrays
+Json = Any  # what a JSON file holds
+Row = dict[str, Any]  # one record: of a table, of a JSON-lines file
 
 SCRATCH = "scratch"  # what a stage needs only until it is done; removed after DONE
 
