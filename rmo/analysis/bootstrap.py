@@ -33,11 +33,6 @@ class Resamples:
         return self.share_NQ[n], self.weight_NC[n]
 
 
-def rm_of(curve: Curve) -> tuple:
-    """What identifies an RM but for its seed."""
-    return curve.meta.get("rm_params"), curve.meta.get("rm_comparisons")
-
-
 def prompts_of(curves: Sequence[Curve]) -> int:
     """How many prompts the curves share; 1 where none has scores per prompt.
 
@@ -55,7 +50,7 @@ def resample(curves: Sequence[Curve], draws: int, seed: int = 0) -> Resamples:
     rng, q = np.random.default_rng(seed), prompts_of(curves)
     units: dict[tuple, dict[object, list[int]]] = {}
     for c, curve in enumerate(curves):
-        units.setdefault(rm_of(curve), {}).setdefault(curve.meta.get("seed"), []).append(c)
+        units.setdefault(curve.id.rm, {}).setdefault(curve.id.seed, []).append(c)
     share = [np.full((1, q), 1 / q), rng.multinomial(q, np.full(q, 1 / q), size=draws) / q]
     weight = [np.ones((1, len(curves))), np.ones((draws, len(curves)))]
     for members in units.values():

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, signal
 
-from rmo.analysis.bootstrap import Resamples, resample
+from rmo.analysis.bootstrap import Resamples
 from rmo.analysis.curve import Curve, CurveError, at_origin
+from rmo.analysis.curve_id import CurveId
 
 # Forms. Each maps (d, extra) -> features f64[K, 2] that (alpha, beta) multiply; `extra` is a shape parameter, if any.
 
@@ -31,7 +32,12 @@ FORMS: dict[str, tuple[Features, tuple[float, float] | None]] = {
     "d^2(a - b d^2)": (lambda d, _: np.stack([d**2, -(d**4)], 1), None),
     "a d^g": (lambda d, g: np.stack([d**g, np.zeros_like(d)], 1), (0.05, 4.0)),
 }
-FORM_OF = {"bon": "d(a - b d)", "ppo": "d(a - b log d)"}
+STEEP = ("d(a - b log d)",)  # forms with infinite slope at d = 0 (paper footnote 1)
+
+
+def lower_end(form: str, min_d: float) -> float:
+    """The d from which points count in fits of a form."""
+    return min_d if form in STEEP else 0.0
 
 
 @dataclass(frozen=True)
@@ -111,53 +117,53 @@ def slope(form: str, alpha, beta, d: float) -> np.ndarray:
 class Group:
     """Curves that share coefficients: everything equal but the seed."""
 
-    method: str
-    params: int  # of the RM, without embeddings; 0 where not known
-    comparisons: int | None
-    policy: int | None
-    kl_coef: float
-    variant: str
+    id: CurveId
     curves: tuple[Curve, ...]
 
     @property
-    def family(self) -> tuple:
-        """What groups of one sweep over RM sizes have in common."""
-        return self.comparisons, self.policy, self.kl_coef, self.variant
+    def method(self) -> str:
+        return self.id.method
+
+    @property
+    def params(self) -> int:
+        """Of the RM, without embeddings; 0 where not known."""
+        return self.id.rm_params
+
+    @property
+    def comparisons(self) -> int | None:
+        return self.id.rm_comparisons
+
+    @property
+    def policy(self) -> int | None:
+        return self.id.policy_params
 
     def label(self, among: Sequence["Group"]) -> str:
         """What tells this group from the others."""
-        parts = [f"{self.params:,} parameters"] if self.params else []
-        differs = lambda get: len({get(g) for g in among}) > 1  # noqa: E731
-        parts += [f"{self.comparisons:,} comparisons"] if self.comparisons and differs(lambda g: g.comparisons) else []
-        parts += [f"policy {self.policy:,}"] if self.policy and differs(lambda g: g.policy) else []
-        parts += [f"KL coefficient {self.kl_coef:g}"] if differs(lambda g: g.kl_coef) else []
-        parts += [self.variant] if self.variant else []
-        return ", ".join(parts) or "all"
+        return self.id.label([g.id for g in among])
 
 
 def group(curves: Sequence[Curve], method: str) -> list[Group]:
-    """Curves of one method by RM parameters, comparisons, policy, KL coefficient and variant, smallest RM first."""
-    keys: dict[tuple, list[Curve]] = {}
+    """Curves of one method by all but the seed, smallest RM first."""
+    found: dict[CurveId, list[Curve]] = {}
     for c in curves:
         if c.method == method:
-            values = [c.meta.get(n) or 0 for n in ("rm_params", "rm_comparisons", "policy_params", "kl_coef")]
-            keys.setdefault((*values, c.meta.get("variant") or ""), []).append(c)
-    return [
-        Group(method, params, comparisons or None, policy or None, float(kl_coef), variant, tuple(members))
-        for (params, comparisons, policy, kl_coef, variant), members in sorted(keys.items())
-    ]
+            found.setdefault(c.id.group, []).append(c)
+    return [Group(id, tuple(found[id])) for id in sorted(found, key=lambda id: id.order)]
 
 
 def families(groups: Sequence[Group]) -> list[list[Group]]:
-    """Groups by family; the main one first: plain, unpenalised, of the policy that most groups have, with the most RM
-    sizes, then the most comparisons."""
-    out: dict[tuple, list[Group]] = {}
+    """Groups by family; the main one first: plain, of the policy that most groups have, with the most RM sizes, then
+    the most comparisons."""
+    out: dict[CurveId, list[Group]] = {}
     for g in groups:
-        out.setdefault(g.family, []).append(g)
+        out.setdefault(g.id.family, []).append(g)
     policies = [g.policy or 0 for g in groups]
-    rank = lambda f: (  # noqa: E731
-        f[0].variant != "", f[0].kl_coef != 0, -policies.count(f[0].policy or 0), -len(f), -(f[0].comparisons or 0)
-    )  # fmt: skip
+
+    def rank(family: list[Group]) -> tuple:
+        first = family[0]
+        odd = (bool(first.id.rm_combined), bool(first.id.rm_recipe), bool(first.id.settings))
+        return *odd, -policies.count(first.policy or 0), -len(family), -(first.comparisons or 0)
+
     return sorted(out.values(), key=rank)
 
 
@@ -285,18 +291,6 @@ class Family:
 def low_part(groups: Sequence[Group], share: float) -> list[float]:
     """`share` of the KL that every seed of a group reaches, per group: where forecasts are cut."""
     return [share * min(float(c.kl.max()) for c in g.curves) for g in groups]
-
-
-def bootstrap(groups: Sequence[Group], form: str, shared_alpha: bool, draws: int, min_d: float = 0.0, seed: int = 0):
-    """((alpha, beta) f64[N, G, 2] on every resample, the Resamples) of one family of groups."""
-    family = Family(groups, form, shared_alpha, min_d)
-    r = resample(family.curves, draws, seed)
-    return family.on(r, seed), r
-
-
-def fit_groups(groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0) -> np.ndarray:
-    """(alpha, beta) f64[G, 2] of every group."""
-    return Family(groups, form, shared_alpha, min_d).best()
 
 
 def interval_source(members: Group) -> str:

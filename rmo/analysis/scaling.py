@@ -6,9 +6,23 @@ from typing import Any
 import numpy as np
 
 from rmo.analysis.bootstrap import Resamples, interval, resample
-from rmo.analysis.curve import METHODS, Curve, CurveError
-from rmo.analysis.fitting import FORM_OF, FORMS, Family, Fit, Group, families, fit_curve, group, interval_source, peak
+from rmo.analysis.curve import Curve, CurveError
+from rmo.analysis.fitting import (
+    FORMS,
+    STEEP,
+    Family,
+    Fit,
+    Group,
+    families,
+    fit_curve,
+    group,
+    interval_source,
+    lower_end,
+    peak,
+)
 from rmo.analysis.stopping import advise
+from rmo.methods import method as methods
+from rmo.methods.method import Method
 
 FAR = 1e3  # a peak beyond so many times the largest KL of the data counts as infinitely far
 MIN_D = (0.0, 0.3, 0.6, 1.0)  # lower ends of the RL fit's range of d that are compared
@@ -130,8 +144,7 @@ def describe(
     low, high = np.array([interval(column, r, level) for column in bundle.T]).T
     band = {"kl": grid**2, "fit": fitted(grid), "low": low, "high": high}
     return {
-        "group": label, "interval_from": interval_source(g), "rm_params": g.params, "rm_comparisons": g.comparisons,
-        "policy_params": g.policy, "kl_coef": g.kl_coef, "variant": g.variant,
+        "group": label, "interval_from": interval_source(g), **g.id.cells(),
         "seeds": len(g.curves), "points": int(keep.sum()),
         "alpha": best[0], "alpha_interval": interval(values_NG2[:, i, 0], r, level),
         "beta": best[1], "beta_interval": interval(values_NG2[:, i, 1], r, level),
@@ -149,36 +162,42 @@ def describe(
 
 
 def summarise(
-    curves: Sequence[Curve], draws: int = 1000, level: float = 0.95, min_d_ppo: float = 0.3, rank_draws: int = 200
+    curves: Sequence[Curve], draws: int = 1000, level: float = 0.95, min_d: float = 0.3, rank_draws: int = 200
 ) -> dict[str, Any]:
     """Everything that `coefficients.json` holds, per method: fits of every group (groups that differ only in RM size
     are fitted together), and for the main family the trends against RM size, the laws, the rival forms, and for RL
     what the lower end of the fitted range does."""
     out: dict[str, Any] = {}
-    for method in METHODS:
-        groups = group(curves, method)
-        if not groups:
-            continue
-        form, shared = FORM_OF[method], method == "ppo"
-        min_d = min_d_ppo if method == "ppo" else 0.0
-        rows, part = [], {}
-        long = lambda g: sum(int((c.d >= max(min_d, 1e-9)).sum()) for c in g.curves) >= 3  # noqa: B023, E731
-        too_short, every = [g for g in groups if not long(g)], families([g for g in groups if long(g)])
-        if not every:
-            raise CurveError(f"{method}: no curve has 3 points with sqrt(KL) > {min_d:g}: a fit of two needs 3")
-        for k, members in enumerate(every):
-            family = Family(members, form, shared, min_d)
-            r = resample(family.curves, draws)
-            values = family.on(r)
-            among = members if len(every) == 1 else groups
-            rows += [describe(g, i, g.label(among), family, values, r, level, min_d) for i, g in enumerate(members)]
-            if k == 0:
-                part = main_family(members, family, values, r, level, min_d, min(draws, rank_draws))
-        out[method] = {
-            "form": form, "shared_alpha": shared, "min_d": min_d, "level": level, "bootstrap": draws,
-            "main": len(every[0]), "groups": rows, "too_short": [g.label(groups) for g in too_short], **part,
-        }  # fmt: skip
+    for method in methods.every():
+        if groups := group(curves, method.name):
+            out[method.name] = of_method(method, groups, draws, level, lower_end(method.form, min_d), rank_draws)
     return out
+
+
+def of_method(
+    method: Method, groups: Sequence[Group], draws: int, level: float, min_d: float, rank_draws: int
+) -> dict[str, Any]:
+    """One method's part of `summarise`."""
+
+    def long(g: Group) -> bool:
+        return sum(int((c.d >= max(min_d, 1e-9)).sum()) for c in g.curves) >= 3
+
+    rows, part = [], {}
+    too_short, every = [g for g in groups if not long(g)], families([g for g in groups if long(g)])
+    if not every:
+        raise CurveError(f"{method}: no curve has 3 points with sqrt(KL) > {min_d:g}: a fit of two needs 3")
+    for k, members in enumerate(every):
+        family = Family(members, method.form, method.shared_alpha, min_d)
+        r = resample(family.curves, draws)
+        values = family.on(r)
+        among = members if len(every) == 1 else groups
+        rows += [describe(g, i, g.label(among), family, values, r, level, min_d) for i, g in enumerate(members)]
+        if k == 0:
+            part = main_family(members, family, values, r, level, min_d, min(draws, rank_draws))
+    return {
+        "form": method.form, "shared_alpha": method.shared_alpha, "min_d": min_d, "level": level, "bootstrap": draws,
+        "main": len(every[0]), "groups": rows, "too_short": [g.label(groups) for g in too_short], **part,
+    }  # fmt: skip
 
 
 def main_family(
@@ -186,7 +205,7 @@ def main_family(
     rank_draws: int,
 ) -> dict[str, Any]:  # fmt: skip
     """What is said of the sweep over RM sizes as a whole."""
-    method, form, shared = members[0].method, family.form, family.shared
+    form, shared = family.form, family.shared
     trends, laws = {}, {}
     params = np.array([g.params for g in members])
     if len(set(params.tolist())) >= 3 and (params > 0).all():
@@ -200,7 +219,7 @@ def main_family(
             laws[name] = rank_laws(params, values_NG2[:, :, i], r)
     out: dict[str, Any] = {"trends": trends, "laws": laws, "tau": family.tau2**0.5}
     out["extrapolation"] = rank_forms(members, min_d, rank_draws, level)
-    if method == "ppo":
+    if form in STEEP:
         out["lower_end"] = []
         ones = np.ones(len(family.curves))
         q = r.share_NQ.shape[1]

@@ -8,6 +8,7 @@ import numpy as np
 from rmo.analysis.bootstrap import Resamples, below_zero
 from rmo.analysis.curve import Curve, forward
 from rmo.analysis.fitting import fit_curve, slope
+from rmo.methods.method import find
 
 FACTORS = (1.25, 1.5, 2.0, 3.0, 4.0)  # how many times farther than the points that it is fitted to a form is tried
 
@@ -81,7 +82,7 @@ def advise(
     rose, fell = (all(row[i] > 4 * row[3] for row in seen) for i in (1, 2))
     blind = bool(tried) and not any(row["holds"] for row in tried)  # the form forecasts nothing here
     sharp = np.isfinite([peak, high]).all() and high - low <= reach and not blind
-    unit = "n" if curves[0].method == "bon" else "step"
+    unit = "n" if find(curves[0].method).axis == "n" else "step"
     at = lambda kl: "" if (s := step_at(curves, kl)) is None else f" ({unit} {s:,})"  # noqa: E731
     top, _, by, error = np.mean(seen, axis=0).tolist()
     sure = f"the probability that gold has turned by KL {reach:.3g} is {turned:.0%}"

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
+from rmo.analysis.curve_id import Settings
 from rmo.analysis.fitting import Group, families
 
 
@@ -22,16 +22,17 @@ def main_family(groups: Sequence[Group], method: str) -> list[Group]:
     return families(groups)[0]
 
 
-def plain(groups: Sequence[Group], method: str, **wanted: Any) -> list[Group]:
-    """Groups whose fields are as wanted, by RM size; as in the paper, unpenalised and of the main policy unless said
-    otherwise."""
-    wanted = {"policy": main_family(groups, method)[0].policy, "kl_coef": 0.0, "variant": ""} | wanted
-    return [g for g in groups if all(getattr(g, name) == value for name, value in wanted.items())]
+def plain(groups: Sequence[Group], method: str, **wanted: object) -> list[Group]:
+    """Groups whose identity has these fields (of `CurveId`), by RM size; of the main policy, against single RMs trained
+    as in the paper, by the method as it stands, unless `wanted` says otherwise."""
+    asked = {"policy_params": main_family(groups, method)[0].policy}
+    asked |= {"rm_recipe": Settings(), "rm_combined": "", "settings": Settings(), **wanted}
+    return [g for g in groups if all(getattr(g.id, name) == value for name, value in asked.items())]
 
 
 def by_comparisons(groups: Sequence[Group], method: str, params: int, least: int) -> list[Group]:
     """One RM size over the numbers of comparisons, fewest first; `Missing` with fewer than `least` of them."""
-    found = sorted(plain(groups, method, params=params), key=lambda g: g.comparisons or 0)
+    found = sorted(plain(groups, method, rm_params=params), key=lambda g: g.comparisons or 0)
     if len(found) < least:
         raise Missing(f"{method} with fewer than {least} numbers of comparisons")
     return found
@@ -47,8 +48,8 @@ def repeated(groups: Sequence[Group], method: str) -> list[tuple[int, Group, Gro
     """(epochs, trained so often on few comparisons, once on them, once on as many unique ones) of every RM size."""
     out = []
     for g in groups:
-        name, _, epochs = g.variant.partition("=")
-        if name == "epochs" and epochs.isdigit():  # and nothing else that is not as in the paper
-            once = {x.comparisons: x for x in plain(groups, method, params=g.params)}
-            out.append((int(epochs), g, once.get(g.comparisons), once.get((g.comparisons or 0) * int(epochs))))
+        if set(g.id.rm_recipe) == {"epochs"} and not g.id.rm_combined:  # and nothing else that is not as in the paper
+            epochs = int(g.id.rm_recipe.number("epochs"))
+            once = {x.comparisons: x for x in plain(groups, method, rm_params=g.params)}
+            out.append((epochs, g, once.get(g.comparisons), once.get((g.comparisons or 0) * epochs)))
     return out

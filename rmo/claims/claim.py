@@ -10,6 +10,11 @@ Scores are gold standard deviations above the initial policy, KL is in nats, d =
 embeddings, "per decade" is per factor 10.
 """
 
+import ast
+import importlib
+import inspect
+import pkgutil
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,21 +41,44 @@ class Claim:
     statistic: Callable[[View], float]
 
 
-CLAIMS: list[Claim] = []
+_CLAIMS: dict[str, Claim] = {}
+
+
+def claims() -> list[Claim]:
+    """All claims in order of their numbers: those of this folder, and those that were registered elsewhere."""
+    import rmo.claims as folder
+
+    for module in pkgutil.iter_modules(folder.__path__):
+        importlib.import_module(f"rmo.claims.{module.name}")
+
+    def number(c: Claim) -> tuple[int, str]:
+        return int("".join(x for x in c.name if x.isdigit()) or 10**6), c.name
+
+    return sorted(_CLAIMS.values(), key=number)
 
 
 def claim(name: str, region: tuple[float, float], figure: str):
     """Register a statistic as a claim. Its docstring holds the claim and, as a second paragraph, what is measured."""
 
     def register(statistic: Callable[[View], float]):
-        text, measured = (" ".join(part.split()) for part in (statistic.__doc__ or "").split("\n\n"))
-        CLAIMS.append(Claim(name, text.rstrip("."), measured.rstrip("."), region, figure, statistic))
+        text, measured = sentences(statistic)
+        _CLAIMS[name] = Claim(name, text.rstrip("."), measured.rstrip("."), region, figure, statistic)
         return statistic
 
     return register
 
 
-def judge_one(c: Claim, evidence: Evidence, level: float = 0.95) -> dict[str, Any]:
+def sentences(function: Callable[..., object]) -> tuple[str, str]:
+    """The two paragraphs of a docstring, from the source where Python dropped it (-OO)."""
+    doc = function.__doc__
+    if doc is None:
+        parsed = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        doc = ast.get_docstring(parsed) if isinstance(parsed, ast.FunctionDef) else ""
+    first, second = (" ".join(part.split()) for part in (doc or "").split("\n\n"))
+    return first, second
+
+
+def judge(c: Claim, evidence: Evidence, level: float = 0.95) -> dict[str, Any]:
     """{claim, statistic, interval, threshold, verdict, n_runs, seeds, figure, ...}"""
     row: dict[str, Any] = {
         "claim": c.name, "text": c.text, "measured": c.measured, "statistic": None, "interval": None,
@@ -64,7 +92,7 @@ def judge_one(c: Claim, evidence: Evidence, level: float = 0.95) -> dict[str, An
     except Missing as missing:
         return row | {"why": f"this run has {missing}"}
     groups = first.used.values()
-    seeds = min([len({c.meta.get("seed") for c in g.curves}) for g in groups] + first.seeds, default=0)
+    seeds = min([len({c.id.seed for c in g.curves}) for g in groups] + first.seeds, default=0)
     runs = len({id(curve) for g in groups for curve in g.curves}) or sum(first.seeds)
     if not np.isfinite(values).all():
         return row | {"why": "the statistic is not finite on every resample", "n_runs": runs, "seeds": seeds}

@@ -10,8 +10,10 @@ import numpy as np
 from rmo.analysis import sweeps
 from rmo.analysis.bootstrap import Resamples, resample
 from rmo.analysis.curve import Curve, common_d, regrid
-from rmo.analysis.fitting import FORM_OF, Family, Group, group, low_part
+from rmo.analysis.curve_id import CurveId, Settings
+from rmo.analysis.fitting import Family, Group, group, low_part, lower_end
 from rmo.analysis.sweeps import Missing
+from rmo.methods import method as methods
 
 
 class Line(NamedTuple):
@@ -59,7 +61,7 @@ class Tables(NamedTuple):
 class Evidence:
     """All that a run measured.
 
-    `reward_models` are rows with rm_params, rm_comparisons, variant, seed, validation_loss, validation_accuracy;
+    `reward_models` are rows with rm_params, rm_comparisons, rm_recipe, seed, validation_loss, validation_accuracy;
     `starts` gives each policy's own gold per prompt, by its parameter count, on one scale.
     """
 
@@ -68,17 +70,17 @@ class Evidence:
     starts: dict[int, np.ndarray] = field(default_factory=dict)
     draws: int = 1000
     seed: int = 0
-    min_d_ppo: float = 0.3
+    min_d: float = 0.3
 
     @cached_property
     def groups(self) -> dict[str, list[Group]]:
-        return {method: group(self.curves, method) for method in ("bon", "ppo")}
+        return {method: group(self.curves, method) for method in methods.names()}
 
     @cached_property
     def resamples(self) -> Resamples:
         """One resampling for everything; RMs without a curve take part by a curve without points."""
         ghosts = [
-            Curve("rm", *(np.zeros(0),) * 4, meta={n: row[n] for n in ("rm_params", "rm_comparisons", "seed")})
+            Curve(CurveId("", row["rm_params"], row["rm_comparisons"], seed=row["seed"]), *(np.zeros(0),) * 4)
             for row in self.reward_models
         ]
         return resample([*self.curves, *ghosts], self.draws, self.seed)
@@ -105,10 +107,9 @@ class Evidence:
         """(alpha, beta) f64[N, G, 2] on every resample, made once."""
         key = (tuple(id(g) for g in groups), score, shared, max_kl_share)
         if key not in self._fits:
-            method = groups[0].method
-            min_d = self.min_d_ppo if method == "ppo" else 0.0
+            form = methods.find(groups[0].method).form
             cut = low_part(groups, max_kl_share) if max_kl_share < 1 else None
-            family = Family(groups, FORM_OF[method], shared, min_d, cut, score)
+            family = Family(groups, form, shared, lower_end(form, self.min_d), cut, score)
             place = {id(c): i for i, c in enumerate(self.curves)}
             columns = [place[id(c)] for c in family.curves]
             r = replace(self.resamples, weight_NC=self.resamples.weight_NC[:, columns])
@@ -189,15 +190,15 @@ class View:
 
     def rms(self, **wanted: Any) -> list[tuple[int, int]]:
         """(rm_params, rm_comparisons) of the reward models with these fields, each once; plain ones by default."""
-        wanted = {"variant": ""} | wanted
+        wanted = {"rm_recipe": Settings()} | wanted
         rows = [r for r in self.evidence.reward_models if all(r[n] == v for n, v in wanted.items())]
         return sorted({(row["rm_params"], row["rm_comparisons"]) for row in rows})
 
-    def rm(self, params: int, comparisons: int, column: str = "validation_loss", variant: str = "") -> float:
-        """A reward model's metric here, averaged over seeds."""
+    def rm(self, params: int, comparisons: int, column: str = "validation_loss") -> float:
+        """A metric of a reward model trained as in the paper, averaged over seeds."""
         first, total, value, count = len(self.evidence.curves), 0.0, 0.0, 0
         for i, row in enumerate(self.evidence.reward_models):
-            if (row["rm_params"], row["rm_comparisons"], row["variant"]) == (params, comparisons, variant):
+            if (row["rm_params"], row["rm_comparisons"], row["rm_recipe"]) == (params, comparisons, Settings()):
                 weight = self.weight_C[first + i]
                 total, value, count = total + weight, value + weight * row[column], count + 1
         if not total:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rmo.analysis.curve_id import Settings
 from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
 from rmo.claims.claim import INF, claim
 from rmo.claims.evidence import Line, View
+from rmo.methods.paper import BEST_OF_N, PPO
 
 
 def both_sizes(view: View, method: str) -> list[tuple[Group, Group]]:
@@ -18,18 +20,19 @@ def both_sizes(view: View, method: str) -> list[tuple[Group, Group]]:
         raise Missing("one initial policy only")
     out = []
     for g in view.sizes(method, 1):
-        for other in view.all(method, policy=others[0], params=g.params, comparisons=g.comparisons):
+        for other in view.all(method, policy_params=others[0], rm_params=g.params, rm_comparisons=g.comparisons):
             out.append((g, other) if (g.policy or 0) < (other.policy or 0) else (other, g))
     return out
 
 
-def penalties(view: View, variant: str = "") -> list[tuple[Group, Group]]:
-    """(without penalty, with) for every KL coefficient at one RM."""
-    out = []
-    for g in view.evidence.groups["ppo"]:
-        if g.kl_coef and g.variant == variant:
-            same = {"params": g.params, "comparisons": g.comparisons, "policy": g.policy, "variant": variant}
-            out += [(free, g) for free in view.all("ppo", **same)]
+def penalties(view: View, settings: Settings | None = None) -> list[tuple[Group, Group]]:
+    """(without penalty, with) for every KL coefficient at one RM, other settings being these (none)."""
+    other, out = settings or Settings(), []
+    for g in view.evidence.groups[PPO]:
+        single = not (g.id.rm_recipe or g.id.rm_combined)
+        if single and g.id.settings.number("kl_coef") and g.id.settings.without("kl_coef") == other:
+            same = {"rm_params": g.params, "rm_comparisons": g.comparisons, "policy_params": g.policy}
+            out += [(free, g) for free in view.all(PPO, **same, settings=other)]
     if not out:
         raise Missing("no PPO runs with and without a KL penalty against one RM")
     return out
@@ -61,7 +64,7 @@ def c11a(view: View) -> float:
     """A larger policy gains less from best-of-n.
 
     Peak above its own start, larger - smaller policy, mean over RMs."""
-    return gain_of_larger(view, "bon")
+    return gain_of_larger(view, BEST_OF_N)
 
 
 @claim("C11b", (-INF, 0), "fig7b")
@@ -69,7 +72,7 @@ def c11b(view: View) -> float:
     """A larger policy gains less from RL.
 
     Peak above its own start, larger - smaller policy, mean over RMs."""
-    return gain_of_larger(view, "ppo")
+    return gain_of_larger(view, PPO)
 
 
 @claim("C11c", (0, INF), "fig7b")
@@ -77,7 +80,7 @@ def c11c(view: View) -> float:
     """A larger policy starts higher.
 
     Gold of the initial policies, larger - smaller."""
-    small, large = both_sizes(view, "bon")[0]
+    small, large = both_sizes(view, BEST_OF_N)[0]
     view.used |= {id(g): g for g in (small, large)}
     return view.start(large.policy) - view.start(small.policy)
 
@@ -87,7 +90,7 @@ def c12(view: View) -> float:
     """Both policies peak at almost the same KL.
 
     RL: log2 of the ratio of KL at the peak, larger / smaller policy, mean over RMs where both peak within the data."""
-    pairs = [pair for pair in both_sizes(view, "ppo") if all(view.turned(g) for g in pair)]
+    pairs = [pair for pair in both_sizes(view, PPO) if all(view.turned(g) for g in pair)]
     if not pairs:
         raise Missing("no RM against which both policies peak within the measured range")
     peaks = [[max(view.line(g).peak()[0], 1e-3) for g in pair] for pair in pairs]
@@ -100,7 +103,7 @@ def c13(view: View) -> float:
 
     RL: size of the difference of the gaps as a share of their mean, mean over the upper half of d and over RMs."""
     out = []
-    for pair in both_sizes(view, "ppo"):
+    for pair in both_sizes(view, PPO):
         lines = [view.line(g) for g in pair]
         d = np.linspace(0.5, 1, 5) * min(line.end for line in lines)
         small, large = (line.at(d, "proxy") - line.at(d) for line in lines)
@@ -114,7 +117,7 @@ def c14(view: View) -> float:
 
     Log of the ratio of KL, larger / smaller policy, mean over steps and RMs."""
     out = []
-    for pair in both_sizes(view, "ppo"):
+    for pair in both_sizes(view, PPO):
         runs = [view.steps(g) for g in pair]
         last = min(float(step[-1]) for run in runs for step, _, _ in run)
         at = np.linspace(last / 8, last, 8)
@@ -132,8 +135,8 @@ def c14(view: View) -> float:
 
 def same_rm(view: View) -> list[tuple[Group, Group]]:
     """(best-of-n, RL) at the same RM, by size."""
-    bon = {g.params: g for g in view.sizes("bon", 1)}
-    pairs = [(bon[g.params], g) for g in view.sizes("ppo", 1) if g.params in bon]
+    bon = {g.params: g for g in view.sizes(BEST_OF_N, 1)}
+    pairs = [(bon[g.params], g) for g in view.sizes(PPO, 1) if g.params in bon]
     if not pairs:
         raise Missing("no RM under both methods")
     return pairs
@@ -171,7 +174,7 @@ def c16a(view: View) -> float:
     Exponent of KL (from the winners' probabilities, Beirami et al.) in log n - (n-1)/n above 0.1 nats, mean over RM
     sizes."""
     out = []
-    for g in view.sizes("bon", 1):
+    for g in view.sizes(BEST_OF_N, 1):
         bound, given = view.given(g)
         keep = bound > 0.1
         out.append(np.polyfit(np.log(bound[keep]), np.log(np.maximum(given[keep], 1e-9)), 1)[0])
@@ -184,7 +187,7 @@ def c16b(view: View) -> float:
 
     Exponent of KL in steps above 0.1 nats, mean over RM sizes and seeds."""
     out, weights = [], []
-    for g in view.sizes("ppo", 1):
+    for g in view.sizes(PPO, 1):
         for step, kl, weight in view.steps(g):
             keep = (kl > 0.1) & (step > 0)
             if keep.sum() >= 3:
@@ -237,11 +240,11 @@ def c18(view: View) -> float:
 # KL penalty.
 
 
-def largest_gap(view: View, variant: str = "", coefs: set[float] | None = None) -> np.ndarray:
+def largest_gap(view: View, settings: Settings | None = None, coefs: set[float] | None = None) -> np.ndarray:
     """Gold with - without a KL penalty, mean over penalties, in three bands of d that all reach, f64[3]."""
     out = []
-    for free, penalised in penalties(view, variant):
-        if coefs is None or penalised.kl_coef in coefs:
+    for free, penalised in penalties(view, settings):
+        if coefs is None or penalised.id.settings.number("kl_coef") in coefs:
             a, b = view.line(free), view.line(penalised)
             d = np.linspace(0.1, 1, 24) * min(a.end, b.end)
             out.append((b.at(d) - a.at(d)).reshape(3, 8).mean(axis=1))
@@ -277,14 +280,22 @@ def c21(view: View) -> float:
     """The effect of the penalty is sensitive to hyper-parameters.
 
     Largest change, over thirds of the range of d, of what C19 measures under another learning rate."""
-    variants = {g.variant for g in view.evidence.groups["ppo"] if g.variant.startswith("lr_scale=") and g.kl_coef}
-    if not variants:
+    rates = {
+        g.id.settings.number("lr_scale")
+        for g in view.evidence.groups[PPO]
+        if set(g.id.settings) == {"kl_coef", "lr_scale"}
+    }
+    if not rates:
         raise Missing("no KL penalty at another learning rate")
-    variant = min(variants)
-    coefs = {g.kl_coef for _, g in penalties(view, variant)} & {g.kl_coef for _, g in penalties(view)}
+    other = Settings(lr_scale=min(rates))
+
+    def coefs_of(settings: Settings | None) -> set[float]:
+        return {g.id.settings.number("kl_coef") for _, g in penalties(view, settings)}
+
+    coefs = coefs_of(other) & coefs_of(None)
     if not coefs:
         raise Missing("no KL penalty that was run at both learning rates")
-    return float(np.abs(largest_gap(view, variant, coefs) - largest_gap(view, "", coefs)).max())
+    return float(np.abs(largest_gap(view, other, coefs) - largest_gap(view, None, coefs)).max())
 
 
 # Iterated RLHF and kinds of Goodhart.
@@ -295,16 +306,16 @@ def c22(view: View) -> float:
     """k rounds of RLHF add b d log k to gold.
 
     Gold of k rounds - of one at equal d, as a share of b d log k, less 1 (no stage makes such runs yet)."""
-    rounds = [g for g in view.evidence.groups["ppo"] if g.variant.startswith("rounds=")]
+    rounds = [g for g in view.evidence.groups[PPO] if set(g.id.settings) == {"rounds"}]
     if not rounds:
         raise Missing("no PPO run of several rounds, with RMs trained anew in between")
     out = []
     for g in rounds:
-        once = view.all("ppo", params=g.params, comparisons=g.comparisons)
+        once = view.all(PPO, rm_params=g.params, rm_comparisons=g.comparisons)
         a, b = view.line(once[0]), view.line(g)
         d = np.linspace(0.3, 1, 8) * min(a.end, b.end)
         beta = view.fits(once)[0, 1]
-        expected = beta * d * np.log(int(g.variant.removeprefix("rounds=")))
+        expected = beta * d * np.log(g.id.settings.number("rounds"))
         out.append(float(np.mean(b.at(d) - a.at(d)) / max(float(np.mean(expected)), 1e-6)) - 1)
     return float(np.mean(out))
 
@@ -314,7 +325,7 @@ def c23(view: View) -> float:
     """Regressional Goodhart: gold's linear term is below the proxy's.
 
     Best-of-n, mean over RM sizes: 1 - alpha of gold / alpha of proxy."""
-    groups = view.sizes("bon")
+    groups = view.sizes(BEST_OF_N)
     return float(np.mean(1 - view.fits(groups)[:, 0] / np.maximum(view.fits(groups, "proxy")[:, 0], 1e-6)))
 
 
@@ -323,7 +334,7 @@ def c24(view: View) -> float:
     """Extremal Goodhart: in the end gold falls while the proxy rises.
 
     RL, smallest RM, last quarter of d: the smaller of gold lost and proxy gained."""
-    line = view.line(view.sizes("ppo", 1)[0])
+    line = view.line(view.sizes(PPO, 1)[0])
     lost = float(line.at(0.75 * line.end)) - line.gold[-1]
     return min(lost, line.proxy[-1] - float(line.at(0.75 * line.end, "proxy")))
 
@@ -333,7 +344,7 @@ def c25(view: View) -> float:
     """Causal Goodhart behaves like regressional: no fall.
 
     Best-of-n, RMs marked causal: fall of gold from its peak to the end (no stage makes such RMs yet)."""
-    marked = [g for g in view.evidence.groups["bon"] if g.variant == "causal"]
+    marked = [g for g in view.evidence.groups[BEST_OF_N] if "causal" in g.id.rm_recipe]
     if not marked:
         raise Missing("no RM that rests on a correlate which the response cannot change gold by")
     return float(np.mean([view.line(g).fall() for g in marked]))

@@ -8,6 +8,7 @@ from rmo.analysis.sweeps import Missing
 from rmo.claims.claim import INF, claim
 from rmo.claims.evidence import View
 from rmo.claims.rm_size import per_decade
+from rmo.methods.paper import BEST_OF_N, PPO
 
 
 @claim("C6", (-INF, 0.55), "fig11")
@@ -15,8 +16,8 @@ def c6(view: View) -> float:
     """RMs below the sweep's smallest size are near chance.
 
     Largest validation accuracy among them."""
-    swept = {g.params for g in view.sizes("bon")}
-    full = view.sizes("bon")[0].comparisons
+    swept = {g.params for g in view.sizes(BEST_OF_N)}
+    full = view.sizes(BEST_OF_N)[0].comparisons
     left_out = [(p, c) for p, c in view.rms(rm_comparisons=full) if p < min(swept)]
     if not left_out:
         raise Missing("no RMs smaller than those that were optimised against")
@@ -41,9 +42,9 @@ def c7a(view: View) -> float:
     """More comparisons give a higher gold score: best-of-n, a small RM.
 
     Slope of the peak per decade of comparisons."""
-    rl = view.evidence.groups["ppo"]
-    rl_too = bool(rl) and len(view.all("ppo")) > len(view.sizes("ppo", 1))
-    return peak_slope(view, "bon", swept(view, "ppo" if rl_too else "bon"))
+    rl = view.evidence.groups[PPO]
+    rl_too = bool(rl) and len(view.all(PPO)) > len(view.sizes(PPO, 1))
+    return peak_slope(view, BEST_OF_N, swept(view, PPO if rl_too else BEST_OF_N))
 
 
 @claim("C7b", (0, INF), "fig4b")
@@ -51,7 +52,7 @@ def c7b(view: View) -> float:
     """More comparisons give a higher gold score: RL, a small RM.
 
     Slope of the peak per decade of comparisons."""
-    return peak_slope(view, "ppo", swept(view, "ppo"))
+    return peak_slope(view, PPO, swept(view, PPO))
 
 
 @claim("C7c", (0, INF), "fig19")
@@ -59,7 +60,7 @@ def c7c(view: View) -> float:
     """More comparisons give a higher gold score: best-of-n, the largest RM.
 
     Slope of the peak per decade of comparisons."""
-    return peak_slope(view, "bon", view.sizes("bon", 1)[-1].params)
+    return peak_slope(view, BEST_OF_N, view.sizes(BEST_OF_N, 1)[-1].params)
 
 
 @claim("C7d", (-INF, 0), "fig4b")
@@ -67,7 +68,7 @@ def c7d(view: View) -> float:
     """More comparisons give less goodharting.
 
     RL, a small RM: slope per decade of comparisons of the fall from the peak to the largest d that all reach."""
-    groups = view.data("ppo", swept(view, "ppo"))
+    groups = view.data(PPO, swept(view, PPO))
     lines = [view.line(g) for g in groups]
     end = min(line.end for line in lines)
     return per_decade([g.comparisons or 1 for g in groups], [line.fall(end) for line in lines])
@@ -75,7 +76,7 @@ def c7d(view: View) -> float:
 
 def swept_data(view: View) -> tuple[list[int], list[int]]:
     """(RM sizes, numbers of comparisons) that were all trained."""
-    sizes = [g.params for g in view.sizes("bon")]
+    sizes = [g.params for g in view.sizes(BEST_OF_N)]
     pairs = view.rms()
     counts = sorted({c for _, c in pairs if all((p, c) in pairs for p in sizes)})
     if len(counts) < 3 or min(counts) >= 2000:
@@ -121,7 +122,7 @@ def epochs_peaks(view: View) -> tuple[float, float, float]:
     """Mean peak over RM sizes of (1 epoch on few, several epochs on few, 1 epoch on more)."""
     rows = [
         [view.line(g).peak()[1] for g in (few, several, more)]
-        for _, several, few, more in sweeps.repeated(view.evidence.groups["bon"], "bon") if few and more
+        for _, several, few, more in sweeps.repeated(view.evidence.groups[BEST_OF_N], BEST_OF_N) if few and more
     ]  # fmt: skip
     if not rows:
         raise Missing(
@@ -154,7 +155,7 @@ def c10(view: View) -> float:
     """Equal validation loss means equal robustness, whatever the RM's size.
 
     Best-of-n at the largest n, ranks: coefficient of RM size beside validation loss in predicting gold."""
-    groups = view.all("bon")
+    groups = view.all(BEST_OF_N)
     if len({g.comparisons for g in groups}) < 3 or len({g.params for g in groups}) < 3:
         raise Missing("fewer than 3 RM sizes by 3 numbers of comparisons")
     loss = stats.rankdata([view.rm(g.params, g.comparisons or 0) for g in groups])

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmo.analysis.fitting import FORM_OF, FORMS, Group, peak
+from rmo.analysis.fitting import FORMS, Group, lower_end, peak
 from rmo.analysis.scaling import against_log_size, leave_one_out
 from rmo.analysis.sweeps import Missing
 from rmo.claims.claim import INF, claim
 from rmo.claims.evidence import Line, View
+from rmo.methods.method import find
+from rmo.methods.paper import BEST_OF_N, PPO
 
 
 def per_decade(x: Sequence[float], y: Sequence[float]) -> float:
@@ -25,7 +27,7 @@ def forecast(
     view: View, groups: Sequence[Group], score: str, share: float
 ) -> list[tuple[np.ndarray, np.ndarray, float]]:
     """(predicted, measured, measured at the cut) beyond `share` of the KL range, from a fit to what lies below it."""
-    form, out = FORM_OF[groups[0].method], []
+    form, out = find(groups[0].method).form, []
     coefficients = view.fits(groups, score, max_kl_share=share)
     for g, c in zip(groups, coefficients, strict=True):
         line = view.line(g)
@@ -39,12 +41,13 @@ def r2_of_form(view: View, method: str, shared: bool) -> float:
     """The worst R2 over RM sizes of the paper's form on the mean curves."""
     groups = view.sizes(method)
     out = []
-    low = view.evidence.min_d_ppo if method == "ppo" else 0.0
+    form = find(method).form
+    low = lower_end(form, view.evidence.min_d)
     for g, c in zip(groups, view.fits(groups, shared=shared), strict=True):
         line = view.line(g)
         keep = line.d >= max(low, 1e-9)
         gold = line.gold[keep]
-        error = gold - FORMS[FORM_OF[method]][0](line.d[keep], 0.0) @ c
+        error = gold - FORMS[form][0](line.d[keep], 0.0) @ c
         out.append(1 - np.sum(error**2) / np.sum((gold - gold.mean()) ** 2))
     return float(min(out))
 
@@ -57,7 +60,7 @@ def c1a(view: View) -> float:
     """Best-of-n against a small RM: gold rises, peaks and falls.
 
     Smallest RM: the smaller of gold's rise to its peak and its fall from there to the end."""
-    line = view.line(view.sizes("bon", 1)[0])
+    line = view.line(view.sizes(BEST_OF_N, 1)[0])
     return min(line.peak()[1], line.fall())
 
 
@@ -66,7 +69,7 @@ def c1b(view: View) -> float:
     """RL against a small RM: gold rises, peaks and falls.
 
     Smallest RM: the smaller of gold's rise to its peak and its fall from there to the end."""
-    line = view.line(view.sizes("ppo", 1)[0])
+    line = view.line(view.sizes(PPO, 1)[0])
     return min(line.peak()[1], line.fall())
 
 
@@ -75,7 +78,7 @@ def c1c(view: View) -> float:
     """Meanwhile the proxy keeps rising.
 
     Smallest RM, the lower of both methods: proxy gained over the last quarter of d."""
-    lines = [view.line(view.sizes(method, 1)[0]) for method in ("bon", "ppo")]
+    lines = [view.line(view.sizes(method, 1)[0]) for method in (BEST_OF_N, PPO)]
     return min(line.proxy[-1] - float(line.at(0.75 * line.end, "proxy")) for line in lines)
 
 
@@ -84,7 +87,7 @@ def c2a(view: View) -> float:
     """d(a - b d) fits best-of-n for every RM size.
 
     Lowest R² over RM sizes."""
-    return r2_of_form(view, "bon", False)
+    return r2_of_form(view, BEST_OF_N, False)
 
 
 @claim("C2b", (0.9, INF), "fig1b")
@@ -92,7 +95,7 @@ def c2b(view: View) -> float:
     """d(a - b log d) with one a fits RL for every RM size.
 
     Lowest R² over RM sizes."""
-    return r2_of_form(view, "ppo", True)
+    return r2_of_form(view, PPO, True)
 
 
 def skill(view: View, method: str) -> float:
@@ -108,7 +111,7 @@ def c2c(view: View) -> float:
     """The best-of-n form, fitted to low KL, predicts high KL.
 
     Skill of the forecast from 60% of the KL range over gold staying as it is."""
-    return skill(view, "bon")
+    return skill(view, BEST_OF_N)
 
 
 @claim("C2d", (0, INF), "fig26b")
@@ -116,7 +119,7 @@ def c2d(view: View) -> float:
     """The RL form, fitted to low KL, predicts high KL.
 
     Skill of the forecast from 60% of the KL range over gold staying as it is."""
-    return skill(view, "ppo")
+    return skill(view, PPO)
 
 
 def slope_of(view: View, method: str, which: int, shared: bool) -> float:
@@ -129,7 +132,7 @@ def c3a(view: View) -> float:
     """alpha of best-of-n rises with RM size.
 
     Slope per decade."""
-    return slope_of(view, "bon", 0, False)
+    return slope_of(view, BEST_OF_N, 0, False)
 
 
 @claim("C3b", (-INF, 0), "fig3b")
@@ -137,7 +140,7 @@ def c3b(view: View) -> float:
     """beta of best-of-n falls with RM size.
 
     Slope per decade."""
-    return slope_of(view, "bon", 1, False)
+    return slope_of(view, BEST_OF_N, 1, False)
 
 
 @claim("C3c", (-INF, 0), "fig3c")
@@ -145,7 +148,7 @@ def c3c(view: View) -> float:
     """beta of RL falls with RM size.
 
     Slope per decade."""
-    return slope_of(view, "ppo", 1, True)
+    return slope_of(view, PPO, 1, True)
 
 
 @claim("C3d", (-0.2, 0.2), "fig3c")
@@ -153,7 +156,7 @@ def c3d(view: View) -> float:
     """alpha of RL does not depend on RM size.
 
     Change over the swept sizes, each fitted alone, as a share of the mean."""
-    groups = view.sizes("ppo")
+    groups = view.sizes(PPO)
     alpha = view.fits(groups)[:, 0]
     params = [g.params for g in groups]
     return per_decade(params, alpha.tolist()) * float(np.log10(params[-1] / params[0])) / abs(float(alpha.mean()))
@@ -166,7 +169,7 @@ def c3e(view: View) -> float:
     1 - error of the linear law / of a constant, sizes left out one at a time, mean of alpha, beta (best-of-n) and
     beta (RL)."""
     out = []
-    for method, which, shared in (("bon", 0, False), ("bon", 1, False), ("ppo", 1, True)):
+    for method, which, shared in ((BEST_OF_N, 0, False), (BEST_OF_N, 1, False), (PPO, 1, True)):
         groups = view.sizes(method)
         errors = leave_one_out(np.array([g.params for g in groups]), view.fits(groups, shared=shared)[:, which])
         out.append(1 - errors["a + b log N"] / max(errors["constant"], 1e-12))
@@ -178,7 +181,7 @@ def c4a(view: View) -> float:
     """The peak gold score grows with RM size.
 
     Best-of-n: slope of the measured peak per decade."""
-    groups = view.sizes("bon")
+    groups = view.sizes(BEST_OF_N)
     return per_decade([g.params for g in groups], [view.line(g).peak()[1] for g in groups])
 
 
@@ -187,15 +190,15 @@ def c4b(view: View) -> float:
     """The peak is predicted by a²/4b.
 
     Best-of-n: mean size of the relative error where both the measured and the fitted peak lie within the data."""
-    groups = view.sizes("bon")
-    d_star = peak(FORM_OF["bon"], *view.evidence.view(0).fits(groups).T)[0]
+    groups = view.sizes(BEST_OF_N)
+    d_star = peak(find(BEST_OF_N).form, *view.evidence.view(0).fits(groups).T)[0]
     inside = [i for i, g in enumerate(groups) if d_star[i] < g.curves[0].d.max() and view.turned(g)]
     if not inside:
         raise Missing("no peak within the measured range")
     coefficients, out = view.fits(groups), []
     for i in inside:
         measured = view.line(groups[i]).peak()[1]
-        predicted = min(float(peak(FORM_OF["bon"], *coefficients[i])[1]), 1e3)
+        predicted = min(float(peak(find(BEST_OF_N).form, *coefficients[i])[1]), 1e3)
         out.append(abs(predicted - measured) / max(measured, 1e-6))
     return float(np.mean(out))
 
@@ -205,7 +208,7 @@ def c5a(view: View) -> float:
     """Proxy scores bend much less than gold.
 
     Best-of-n, mean over RM sizes: beta of gold - 2 beta of proxy."""
-    groups = view.sizes("bon")
+    groups = view.sizes(BEST_OF_N)
     return float(np.mean(view.fits(groups)[:, 1] - 2 * view.fits(groups, "proxy")[:, 1]))
 
 
@@ -218,7 +221,7 @@ def c5b(view: View) -> float:
     """Extrapolated, the form underestimates the best-of-n proxy.
 
     Predicted - measured at the end, from 60% of the KL range."""
-    return proxy_forecast(view, "bon")
+    return proxy_forecast(view, BEST_OF_N)
 
 
 @claim("C5c", (-INF, 0), "fig26b")
@@ -226,7 +229,7 @@ def c5c(view: View) -> float:
     """Extrapolated, the form underestimates the RL proxy.
 
     Predicted - measured at the end, from 60% of the KL range."""
-    return proxy_forecast(view, "ppo")
+    return proxy_forecast(view, PPO)
 
 
 @claim("C5d", (-INF, 0.25), "fig20")
@@ -235,7 +238,7 @@ def c5d(view: View) -> float:
 
     Size of the change of slope from the third to the last quarter of d, as a share; mean of methods and RM sizes."""
     out = []
-    for method in ("bon", "ppo"):
+    for method in (BEST_OF_N, PPO):
         for g in view.sizes(method):
             line = view.line(g)
             third, last = mean_slope(line, 0.5, 0.75, "proxy"), mean_slope(line, 0.75, 1.0, "proxy")

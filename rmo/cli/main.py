@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rmo import config
-from rmo.analysis.curve import CurveError, from_rows
+from rmo.analysis.curve import CurveError
 from rmo.cli.options import (
     BonOptions,
     DashboardOptions,
@@ -68,10 +68,10 @@ def experiment_options(kind: type[T], command: str, args: Sequence[str]) -> T:
 def open_run(command: str, args: Sequence[str]):
     """(options, Run) for `run` and `list`; no device is touched before the experiment is known to be sound."""
     options: Any = experiment_options(RunOptions if command == "run" else ListOptions, command, args)
-    from rmo.experiment import pipeline
+    from rmo.experiment import graph
     from rmo.runtime.files import directory
 
-    return options, pipeline.open_run(options.experiment, directory(options.runs) / options.experiment.name)
+    return options, graph.open_run(options.experiment, directory(options.runs) / options.experiment.name)
 
 
 def plan_experiment(args: Sequence[str]) -> None:
@@ -93,9 +93,11 @@ def run(args: Sequence[str]) -> None:
     if not any(arg in ("-h", "--help") for arg in args):
         hosts.join()
     options, here = open_run("run", args)
-    from rmo.experiment import pipeline
+    from rmo.experiment import graph, runner
+    from rmo.experiment.mirror import tags
+    from rmo.experiment.stages.report import publish
 
-    wanted = [name for name in pipeline.matching(here, options.only) if not here.done(name)]
+    wanted = [name for name in graph.matching(here, options.only) if not here.done(name)]
     if hosts.agree(bool(wanted)):
         from rmo.runtime import sharding
         from rmo.runtime.files import directory
@@ -108,11 +110,11 @@ def run(args: Sequence[str]) -> None:
                 f"--model-parallel is {options.model_parallel}: it must divide the {count} devices"
             )
         here.mesh = sharding.make_mesh(model=options.model_parallel)
-        pipeline.meet(here)
+        runner.meet(here)
         if options.wandb:
-            Wandb.start(options.wandb, here.root, here.experiment, pipeline.labels(here.experiment))
-        pipeline.execute(here, options.only)
-    pipeline.publish(here)
+            Wandb.start(options.wandb, here.root, here.experiment, tags(here.experiment))
+        runner.execute(here, options.only)
+    publish(here)
     hosts.barrier("published")  # JAX waits less long for the others at its end
     if here.done("report") and hosts.writer():
         print(f"{here.root / 'report.html'}")
@@ -141,15 +143,15 @@ def devices() -> int:
 
 def list_stages(args: Sequence[str]) -> None:
     options, here = open_run("list", args)
-    from rmo.experiment import pipeline
+    from rmo.experiment import graph
 
     if options.jobs:
-        for group, needs, names in pipeline.groups(here):
+        for group, needs, names in graph.groups(here):
             print(f"{group}\t{' '.join(needs) or '-'}\t{' '.join(names)}")
         return
     from rmo.tracking import status
 
-    found = status.look(here.root, {name: here.stages[name].path for name in pipeline.matching(here, options.only)})
+    found = status.look(here.root, {name: here.stages[name].path for name in graph.matching(here, options.only)})
     print("\n".join([*status.lines(found), status.total(found, here.root)]))
 
 
@@ -166,7 +168,7 @@ def fit_file(args: Sequence[str]) -> None:
     if not options.curves:
         raise config.ConfigError("rmo fit needs a file first, e.g. rmo fit trainer_state.json --gold eval_gold")
     from rmo.analysis import scaling
-    from rmo.analysis.curve import COLUMNS
+    from rmo.artifacts.curves_csv import COLUMNS, from_rows
     from rmo.logs import reading
     from rmo.runtime.files import write_csv
 
@@ -176,7 +178,7 @@ def fit_file(args: Sequence[str]) -> None:
     print("\n".join(notes), end="\n" if notes else "")
     first = options.curves[0]
     out = options.out or first.with_suffix("").with_name(first.stem + "_fit")
-    fitted = scaling.summarise(curves, options.bootstrap, options.level, options.min_d_ppo)
+    fitted = scaling.summarise(curves, options.bootstrap, options.level, options.min_d)
     write_csv(out / "curves.csv", COLUMNS, rows)
     show_fits(curves, fitted, out, notes=notes)
 
@@ -213,7 +215,7 @@ def show_fits(curves: list[Any], fitted: dict[str, Any], out: Path, unit: str = 
 def best_of_n(args: Sequence[str]) -> None:
     options = parse(BonOptions, args, "rmo bon")
     from rmo.analysis import scaling
-    from rmo.analysis.curve import COLUMNS, to_rows
+    from rmo.artifacts.curves_csv import COLUMNS, to_rows
     from rmo.logs import score_tables
     from rmo.report import run_report
     from rmo.runtime.files import write_csv

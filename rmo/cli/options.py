@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from rmo import config
-from rmo.analysis.curve import Columns
+from rmo.logs.columns import Columns
 from rmo.runtime import errors
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class FitOptions(Columns):
     after it."""
     bootstrap: int = 1000
     level: float = 0.95
-    min_d_ppo: float = 0.3
+    min_d: float = 0.3
     """RL points with sqrt(KL) below this are left out."""
 
 

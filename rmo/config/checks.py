@@ -58,8 +58,8 @@ def check(experiment: config.Experiment) -> None:
     may_be_zero = {
         "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
         "world.stop", "world.longest", "world.tolerance", "sft.texts", "comparisons.flip", "ppo.chunk",
-        "ppo.entropy_coef",
-        "fits.min_d_ppo",
+        
+        "fits.min_d",
     }  # fmt: skip
     may_be_zero_anywhere = {
         "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",

@@ -176,12 +176,21 @@ class Recipe:
     stop_early: bool = False
     """Keep the parameters with the lowest loss on 1,000 training comparisons that this recipe leaves out."""
 
-    @property
-    def variant(self) -> str:
-        """What is not as in the paper, e.g. `epochs=4 dropout=0.1`; empty when everything is."""
-        plain = Recipe(self.comparisons)
-        names = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(plain, f.name)]
-        return " ".join(f"{n}={getattr(self, n):g}" for n in names)
+
+@dataclass(frozen=True)
+class Combined:
+    """Several RMs of one size and recipe, which differ in their seeds, as one reward (rmo/rewards)."""
+
+    name: str = "mean"
+    """Part of the names of its stages."""
+    how: str = "mean"
+    """mean, worst_case, uncertainty_penalised, weight_averaged, or what else is registered in rmo/rewards."""
+    recipe: int = 0
+    """Which of the sweep's recipes, as an index."""
+    seeds: tuple[int, ...] = ()
+    """Which RM seeds; empty means all."""
+    coefficient: float = 0.5
+    """Of uncertainty_penalised: what the variance over RMs is multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,9 @@ class Sweep:
     sizes: tuple[int, ...] = ()
     """Which of proxies.sizes, as indices; empty means all."""
     best_of_n: bool = True
-    """Whether best-of-n is measured too, or only the validation comparisons are scored."""
+    """Whether it is optimised against (best-of-n at least), or only the validation comparisons are scored."""
+    combined: tuple[Combined, ...] = ()
+    """Rewards made of several seeds, measured beside the single RMs."""
 
 
 @dataclass(frozen=True)
@@ -239,16 +250,14 @@ class Against:
     """Which of proxies.sweeps the proxies come from."""
     recipes: tuple[int, ...] = ()
     """Which of that sweep's recipes, as indices; empty means all."""
+    combined: tuple[int, ...] = ()
+    """Which of that sweep's combined rewards too, as indices; empty means none."""
     sizes: tuple[int, ...] = ()
     """Which of proxies.sizes, as indices; empty means all that the sweep has."""
     kl_coefs: tuple[float, ...] = (0.0,)
     """Per-token KL penalties added to the reward; 0 as in the paper (but for its section 3.6)."""
     lr_scale: float = 1.0
     """Multiplies both learning rates."""
-
-    @property
-    def variant(self) -> str:
-        return "" if self.lr_scale == 1 else f"lr_scale={self.lr_scale:g}"
 
 
 @dataclass(frozen=True)
@@ -277,7 +286,6 @@ class PPO:
     """Clipping range of the policy ratio and of the value change."""
     lam: float = 0.95
     """GAE lambda; gamma is 1."""
-    entropy_coef: float = 0.0
     critic_init: Literal["proxy", "sft"] = "sft"
     """Where the critic's weights come from: the proxy where the shapes agree, else the initial policy's trunk."""
     policy_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-4, schedule="constant"))
@@ -285,6 +293,11 @@ class PPO:
     critic_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-3, schedule="constant"))
     read_draws: int = 8
     """Samples per held-out prompt at every read."""
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Base of the settings of methods that have no field of their own here (rmo/methods/README.md)."""
 
 
 @dataclass(frozen=True)
@@ -302,8 +315,9 @@ class Fits:
 
     bootstrap: int = 1000
     """Bootstrap resamples, over prompts and RM seeds together."""
-    min_d_ppo: float = 0.3
-    """RL points with sqrt(KL) below this are left out of the RL fit: the form has infinite slope at 0 (fn. 1)."""
+    min_d: float = 0.3
+    """Points with sqrt(KL) below this are left out of fits of a form that has infinite slope at 0, as RL's has (paper
+    footnote 1)."""
     level: float = 0.95
     """Level of the intervals."""
 
@@ -328,6 +342,8 @@ class Experiment:
     proxies: Proxies = field(default_factory=Proxies)
     bon: BestOfN = field(default_factory=BestOfN)
     ppo: PPO = field(default_factory=PPO)
+    methods: tuple[MethodSettings, ...] = ()
+    """Settings of further methods: which ones there are is for rmo/methods to say."""
     fits: Fits = field(default_factory=Fits)
     tags: tuple[str, ...] = ()
     """Tags of the run in wandb; nothing depends on them."""

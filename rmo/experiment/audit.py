@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from rmo.artifacts.stages import Optimised, Samples, Scores
 from rmo.experiment.run import Run
+from rmo.methods import method as methods
 from rmo.models import scoring
-from rmo.runtime.files import read_json, read_npz
 from rmo.worlds.synthetic import Texts, concatenate
 
 
@@ -22,31 +23,35 @@ def audit(run: Run) -> dict[str, Any]:
     size = 4000 if run.synthetic else 1000  # a gold of the hub is far larger
     rm, calibration = run.gold_rm(), run.gold_calibration()
     params, reader = run.load("gold", rm), run.reader("gold", e.gold.model)
-    prompts = read_npz(run.path("samples") / "prompts.npz")
-    draws = [read_npz(run.path("samples") / "draws" / f"{q:05d}.npz") for q in range(e.bon.prompts)]
+    pool = Samples(run.path("samples"))
+    prompts, draws = pool.prompts, [pool.draws(q) for q in range(e.bon.prompts)]
 
     def drawn(q_B: np.ndarray, j_B: np.ndarray) -> Texts:
         """Draw j of prompt q, for every pair."""
-        tokens, mask = ([draws[q][name][j] for q, j in zip(q_B, j_B, strict=True)] for name in ("tokens", "mask"))
-        return Texts(prompts["tokens"][q_B], prompts["mask"][q_B], np.stack(tokens).astype(np.int32), np.stack(mask))
+        tokens = np.stack([draws[q].tokens[j] for q, j in zip(q_B, j_B, strict=True)])
+        mask = np.stack([draws[q].mask[j] for q, j in zip(q_B, j_B, strict=True)])
+        return Texts(prompts.tokens[q_B], prompts.mask[q_B], tokens, mask)
 
     policy = drawn(rng.integers(e.bon.prompts, size=size), rng.integers(e.bon.draws, size=size))
     every = np.arange(e.bon.prompts)
-    main = read_json(run.path("sft") / "info.json")["params"]
-    paths: dict[str, list[Texts]] = {"best-of-n path": [], "PPO path": []}
-    for name in run.stages:
-        if name.startswith("bon/"):
-            if read_json(run.path(name) / "info.json")["policy"] != main:
-                continue  # its winners are draws of another pool
-            winners = read_npz(run.path(name) / "curve.npz")["winner"].reshape(-1, e.bon.prompts)
-            paths["best-of-n path"] += [drawn(every, row) for row in rng.permutation(winners)[:96]]
-        elif name.startswith("ppo/"):
-            curve = read_npz(run.path(name) / "curve.npz")
-            some = rng.permutation(np.argwhere(curve["fresh"]))[:96]
-            tokens, mask = (curve[n][some[:, 0], some[:, 1]] for n in ("tokens", "mask"))
-            paths["PPO path"] += [
-                Texts(prompts["tokens"], prompts["mask"], t, m) for t, m in zip(tokens, mask, strict=True)
-            ]
+    main = run.policy_info().params["non_embedding"]
+    paths: dict[str, list[Texts]] = {}
+    for method in methods.every():
+        path = paths.setdefault(f"{method.short} path", [])
+        for name in run.stages:
+            if not name.startswith(f"{method.name}/"):
+                continue
+            optimised = Optimised(run.path(name))
+            record = optimised.record
+            if record.draw is not None:
+                if Scores(run.path(optimised.scores)).policy_params() != main:
+                    continue  # its winners are draws of another pool
+                winners = record.draw.reshape(-1, e.bon.prompts)
+                path += [drawn(every, row) for row in rng.permutation(winners)[:96]]
+            elif record.tokens is not None and record.mask is not None:
+                points = [(m, k) for m in range(len(record.arms)) for k in record.points(m)]
+                for m, k in rng.permutation(points)[:96]:
+                    path.append(Texts(prompts.tokens, prompts.mask, record.tokens[m, k], record.mask[m, k]))
     words, eos = world.word_ids, world.eos
     garbled = words[rng.integers(len(words), size=policy.tokens.shape)].astype(np.int32)
     one_word = np.broadcast_to(words[rng.integers(len(words), size=(size, 1))], policy.tokens.shape).astype(np.int32)

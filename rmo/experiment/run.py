@@ -12,11 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo import config
+from rmo.artifacts.stages import Comparisons as ComparisonsFiles
+from rmo.artifacts.stages import Policy, PolicyInfo, Samples, Stage
 from rmo.checkpoints import hf, saved_model
-from rmo.models import scoring, transformer
+from rmo.config.names import of_policy
+from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params, RewardModel
+from rmo.rewards.calibration import Calibration
 from rmo.runtime import sharding
-from rmo.runtime.files import RunError, read_json
+from rmo.runtime.files import RunError
 from rmo.training.loop import First
 from rmo.worlds import comparisons, tokenization
 from rmo.worlds.real_text import TextWorld
@@ -25,25 +29,19 @@ from rmo.worlds.synthetic import SyntheticWorld
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One instance of a stage: what makes it, the config it depends on, what comes before it."""
+class StageOf:
+    """One instance of a stage of an experiment: what makes it, the config it depends on, what comes before it."""
 
     name: str
-    make: Callable[..., None]
-    depends: tuple[Any, ...]
-    upstream: tuple["Stage", ...] = ()
+    make: Callable[["Run", Path], None]
+    depends: tuple[object, ...]
+    upstream: tuple["StageOf", ...] = ()
 
     @cached_property
     def path(self) -> str:
         """`<name>-<digest>`, relative to the run directory."""
         digest = config.digest(self.name, list(self.depends), [stage.path for stage in self.upstream])
         return f"{self.name}-{digest}"
-
-
-def stage_name(kind: str, policy: int, e: config.Experiment) -> str:
-    """`sft` and `samples` of the main policy; another's shape follows a slash."""
-    shape = e.policies[policy]
-    return kind if policy == 0 else f"{kind}/{shape.width}x{shape.layers}"
 
 
 def tokenizer_of(name: str) -> Any:
@@ -57,7 +55,7 @@ class Run:
 
     experiment: config.Experiment
     root: Path
-    stages: dict[str, Stage]
+    stages: dict[str, StageOf]
     mesh: jax.sharding.Mesh
 
     def path(self, name: str) -> Path:
@@ -65,7 +63,10 @@ class Run:
         return self.root / self.stages[name].path
 
     def done(self, name: str) -> bool:
-        return (self.path(name) / "DONE").exists()
+        return Stage(self.path(name)).done
+
+    def policy_info(self, policy: int = 0) -> PolicyInfo:
+        return Policy(self.path(of_policy("sft", policy, self.experiment))).read()
 
     @property
     def synthetic(self) -> bool:
@@ -132,7 +133,7 @@ class Run:
     def own_tokenizer(self, shape: config.Model, out: Path) -> Path:
         """Where the tokenizer of a stage's RM is: the policy's, or one of its own, saved in `out`."""
         if shape.reads == "ids":
-            return self.path("sft") / "tokenizer"
+            return Policy(self.path("sft")).tokenizer
         comparisons.save_tokenizer(tokenizer_of(shape.checkpoint), out / "tokenizer")
         return out / "tokenizer"
 
@@ -145,8 +146,13 @@ class Run:
         """How the RM of stage `name` reads the policy's sequences."""
         if shape.reads == "ids":
             return IDS
-        tokenizer = comparisons.load_tokenizer(self.path(name) / "tokenizer")
+        tokenizer = comparisons.load_tokenizer(Policy(self.path(name)).tokenizer)
         return TextReader(self.world, tokenizer, shape.reads == "chat", shape.vocab, self.read_length(shape))
+
+    def held_out_comparisons(self, name: str, shape: config.Model) -> comparisons.Comparisons:
+        """The validation comparisons as the RM of stage `name` reads them."""
+        dataset = ComparisonsFiles(self.path("comparisons")).dataset
+        return self.reader(name, shape).comparisons(comparisons.read_comparisons(dataset, "validation"))
 
     def gold_rm(self) -> RewardModel:
         gold = self.experiment.gold
@@ -158,8 +164,8 @@ class Run:
         place = partial(sharding.shardings_of, mesh=self.mesh)
         return saved_model.restore(self.path(name), module, members, place, "" if master else module.shape.dtype)
 
-    def gold_calibration(self) -> scoring.Calibration:
-        return scoring.Calibration(**read_json(self.path("samples") / "calibration.json"))
+    def gold_calibration(self) -> Calibration:
+        return Samples(self.path("samples")).calibration()
 
     @property
     def gold_logits(self) -> float:

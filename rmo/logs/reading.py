@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rmo.analysis.curve import COLUMNS, Columns, at_origin
+from rmo.analysis.curve import at_origin
+from rmo.artifacts.curves_csv import COLUMNS
+from rmo.logs.columns import Columns
 from rmo.logs.formats import LogError, Rows, load, number, numeric
 from rmo.logs.trainers import LOGGERS, PENALISED, doubts, logger_of, plain, refusal
+from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.models import metrics
 from rmo.runtime.files import names_of
 
@@ -237,7 +240,7 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     if want.se:
         errors = series(rows, need("se", rows, want), step)
         value["gold_se"] = np.array([errors.get(s, np.nan) for s in steps])
-    method = want.method or ("bon" if want.n else "ppo")
+    method = want.method or (BEST_OF_N if want.n else PPO)
     return [{"method": method, **{n: float(x[k]) for n, x in value.items()}} for k in range(len(kl))], notes
 
 
@@ -270,12 +273,12 @@ def ours(loaded: dict[str, Rows], want: Columns) -> tuple[Rows, list[str]]:
     out, notes = [], []
     for name, rows in loaded.items():
         if rows and "method" not in rows[0]:
-            taken = want.method or "bon; say --method ppo if it is RL"
+            taken = want.method or f"{BEST_OF_N}; say --method {PPO} if it is RL"
             notes.append(f"{name} has no column method: taken as {taken}")
         for row in rows:
             file = [name] if len(loaded) > 1 else []
             variant = " ".join([*file, *filter(None, [row.get("variant")])])
-            out.append({"method": want.method or "bon", **row, "variant": variant})
+            out.append({"method": want.method or BEST_OF_N, **row, "variant": variant})
     return out, notes
 
 

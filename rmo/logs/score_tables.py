@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from rmo.analysis.curve import Curve, from_prompts
+from rmo.analysis.curve_id import CurveId
 from rmo.methods import best_of_n
-from rmo.models import metrics, scoring
+from rmo.models import metrics
+from rmo.rewards.calibration import Calibration, soft_label_scale
 from rmo.runtime import errors
 from rmo.runtime.files import RunError
 
@@ -181,13 +183,14 @@ def curve(meta: dict[str, Any], proxy_QN: np.ndarray, gold_QN: np.ndarray, max_n
         raise TableError(f"{prompts} prompts with {draws} draws, n up to {max_n}: needs 2 prompts, 4 <= max n <= draws")
     if gold_QN.std() == 0 or proxy_QN.std() == 0:
         raise TableError(f"{'gold' if gold_QN.std() == 0 else 'proxy'} is the same for every draw: nothing to learn")
-    gold = scoring.Calibration(float(gold_QN.mean()), float(1 / gold_QN.std()))(gold_QN)
+    gold = Calibration(float(gold_QN.mean()), float(1 / gold_QN.std()))(gold_QN)
     even, odd = slice(0, draws - 1, 2), slice(1, draws, 2)
     proxy_gap, gold_gap = ((x[:, even] - x[:, odd]).ravel() for x in (proxy_QN, gold))
     pick = np.random.default_rng(0).permutation(len(gold_gap))[:50_000]
-    scale = scoring.soft_label_scale(proxy_gap[pick], gold_gap[pick])
-    proxy = scoring.Calibration(float(proxy_QN.mean()), scale)(proxy_QN)
+    scale = soft_label_scale(proxy_gap[pick], gold_gap[pick])
+    proxy = Calibration(float(proxy_QN.mean()), scale)(proxy_QN)
     ns = best_of_n.grid(max_n, points)
     proxy_KQ, gold_KQ = best_of_n.best_of_n(proxy, gold, ns)
     # Each prompt relative to its own start, as in a run: averages stay, a prompt's baseline is no noise.
-    return from_prompts("bon", ns, metrics.kl_bon(ns), proxy_KQ - proxy_KQ[:1], gold_KQ - gold_KQ[:1], **meta)
+    id = CurveId.of_cells({**meta, "method": best_of_n.METHOD.name})
+    return from_prompts(id, ns, metrics.kl_bon(ns), proxy_KQ - proxy_KQ[:1], gold_KQ - gold_KQ[:1])

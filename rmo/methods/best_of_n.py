@@ -2,10 +2,16 @@
 
 import functools
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy.special import gammaln
+
+from rmo.config import Experiment
+from rmo.config.names import scored, scores_name
+from rmo.methods.bench import JUDGED, Arm, Bench, Record
+from rmo.methods.method import Job, Method, register
 
 AT_ONCE = 16  # prompts that a thread sorts before it weighs them
 
@@ -96,3 +102,87 @@ def winners(order_N: np.ndarray, n: int, rng: np.random.Generator, size: int) ->
     """Indices of draws distributed as the best of n of one prompt's N draws, whose `order_N` is ascending in proxy."""
     chance = weights(n, len(order_N))
     return order_N[rng.choice(len(order_N), size=size, p=chance / chance.sum())]
+
+
+# The method.
+
+PAIRS = 8  # pairs of winners per prompt and n on which a reward is judged along the path
+
+
+def jobs(e: Experiment) -> Iterator[Job]:
+    """One stage for every `scores` stage."""
+    for size, sweep, policy in scored(e):
+        name = scores_name(e, size, sweep, policy)
+        yield Job(name, name, (e.bon.max_n, e.bon.points), policy)
+
+
+def pairs_of_winners(proxy_QN: np.ndarray, ns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws i[K, Q, 2 * PAIRS] that won at every n. Those of the first half are to be compared with those of the
+    second: they come from disjoint halves of the pool, so that no draw is compared with itself."""
+    half = proxy_QN.shape[1] // 2
+    orders = [np.argsort(proxy_QN[:, side::2][:, :half], axis=1) for side in (0, 1)]
+
+    def drawn(side: int, n: int) -> list[np.ndarray]:
+        return [2 * winners(order, min(n, half), rng, PAIRS) + side for order in orders[side]]
+
+    return np.stack([np.concatenate([drawn(0, int(n)), drawn(1, int(n))], axis=1) for n in ns])
+
+
+def judged(proxy_QN: np.ndarray, gold_QN: np.ndarray, pairs_KQD: np.ndarray, logits: float) -> dict[str, np.ndarray]:
+    """How the reward judges pairs of its winners, f[K, Q] each (metrics.agreement)."""
+    import jax.numpy as jnp
+
+    from rmo.models import metrics
+
+    def gap(table_QN: np.ndarray) -> np.ndarray:
+        x_KQD = np.stack([np.take_along_axis(table_QN, rows, axis=1) for rows in pairs_KQD])
+        return (x_KQD[..., :PAIRS] - x_KQD[..., PAIRS:]) * logits
+
+    found = metrics.agreement(jnp.asarray(gap(proxy_QN)), jnp.asarray(gap(gold_QN)))
+    return {name: np.asarray(x).mean(-1) for name, x in found.items()}
+
+
+def run(bench: Bench, job: Job) -> Record:
+    """Best-of-n from the pool, for every reward."""
+    from rmo.models import metrics
+
+    c, pool = bench.experiment.bon, bench.pool()
+    ns = grid(c.max_n, c.points)
+    tight_KQN = [metrics.kl_bon_given(pool.logps_QN, int(n)) for n in ns]
+    columns: dict[str, list[np.ndarray]] = {}
+    for m, proxy_QN in enumerate(pool.proxy_MQN):
+        proxy_KQ, gold_KQ = best_of_n(proxy_QN, pool.gold_QN, ns)
+        pairs_KQD = pairs_of_winners(proxy_QN, ns, bench.rng(f"winners {bench.rewards[m].name}"))
+        found = {"proxy": proxy_KQ, "gold": gold_KQ, "kl_given": expectation(proxy_QN, tight_KQN, ns)}
+        found |= {"draw": pairs_KQD[..., 0], **judged(proxy_QN, pool.gold_QN, pairs_KQD, pool.logits)}
+        for name, value in found.items():
+            columns.setdefault(name, []).append(value)
+    stacked = {name: np.stack(values) for name, values in columns.items()}
+    members = len(pool.proxy_MQN)
+    return Record(
+        arms=[Arm(m) for m in range(members)],
+        step_or_n=np.tile(ns, (members, 1)),
+        kl=np.tile(metrics.kl_bon(ns), (members, 1)),
+        proxy=stacked["proxy"],
+        gold=stacked["gold"],
+        kl_given=stacked["kl_given"],
+        judged={name: stacked[name] for name in JUDGED},
+        draw=stacked["draw"],
+    )
+
+
+METHOD = register(
+    Method(
+        name="bon",
+        title="best-of-n",
+        short="best-of-n",
+        axis="n",
+        kl="bound",
+        kl_axis="KL distance between best-of-n policy and initial policy, nats (square-root scale)",
+        form="d(a - b d)",
+        jobs=jobs,
+        run=run,
+        less_memory="lower bon.chunk, on the host bon.draws or bon.prompts",
+        rank=1,
+    )
+)

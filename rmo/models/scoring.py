@@ -1,29 +1,14 @@
-"""From per-token values to one score per sequence, and the paper's recalibration of scores.
-
-A reward is the RewardModel read at the last real token. Several RMs combine into one by name (Coste et al. 2023).
-"""
+"""From per-token values to one raw score per sequence: the RewardModel read at the last real token."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import optimize
 
 from rmo.models.attention import kernels_serve
 from rmo.models.transformer import Params, RewardModel, values, values_after
 from rmo.runtime import hosts, sharding
-
-
-class Calibration(NamedTuple):
-    """score = (raw - shift) * scale. Kept beside the RM; with scale > 0 it never changes pairwise accuracy."""
-
-    shift: float | jax.Array = 0.0
-    scale: float | jax.Array = 1.0
-
-    def __call__(self, raw):
-        return (raw - self.shift) * self.scale
 
 
 def last_token(mask_BT: jax.Array) -> jax.Array:
@@ -92,36 +77,3 @@ def score_all(rm: RewardModel, params: Params, tokens_BT: np.ndarray, mask_BT: n
         rows = np.minimum(np.arange(start, start + chunk), size - 1)
         out.append(hosts.fetch(_score(rm, params, tokens_BT[rows], mask_BT[rows]))[: size - start])
     return np.concatenate(out)
-
-
-def combine(scores_MB: jax.Array, how: str = "mean", coefficient: float = 0.5) -> jax.Array:
-    """One score f32[B] from M calibrated RMs (Coste et al. 2023, section 3).
-
-    mean; wco, the worst case min_i; uwo, mean - coefficient * variance_i (population variance, everywhere).
-    """
-    if how == "mean":
-        return jnp.mean(scores_MB, axis=0)
-    if how == "wco":
-        return jnp.min(scores_MB, axis=0)
-    if how == "uwo":
-        return jnp.mean(scores_MB, axis=0) - coefficient * jnp.var(scores_MB, axis=0)
-    raise ValueError(f"unknown combination {how!r}: use mean, wco or uwo")
-
-
-def soft_label_scale(gap_C: np.ndarray, gold_gap_C: np.ndarray) -> float:
-    """The positive scale s that minimises CE(sigmoid(gold gap), sigmoid(s * proxy gap)) (paper section 2.2).
-
-    Both gaps are preferred minus other. Gold is a network taught scores, not a logit: its standard deviation on the
-    initial policy is taken as one logit, so that proxy and gold come out in the same unit. Convex in s, which is
-    searched over 1e-4 to 1e4 of the proxy's own spread.
-    """
-    target = 1 / (1 + np.exp(-gold_gap_C.astype(np.float64)))
-    spread = float(gap_C.std(dtype=np.float64)) or 1.0  # whatever unit the proxy has
-    gap_C = gap_C.astype(np.float64) / spread
-
-    def loss(log_s: float) -> float:
-        logit = np.exp(log_s) * gap_C
-        return float(np.mean(np.logaddexp(0, logit) - target * logit))
-
-    found = optimize.minimize_scalar(loss, bounds=(np.log(1e-4), np.log(1e4)), method="bounded")
-    return float(np.exp(found.x)) / spread

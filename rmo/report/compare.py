@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from rmo.analysis.curve import METHODS
+from rmo.analysis.curve_id import Settings
 from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
+from rmo.artifacts.run_files import RunFiles
+from rmo.methods import method as methods
 from rmo.report.figures.drawing import Files, load
-from rmo.report.figures.style import METHOD_NAMES, Overlay, row_of, size
+from rmo.report.figures.style import Overlay, row_of, size
 from rmo.report.page import interactive
 from rmo.report.page.document import page
 from rmo.report.page.tables import number, peak_text, table
 from rmo.report.run_report import UNIT, finished, show
-from rmo.runtime.files import names_of, read_json, write_text
+from rmo.runtime.files import names_of, write_text
 
 CAPTION = "Main sweep; means over seeds. Runs joined by = have the same curve, to the last digit."
 
@@ -37,15 +39,15 @@ def write(roots: Sequence[Path], out: Path | None = None) -> Path:
     body += [f"<p><b>{html.escape(f'{name}: {note}')}</b></p>" for name, note in noted.items() if note]
     body += ["<h2 id=configs>Where the configs differ</h2>", differences({n: f.experiment for n, f in runs.items()})]
     body += ["<h2 id=curves>Curves, RM by RM</h2>"]
-    for method in METHODS:
-        for o in overlays(runs, method):
+    for method in methods.every():
+        for o in overlays(runs, method.name):
             rm = size(o.groups[0].params)
-            body.append(f"<h3>{METHOD_NAMES[method]} against the proxy of {rm} parameters</h3>")
+            body.append(f"<h3>{method.title} against the proxy of {rm} parameters</h3>")
             body.append(show(interactive.div(o, f"{method}-{o.groups[0].params}", {}), CAPTION))
     body += ["<h2 id=coefficients>Coefficients</h2>", coefficients(runs)]
     body += [
         "<h2 id=claims>Claims</h2>",
-        verdicts({n: read_json(r / "claims.json") for n, r in zip(names, roots, strict=True)}),
+        verdicts({n: RunFiles(r).fits.read("claims") for n, r in zip(names, roots, strict=True)}),
     ]
     out = out or roots[0].absolute().parent / f"compare-{'-'.join(names).replace('/', '-')}.html"
     write_text(out, page(" against ".join(names), body))
@@ -54,7 +56,7 @@ def write(roots: Sequence[Path], out: Path | None = None) -> Path:
 
 def same_judge(names: Sequence[str], roots: Sequence[Path]) -> str:
     """Whether scores of the runs are in one unit: only where one gold judged the same policy."""
-    golds = {next(row["path"] for row in read_json(root / "stages.json") if row["stage"] == "gold") for root in roots}
+    golds = {RunFiles(root).where["gold"].name for root in roots}
     if len(golds) == 1:
         return "The same gold judged all of them: their scores are in one unit."
     return "Their golds differ, so that scores are each in their own unit: compare shapes, not heights."
@@ -80,7 +82,7 @@ def overlays(runs: dict[str, Files], method: str) -> list[Overlay]:
 
 
 def overlay(runs: dict[str, Files], method: str, found: dict[str, Group]) -> Overlay:
-    """Curves of one group per run; the run's name stands where groups have their variant. Runs whose curves are the
+    """Curves of one group per run; the run's name stands where groups have their settings. Runs whose curves are the
     same, as where settings differ only in what comes later, share one."""
     shown: list[tuple[list[str], Group]] = []
     for name, group in found.items():
@@ -89,15 +91,22 @@ def overlay(runs: dict[str, Files], method: str, found: dict[str, Group]) -> Ove
             twin.append(name)
         else:
             shown.append(([name], group))
-    rows = [(" = ".join(names), row_of(runs[names[0]].summary, group)) for names, group in shown]
-    named = [row | {"variant": name} for name, row in rows if row]
-    groups = [dataclasses.replace(group, variant=name) for (name, _), (_, group) in zip(rows, shown, strict=True)]
-    return Overlay(groups, {method: {"groups": named}}, lambda g: g.variant, "run")
+    rows, groups = [], []
+    for names, group in shown:
+        # One RM and method, so that the run is all that tells the curves apart.
+        named = dataclasses.replace(group, id=dataclasses.replace(group.id, settings=Settings({"": " = ".join(names)})))
+        groups.append(named)
+        if row := row_of(runs[names[0]].summary, group):
+            rows.append({**row, **named.id.cells()})
+    return Overlay(groups, {method: {"groups": rows}}, lambda g: str(g.id.settings), "run")
 
 
 def same(a: Group, b: Group) -> bool:
     """Whether two groups have the same curves, to the last digit."""
-    of = lambda g: [np.stack([c.kl, c.gold, c.proxy]) for c in g.curves]  # noqa: E731
+
+    def of(g: Group) -> list[np.ndarray]:
+        return [np.stack([c.kl, c.gold, c.proxy]) for c in g.curves]
+
     both = zip(of(a), of(b), strict=False)
     return len(a.curves) == len(b.curves) and all(np.array_equal(x, y, equal_nan=True) for x, y in both)
 
@@ -105,17 +114,17 @@ def same(a: Group, b: Group) -> bool:
 def coefficients(runs: dict[str, Files]) -> str:
     """Coefficients and peaks of the main sweeps, with intervals, RM by RM."""
     rows = []
-    for method in METHODS:
+    for method in methods.every():
         found = [
             (g.params, name, row)
             for name, f in runs.items()
-            for g in main_sweep(f, method)
+            for g in main_sweep(f, method.name)
             if (row := row_of(f.summary, g))
         ]
         for params, name, row in sorted(found, key=lambda x: x[0]):
             cells = [row[what + end] for what in ("alpha", "beta") for end in ("", "_interval")]
             cells += [peak_text(row[what + end]) for what in ("peak_kl", "peak_gold") for end in ("", "_interval")]
-            rows.append([METHOD_NAMES[method], size(params), name, *cells, row["r2"]])
+            rows.append([method.title, size(params), name, *cells, row["r2"]])
     head = [
         "method",
         "RM",

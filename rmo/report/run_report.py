@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from rmo.analysis.curve import Curve
+from rmo.analysis.curve_id import CurveId
 from rmo.analysis.sweeps import Missing
-from rmo.report.figures import appendix, beyond, style
+from rmo.artifacts.run_files import RunFiles
+from rmo.methods.method import Method, find
+from rmo.methods.paper import BEST_OF_N, PPO
+from rmo.report.figures import appendix, style
 from rmo.report.figures import paper as figures
-from rmo.report.figures.drawing import DRAWINGS, Drawing, Files, load
+from rmo.report.figures.drawing import Drawing, Files, drawings, load, simple
 from rmo.report.figures.style import Figure, Overlay
-from rmo.report.page import interactive, markdown
-from rmo.report.page import texts as excerpts
+from rmo.report.page import interactive, markdown, texts
 from rmo.report.page.costs import cost_section
 from rmo.report.page.document import citation, page, to_copy, tsv, versions
 from rmo.report.page.tables import (
@@ -32,9 +35,13 @@ from rmo.report.page.tables import (
     trend_text,
 )
 from rmo.runtime import errors
-from rmo.runtime.files import RunError, read_json, write_json, write_text
+from rmo.runtime.files import Row, RunError, write_json, write_text
 
 FIRST = ("fig1a", "fig1b")  # what readers came for
+DIAGNOSED = (
+    "Read on held-out prompts, or from the last iteration before the read. KL efficiency below 1: the method spends "
+    "more KL than best-of-n for the same proxy score."
+)
 UNIT = " Scores are gold standard deviations above the initial policy."
 
 
@@ -45,57 +52,33 @@ def write(root: Path, out: Path | None = None) -> Path:
       RunError: the directory is not that of a run whose fits are done.
     """
     finished(root)
-    f, claims, gold = load(root), read_json(root / "claims.json"), read_json(root / "gold.json")
-    stages, nested, e = read_json(root / "stages.json"), read_json(root / "nested.json"), f.experiment
-    where = {row["stage"]: root / row["path"] for row in stages}
-    out = out or root
+    f, run = load(root), RunFiles(root)
+    claims, out = run.fits.read("claims"), out or root
     drawn, lacking = draw_all(f)
-    main_ppo = [row for row in f.ppo if row["kl_coef"] == 0 and row["variant"] == ""]
-    if main_ppo:
-        full, policy = max(r["rm_comparisons"] for r in main_ppo), f.sizes("ppo")[0].policy
-        main_ppo = [r for r in main_ppo if r["rm_comparisons"] == full and r["policy_params"] == policy]
-        drawn["ppo_diagnostics"] = style.ppo_diagnostics(main_ppo)
-    texts, shown = excerpts.at_points(where), {}
-    for name, picture in drawn.items():
-        svg = style.svg(picture)
-        write_text(out / "figures" / f"{name}.svg", svg)
-        shown[name] = interactive.div(picture, name, texts) if isinstance(picture, Overlay) else inline(svg)
-
+    healthy = {method.name: draw_diagnostics(f, method) for method in f.methods() if method.diagnostics}
+    shown = save_all(drawn | {f"{name}_diagnostics": picture for name, picture in healthy.items()}, out, run)
+    e = run.experiment
     body = [
         f"<h1>Reward-model overoptimization: {html.escape(e['name'])}</h1>",
         f"<p><b>{html.escape(e['note'])}</b></p>" if e.get("note") else "",
         summary_sentence(f.curves, claims, UNIT),
+        "<h2 id=curves>Gold and proxy against KL</h2>",
+        *(exhibit(d, shown, claims) for d in drawings() if d.name in FIRST and d.name in shown),
+        *other_methods(f, shown),
+        "<h2 id=claims>The paper's claims</h2>",
+        claims_intro(claims, f),
+        claims_table(claims, set(drawn)),
+        *paper_section(f, run, shown, lacking, claims),
+        *beyond_section(shown, lacking, claims),
+        *fits_section(f),
+        "<h2 id=gold>Is gold a fair judge?</h2>",
+        gold_section(run, run.fits.read("gold")),
     ]
-    paper = in_order(figures.__name__, appendix.__name__)
-    body += ["<h2 id=curves>Gold and proxy against KL</h2>"]
-    body += [exhibit(d, shown, claims) for d in paper if d.name in FIRST and d.name in shown]
-    body += ["<h2 id=claims>The paper's claims</h2>", claims_intro(claims, f), claims_table(claims, set(drawn))]
-    body += ["<h2 id=figures>The paper's other figures and tables</h2>"]
-    for d in paper:
-        body += [exhibit(d, shown, claims)] if d.name in shown and d.name not in FIRST else []
-        body += [paper_table(f.summary)] if d.name == "fig3c" else []
-        if d.name == "fig9":
-            body += ["<h3 id=table1>Table 1: hyper-parameters</h3>", table_1(e)]
-            body += ["<h3 id=table2>Table 2: one prompt at growing n</h3>", excerpts.table_2(nested, where)]
-    body += [without(paper, lacking), "<h2 id=beyond>Beyond the paper</h2>"]
-    ours = in_order(beyond.__name__)
-    body += [*(exhibit(d, shown, claims) for d in ours if d.name in shown), without(ours, lacking)]
-    body += ["<h2 id=fits>Fits</h2>"]
-    for method, part in f.summary.items():
-        body += [f"<h3>{style.METHOD_NAMES[method]}: {part['form']}</h3>", coefficient_table(part)]
-        body += [to_copy("Coefficients to copy, as a table with tabs", coefficients(part))]
-        body += [lower_end_table(part), rivals_table(part)]
-    body += ["<h3>Coefficients against RM size</h3>", trend_text(f.summary), laws_table(f.summary)]
-    body += ["<h2 id=gold>Is gold a fair judge?</h2>", gold_section(e, gold, where)]
-    if main_ppo:
-        caption = (
-            "Read on held-out prompts (KL, entropy, length) or from the last iteration before the read. KL efficiency "
-        )
-        caption += "below 1: PPO spends more KL than best-of-n for the same proxy score."
-        body += ["<h2 id=ppo>PPO diagnostics</h2>", show(shown["ppo_diagnostics"], caption)]
-    body += ["<h2 id=texts>What the policies write</h2>"]
-    body += [excerpts.section(where, e["proxies"]["sweeps"][0]["name"], e["ppo"]["read_draws"])]
-    body += ["<h2 id=cost>What this run cost, and where its time went</h2>", cost_section(stages, where)]
+    for name in healthy:
+        title = f"{find(name).short} diagnostics"
+        body += [f"<h2 id={name}>{title}</h2>", show(shown[f"{name}_diagnostics"], DIAGNOSED)]
+    body += ["<h2 id=texts>What the policies write</h2>", texts.section(run)]
+    body += ["<h2 id=cost>What this run cost, and where its time went</h2>", cost_section(run)]
     body += ["<h2 id=cite>Config, versions, how to cite</h2>", to_copy("The whole config", json.dumps(e, indent=1))]
     body += [to_copy("Versions that drew this page", versions()), to_copy("BibTeX", citation(e["name"]))]
     write_text(out / "report.html", page(e["name"], body))
@@ -103,9 +86,72 @@ def write(root: Path, out: Path | None = None) -> Path:
     return out / "report.html"
 
 
+def draw_diagnostics(f: Files, method: Method) -> Figure:
+    """A method's health on the main sweep."""
+    main = {group.id for group in f.sizes(method.name)}
+    rows = [row for row in f.diagnostics[method.name] if CurveId.of_cells(row).group in main]
+    return style.diagnostics(method, rows)
+
+
+def save_all(drawn: dict[str, Figure | Overlay], out: Path, run: RunFiles) -> dict[str, str]:
+    """Every picture as figures/NAME.svg; returns what the page shows of each."""
+    at_points, shown = texts.at_points(run), {}
+    for name, picture in drawn.items():
+        svg = style.svg(picture)
+        write_text(out / "figures" / f"{name}.svg", svg)
+        shown[name] = interactive.div(picture, name, at_points) if isinstance(picture, Overlay) else inline(svg)
+    return shown
+
+
+def other_methods(f: Files, shown: dict[str, str]) -> list[str]:
+    """The curves of methods that the paper has not."""
+    out = []
+    for method in f.methods():
+        if (name := curves_name(method)) in shown:
+            caption = f"Gold (solid) and proxy (dashed) against KL ({method.kl}), with {method.form}."
+            out += [f"<h3 id={name}>{html.escape(method.title)}</h3>", show(shown[name], html.escape(caption))]
+    return out
+
+
+def curves_name(method: Method) -> str:
+    """Of the figure of a method's main sweep."""
+    return f"curves_{method.name}"
+
+
+def paper_section(f: Files, run: RunFiles, shown: dict[str, str], lacking: dict[str, str], claims: list[Row]) -> list:
+    """The paper's other figures, in its order, and its tables beside ours."""
+    paper = in_order(figures.__name__, appendix.__name__)
+    body = ["<h2 id=figures>The paper's other figures and tables</h2>"]
+    for d in paper:
+        body += [exhibit(d, shown, claims)] if d.name in shown and d.name not in FIRST else []
+        body += [paper_table(f.summary)] if d.name == "fig3c" else []
+        if d.name == "fig9":
+            body += ["<h3 id=table1>Table 1: hyper-parameters</h3>", table_1(run.experiment)]
+            body += ["<h3 id=table2>Table 2: one prompt at growing n</h3>", texts.table_2(run.fits.read("nested"), run)]
+    return [*body, without(paper, lacking)]
+
+
+def beyond_section(shown: dict[str, str], lacking: dict[str, str], claims: list[Row]) -> list[str]:
+    """Every figure that is not the paper's, wherever it was registered."""
+    paper = {d.name for d in in_order(figures.__name__, appendix.__name__)}
+    ours = [d for d in drawings() if d.name not in paper]
+    found = [exhibit(d, shown, claims) for d in ours if d.name in shown]
+    return ["<h2 id=beyond>Beyond the paper</h2>", *found, without(ours, lacking)]
+
+
+def fits_section(f: Files) -> list[str]:
+    """Coefficients of every method, rival forms, laws against RM size."""
+    body = ["<h2 id=fits>Fits</h2>"]
+    for name, part in f.summary.items():
+        body += [f"<h3>{find(name).title}: {part['form']}</h3>", coefficient_table(part)]
+        body += [to_copy("Coefficients to copy, as a table with tabs", coefficients(part))]
+        body += [lower_end_table(part), rivals_table(part)]
+    return [*body, "<h3>Coefficients against RM size</h3>", trend_text(f.summary), laws_table(f.summary)]
+
+
 def finished(root: Path) -> None:
     """Raises RunError where `root` is not the directory of a run whose fits are done."""
-    if not (root / "coefficients.json").exists() or not (root / "stages.json").exists():
+    if not RunFiles(root).finished:
         if not root.exists():
             raise RunError(f"there is no {root}{errors.instead(root)}")
         raise RunError(f"{root} is not a run with finished fits: give a directory that `rmo run` filled")
@@ -134,7 +180,7 @@ def write_curves(
     for method, part in fitted.items():
         picture = style.curves(curves, fitted, method, "RM score (gold standard deviations)" if unit else "score")
         write_text(out / f"{method}.svg", style.svg(picture))
-        caption = f"{style.METHOD_NAMES[method]}: gold (solid), proxy (dashed) and {part['form']}."
+        caption = f"{find(method).title}: gold (solid), proxy (dashed) and {part['form']}."
         body += [show(interactive.div(picture, method, {}), caption), coefficient_table(part)]
         body += [to_copy("Coefficients to copy, as a table with tabs", coefficients(part))]
         body += [lower_end_table(part), rivals_table(part)]
@@ -147,17 +193,20 @@ def write_curves(
 def draw_all(f: Files) -> tuple[dict[str, Figure | Overlay], dict[str, str]]:
     """(pictures by name, why a figure has no analogue in this run by name)."""
     drawn, lacking = {}, {}
-    for d in DRAWINGS:
+    for d in drawings():
         try:
             drawn[d.name] = d.draw(f)
         except Missing as missing:
             lacking[d.name] = str(missing)
+    for method in f.methods():
+        if method.name not in (BEST_OF_N, PPO):  # figures 1a and 1b
+            drawn[curves_name(method)] = simple(f, f.sizes(method.name), "params", "RM parameters")
     return drawn, lacking
 
 
 def in_order(*modules: str) -> list[Drawing]:
     """The drawings of some modules, module by module, each in the order of its file."""
-    return [d for module in modules for d in DRAWINGS if d.draw.__module__ == module]
+    return [d for module in modules for d in drawings() if d.draw.__module__ == module]
 
 
 def inline(svg: str) -> str:

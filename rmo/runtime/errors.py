@@ -14,25 +14,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from rmo import config
 
-# Per kind of stage, what takes less memory there.
-MEMORY = {
-    "sft": "raise sft.optimizer.accumulate, lower sft.batch; policy.remat full, policy.dtype bfloat16",
-    "gold": "raise gold.optimizer.accumulate, lower gold.batch, bon.chunk; gold.model.remat full, gold.model.dtype "
-    "bfloat16",
-    "samples": "lower bon.chunk; policy.dtype bfloat16",
-    "comparisons": "lower bon.chunk; policy.dtype bfloat16",
-    "proxies": "raise proxies.optimizer.accumulate, lower proxies.batch, proxies.seeds or the recipes of a sweep (they "
-    "train side by side); remat full of proxies.sizes",
-    "bon": "lower bon.chunk, on the host bon.draws or bon.prompts",
-    "ppo": "set or lower ppo.chunk, raise ppo.minibatches or ppo.policy_optimizer.accumulate and "
-    "ppo.critic_optimizer.accumulate, lower ppo.read_draws, fewer recipes or kl_coefs in ppo.against; policy.remat "
-    "full, policy.dtype bfloat16",
-    "fits": "lower fits.bootstrap",
-    "rmo score": "lower --batch; --dtype bfloat16",
-    "rmo sample": "lower --batch, --draws or --length; --dtype bfloat16",
-}
-ACCELERATED = {"sft", "gold", "samples", "comparisons", "proxies", "bon", "ppo"}
-
 
 def nearest(word: str, names: Iterable[str]) -> str:
     """`; perhaps a`: the name spelled most like a word; empty where none is like it."""
@@ -126,13 +107,12 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or ("RESOURCE_EXHAUSTED" in said and bool(re.search("memory|allocat", said)))
 
 
-def memory(stage: str, error: BaseException) -> str:
-    """One line: the stage that ran out of memory, and which settings take less."""
+def memory(stage: str, error: BaseException, advice: str = "", devices: bool = False) -> str:
+    """One line: the stage that ran out of memory, which settings take less, and whether more devices would help."""
     asked = re.search(r"(?:allocat\w+|request for|Used) ([\d.]+ ?(?:[KMGTP]i?B?|bytes))", str(error))
-    what = stage.split("/")[0]
     line = f"{stage} ran out of memory" + (f" (asked for {asked[1]})" if asked else "")
-    line += f": {MEMORY[what]}" if what in MEMORY else ""
-    if what in ACCELERATED:
+    line += f": {advice}" if advice else ""
+    if devices:
         line += "; or more devices, --model-parallel N; `rmo plan CONFIG` says what each program takes"
     return line
 

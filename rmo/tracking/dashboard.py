@@ -2,40 +2,65 @@
 
 from typing import Any
 
-from rmo.report.run_report import DRAWINGS
+from rmo.methods import method as methods
+from rmo.report.figures.drawing import drawings
 from rmo.runtime.files import RunError
 
-# Curves of finished stages: (title, x, pattern of metrics); a line per run and member.
-CURVES = [
-    (f"{name}: {scores.replace('|', ' and ')} against {versus}", f"{kind}/curve/{x}", rf"^{kind}/curve/({scores})/\d+$")
-    for kind, name in (("bon", "Best-of-n"), ("ppo", "PPO"))
-    for x, versus, scores in (
-        ("sqrt_kl", "sqrt(KL)", "gold"), ("sqrt_kl", "sqrt(KL)", "proxy"), ("kl", "KL", "gold|proxy"),
-    )
-]  # fmt: skip
-# Section -> line charts: (title, x, metrics); a line per run and metric, of several members their mean.
-LINES = {
-    "Reward models": [(n, "Step", [f"proxies/{m}"]) for m, n in (
-        ("loss", "Training loss"), ("accuracy", "Training accuracy"), ("grad_norm", "Gradient norm"),
-    )],
-    "PPO health": [(name, "ppo/iteration", [f"ppo/{metric}"]) for metric, name in (
-        ("kl", "KL from the initial policy, held-out prompts"), ("gold", "Gold"), ("proxy", "Proxy"),
-        ("entropy", "Entropy per token"), ("length", "Response length"), ("last_clip_fraction", "Clip fraction"),
-        ("last_approx_kl", "KL of an update, estimated"), ("last_policy_loss", "Policy loss"),
-        ("last_critic_loss", "Value loss"), ("last_explained_variance", "Variance that the critic explains"),
-        ("last_sampler_gap", "Largest gap between sampler's and trainer's log-probability"),
-        ("last_first_ratio", "Ratio before the first update: 1"),
-    )],
-    "Throughput": [(name, "Step", [f"speed/{m}" for m in metrics]) for name, metrics in (
-        ("Tokens per second", ["tokens_per_second"]), ("Share of peak FLOP/s", ["utilisation"]),
-        ("Peak memory, bytes", ["peak_memory"]), ("Seconds per row of the log", ["seconds"]),
-        ("Seconds waiting for the device", ["wait"]), ("Seconds making batches", ["batch"]),
-        ("PPO, samples: seconds by part", ["iterate", "read", "sample", "score", "update"]),
-    )],
-    "Policy and gold": [(name, "Step", [metric]) for metric, name in (
-        ("sft/loss", "Loss of the initial policy"), ("gold/loss", "Loss of gold"), ("sft/grad_norm", "Gradient norm"),
-    )],
-}  # fmt: skip
+# Section -> line charts of stages: (title, x, metrics); a line per run and metric, of several members their mean.
+LINES: dict[str, list[tuple[str, str, list[str]]]] = {
+    "Reward models": [
+        ("Training loss", "Step", ["proxies/loss"]),
+        ("Training accuracy", "Step", ["proxies/accuracy"]),
+        ("Gradient norm", "Step", ["proxies/grad_norm"]),
+    ],
+    "Throughput": [
+        ("Tokens per second", "Step", ["speed/tokens_per_second"]),
+        ("Share of peak FLOP/s", "Step", ["speed/utilisation"]),
+        ("Peak memory, bytes", "Step", ["speed/peak_memory"]),
+        ("Seconds per row of the log", "Step", ["speed/seconds"]),
+        ("Seconds waiting for the device", "Step", ["speed/wait"]),
+        ("Seconds making batches", "Step", ["speed/batch"]),
+        (
+            "Seconds by part",
+            "Step",
+            ["speed/iterate", "speed/read", "speed/sample", "speed/score", "speed/update"],
+        ),
+    ],
+    "Policy and gold": [
+        ("Loss of the initial policy", "Step", ["sft/loss"]),
+        ("Loss of gold", "Step", ["gold/loss"]),
+        ("Gradient norm", "Step", ["sft/grad_norm"]),
+    ],
+}
+
+
+def curve_charts() -> list[tuple[str, str, str]]:
+    """Curves of finished stages: (title, x, pattern of metrics); a line per run and member."""
+    out = []
+    for method in methods.every():
+        name = method.short[0].upper() + method.short[1:]
+        for x, versus, scores in (
+            ("sqrt_kl", "sqrt(KL)", "gold"),
+            ("sqrt_kl", "sqrt(KL)", "proxy"),
+            ("kl", "KL", "gold|proxy"),
+        ):
+            title = f"{name}: {scores.replace('|', ' and ')} against {versus}"
+            out.append((title, f"{method.name}/curve/{x}", rf"^{method.name}/curve/({scores})/\d+$"))
+    return out
+
+
+def line_charts() -> dict[str, list[tuple[str, str, list[str]]]]:
+    """`LINES`, and the health of every method that logs any."""
+    health = {
+        f"{method.short} health": [
+            (title, f"{method.name}/{method.axis}", [f"{method.name}/{metric}"]) for metric, title in method.charts
+        ]
+        for method in methods.every()
+        if method.charts
+    }
+    return {**health, **LINES}
+
+
 # Of finished reward models, against their size: (title, metric).
 POINTS = [("Validation loss by size", "proxies/validation_loss"),
           ("Validation accuracy by size", "proxies/validation_accuracy")]  # fmt: skip
@@ -61,14 +86,14 @@ def workspace(project: str, entity: str = "") -> Any:
     def section(name: str, *panels: Any) -> Any:
         return ws.Section(name=name, panels=list(panels), is_open=True)
 
-    curves = [wr.LinePlot(title=title, x=x, metric_regex=pattern) for title, x, pattern in CURVES]
+    curves = [wr.LinePlot(title=title, x=x, metric_regex=pattern) for title, x, pattern in curve_charts()]
     sections = [section("Overoptimization", *curves)]
-    for name, charts in LINES.items():
+    for name, charts in line_charts().items():
         panels: list[Any] = [wr.LinePlot(title=title, x=x, y=list(y)) for title, x, y in charts]
         if name == "Reward models":
             panels += [wr.ScatterPlot(title=title, x=SIZE, y=y, log_x=True) for title, y in POINTS]
         sections.append(section(name, *panels))
-    pages = ["report", *(d.name for d in DRAWINGS)]
+    pages = ["report", *(d.name for d in drawings())]
     sections.append(section("Report", wr.MediaBrowser(media_keys=[f"report/{page}" for page in pages], num_columns=2)))
     settings = ws.WorkspaceSettings(max_runs=100)
     return ws.Workspace(entity=entity, project=project, name="rmo", sections=sections, settings=settings)

@@ -1,11 +1,12 @@
 """What each stage instance of a run directory is at: done, running or stopped and how far, stale, missing."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from rmo.runtime.files import modified, read_json
+from rmo.artifacts.stages import Stage
+from rmo.runtime import code
+from rmo.runtime.files import Row, modified
 from rmo.runtime.lock import Lock
 from rmo.tracking.progress import duration
 
@@ -22,22 +23,23 @@ def look(root: Path, stages: dict[str, str]) -> list[dict[str, Any]]:
 
 def state(directory: Path) -> dict[str, Any]:
     """A row of `look` but for its names."""
-    row = dict.fromkeys(("seconds", "age", "step", "of", "holder", "before"))
+    row: Row = dict.fromkeys(("seconds", "age", "step", "of", "holder", "before", "other_code"))
     others = [p for p in directory.parent.glob(f"{directory.name.rsplit('-', 1)[0]}-*") if p != directory]
-    others = [p for p in others if len(p.name) == len(directory.name) and (p / "DONE").exists()]
-    if (directory / "DONE").exists():
-        age = time.time() - modified(directory / "DONE")
-        return row | {"state": "done", "seconds": read_json(directory / "cost.json")["seconds"], "age": age}
+    others = [Stage(p) for p in others if len(p.name) == len(directory.name) and Stage(p).done]
+    stage = Stage(directory)
+    if stage.done:
+        cost, age = stage.cost(), time.time() - modified(stage.done_file)
+        other_code = cost.get("code", "") != code.code_hash()
+        return row | {"state": "done", "seconds": cost["seconds"], "age": age, "other_code": other_code}
     if others:
-        last = max(others, key=lambda p: modified(p / "DONE"))
-        row["before"] = read_json(last / "cost.json")["seconds"]
+        last = max(others, key=lambda other: modified(other.done_file))
+        row["before"] = last.cost()["seconds"]
     if not directory.exists():
         return row | {"state": "stale" if others else "missing"}
     lock = Lock(directory)
     holder, silent = lock.holder()
     held = bool(holder) and not lock.gone(holder, silent)
-    written = [p for name in ("speed.jsonl", "metrics.jsonl", "HOLDER") if (p := directory / name).exists()]
-    speed = rows(directory / "speed.jsonl")
+    written, speed = stage.written(), stage.speed()
     return row | {
         "state": "running" if held else "stopped", "holder": holder if held else None,
         "seconds": sum(line["seconds"] for line in speed) if speed else None,
@@ -46,26 +48,18 @@ def state(directory: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """Of a JSON-lines file that may be growing, and whose last line may be half written."""
-    out = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            out.append(json.loads(line))
-        except ValueError:
-            break
-    return out
-
-
 def lines(found: list[dict[str, Any]]) -> list[str]:
     """The rows for people, aligned; below those that are begun, how far they are and who works on them."""
     width, out = max(len(row["stage"]) for row in found), []
     for row in found:
         cost = duration(row["seconds"]) if row["seconds"] is not None else ""
         age = duration(row["age"]) + " ago" if row["age"] is not None else ""
-        out.append(f"{row['state']:8}{row['stage']:{width}}{cost:>9}{age:>14}  {row['path']}")
+        state = row["state"] + ("*" if row["other_code"] else "")
+        out.append(f"{state:8}{row['stage']:{width}}{cost:>9}{age:>14}  {row['path']}")
         if row["state"] in ("running", "stopped"):
             out.append(" " * 8 + at(row))
+    if any(row["other_code"] for row in found):
+        out.append(" " * 8 + "*: made by other code than this; `rmo run CONFIG --remake` makes those again")
     if any(row["state"] == "stale" for row in found):
         out.append(" " * 8 + "stale: done for other settings, whose results stay; for these it is still to be done")
     return out

@@ -5,18 +5,21 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rmo.analysis.curve import Curve, common_d, regrid
+from rmo.analysis.curve_id import CurveId
+from rmo.artifacts.run_files import RunFiles
+from rmo.artifacts.stages import Optimised
+from rmo.methods import method as methods
+from rmo.methods.bench import Record
+from rmo.methods.method import Method
 from rmo.runtime import errors
-from rmo.runtime.files import RunError, read_json, read_npz, remote
+from rmo.runtime.files import Row, RunError, remote
 from rmo.tracking import status
 
-PLANNED = "planned.json"  # {stage: its path} of what the last `rmo run` was asked for
-KINDS = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "bon", "ppo", "fits", "report")
-METHODS = {"bon": "best-of-n", "ppo": "PPO"}
+BEFORE = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")  # kinds of stages, in order
 COLORS = (33, 208, 70, 196, 135, 37, 205, 142, 94, 245)  # of 256
 SECONDS = 5.0  # between two looks
 _finished: dict[Path, Curve] = {}  # their files do not change
@@ -29,16 +32,21 @@ def stages(root: Path) -> dict[str, str]:
     Raises:
       RunError: there are none.
     """
-    if (root / PLANNED).exists():
-        return read_json(root / PLANNED)
-    if (root / "stages.json").exists():
-        return {row["stage"]: row["path"] for row in read_json(root / "stages.json")}
-    made = [p for kind in KINDS for pattern in (f"{kind}-*", f"{kind}/*-*") for p in root.glob(pattern)]
+    if known := RunFiles(root).known_stages():
+        return known
+    kinds = (*BEFORE, *methods.names(), "fits", "report")
+    made = [p for kind in kinds for pattern in (f"{kind}-*", f"{kind}/*-*") for p in root.glob(pattern)]
     made = [str(p)[len(str(root)) + 1 :] for p in made if re.search(r"-[0-9a-f]{10}$", p.name)]
     if not made:
         near = "" if root.exists() or remote(root) else errors.instead(root)
         raise RunError(f"{root} holds no stages: give a directory that `rmo run` fills, e.g. runs/tiny{near}")
     return {path[:-11]: path for path in sorted(made, key=lambda path: ("-main-" not in path, path))}
+
+
+def method_of(stage: str) -> Method | None:
+    """The method whose stage this is; None of other stages."""
+    known = {method.name: method for method in methods.every()}
+    return known.get(stage.split("/")[0])
 
 
 def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
@@ -47,56 +55,61 @@ def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
     Raises:
       RunError: `only` picks nothing.
     """
+    with_curves = [name for name in names if method_of(name)]
     if only:
-        found = [name for name in names if name.startswith(("bon/", "ppo/")) and any(want in name for want in only)]
+        found = [name for name in with_curves if any(want in name for want in only)]
         if not found:
-            curves = ", ".join(name for name in names if name.startswith(("bon/", "ppo/")))
-            raise RunError(f"--only {' '.join(only)}: no stage with a curve has that in its name; there are {curves}")
+            there = ", ".join(with_curves)
+            raise RunError(f"--only {' '.join(only)}: no stage with a curve has that in its name; there are {there}")
         return found
     out = []
-    for method in METHODS:
-        mine = [name for name in names if name.startswith(method + "/")]
+    for method in methods.names():
+        mine = [name for name in with_curves if name.startswith(method + "/")]
         out += [name for name in mine if name.partition("-")[2] == mine[0].partition("-")[2]]
     return out
 
 
-def curve(directory: Path, method: str) -> Curve | None:
-    """The mean over seeds (of the first recipe and KL penalty) of what a stage has so far; None before its first two
-    points. Best-of-n has its curve when it is done, PPO from its first read on."""
+def curve(directory: Path, method: Method) -> Curve | None:
+    """The mean over seeds (of the first recipe and settings) of what a stage has so far; None before its first two
+    points. A method that logs its points has a curve from its first read on, another when it is done."""
     if directory in _finished:
         return _finished[directory]
-    done = (directory / "DONE").exists()
-    if method == "bon" and not done:
+    stage = Optimised(directory)
+    if not stage.done and not method.logs_points:
         return None
-    like = lambda row: {n: row.get(n) for n in ("comparisons", "variant", "kl_coef")}  # noqa: E731
-    info = directory / "info.json"
-    members = read_json(info)["members"] if info.exists() else []
-    first = [m for m, row in enumerate(members) if like(row) == like(members[0])]
-    if method == "bon":
-        a = read_npz(directory / "curve.npz")
-        found = Curve("bon", a["n"], a["kl"], *(a[name][first].mean((0, 2)) for name in ("proxy", "gold")))
+    ids = stage.ids() if stage.has_info() else []
+    like_first = [m for m, id in enumerate(ids) if id.group == ids[0].group]
+    if method.logs_points:
+        found = of_log(method, stage.metrics(), like_first)
     else:
-        found = climb(status.rows(directory / "metrics.jsonl"), first)
-    if done and found:
+        found = of_record(method, stage.record, like_first)
+    if stage.done and found:
         _finished[directory] = found
     return found
 
 
-def climb(reads: list[dict[str, Any]], members: list[int]) -> Curve | None:
-    """PPO's reads as one curve, as far as all its members are; where they are not told apart, of all."""
+def of_record(method: Method, record: Record, members: list[int]) -> Curve:
+    """The mean of some members that share their points."""
+    proxy, gold = (x[members].mean((0, 2)) for x in (record.proxy, record.gold))
+    return Curve(CurveId(method.name), record.step_or_n[members[0]], record.kl[members[0]], proxy, gold)
+
+
+def of_log(method: Method, reads: list[Row], members: list[int]) -> Curve | None:
+    """A log's points as one curve, as far as all its members are; where they are not told apart, of all."""
     if not reads:
         return None
-    every = {name: np.array([row[name] for row in reads], np.float64) for name in ("iteration", "kl", "proxy", "gold")}
-    curves = []
+    names = (method.axis, "kl", "proxy", "gold")
+    every = {name: np.array([row[name] for row in reads], np.float64) for name in names}
+    id, curves = CurveId(method.name), []
     for m in members or range(every["kl"].shape[1]):
         step, kl, proxy, gold = (values[:, m] for values in every.values())
         fresh = np.diff(step, prepend=-1) > 0  # a finished member is read again while the others go on
-        curves.append(Curve("ppo", step[fresh], kl[fresh], proxy[fresh], gold[fresh]))
+        curves.append(Curve(id, step[fresh], kl[fresh], proxy[fresh], gold[fresh]))
     d = common_d(curves)
     if not d.max() > 0:
         return None
     proxy, gold = (np.mean([regrid(d, c, getattr(c, name)) for c in curves], axis=0) for name in ("proxy", "gold"))
-    return Curve("ppo", np.arange(len(d)), d**2, proxy, gold)
+    return Curve(id, np.arange(len(d)), d**2, proxy, gold)
 
 
 def picture(curves: dict[str, Curve], width: int, height: int, color: bool) -> str:
@@ -105,23 +118,23 @@ def picture(curves: dict[str, Curve], width: int, height: int, color: bool) -> s
     import plotext
 
     order = list(dict.fromkeys(map(rm, curves)))
-    methods = [method for method in METHODS if any(c.method == method for c in curves.values())]
+    shown = [method for method in methods.every() if any(c.method == method.name for c in curves.values())]
     beside = width >= 100 or height < 36
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.limitsize(False, False)
     plotext.plotsize(width, height)
-    plotext.subplots(*(1, len(methods)) if beside else (len(methods), 1))
-    for place, method in enumerate(methods, start=1):
+    plotext.subplots(*(1, len(shown)) if beside else (len(shown), 1))
+    for place, method in enumerate(shown, start=1):
         figure = plotext.subplot(*(1, place) if beside else (place, 1))
         for name, c in curves.items():
-            if c.method == method:
+            if c.method == method.name:
                 i = order.index(rm(name))
                 letter, line = chr(ord("a") + i % 26), COLORS[i % len(COLORS)]
                 gold, proxy = ("braille", "dot") if color else (letter.upper(), letter)
                 figure.plot(c.d.tolist(), c.gold.tolist(), marker=gold, color=line)
                 figure.plot(c.d.tolist(), c.proxy.tolist(), marker=proxy, color=line)
-        figure.title(METHODS[method])
+        figure.title(method.short)
     drawn = plotext.build()
     return drawn if color else plotext.uncolorize(drawn)
 
@@ -134,16 +147,16 @@ def rm(name: str) -> str:
 def legend(curves: dict[str, Curve], width: int, color: bool) -> list[str]:
     """A line per RM: its mark and, per method, gold's highest point, where the curve has come to, and its proxy."""
     rms = list(dict.fromkeys(map(rm, curves)))
-    methods = [method for method in METHODS if any(c.method == method for c in curves.values())]
+    shown = [method for method in methods.every() if any(c.method == method.name for c in curves.values())]
     longest = max(map(len, rms))
-    head = "".join(f"  {METHODS[method] + ' top':>14}{'now at KL':>14}{'proxy':>7}" for method in methods)
+    head = "".join(f"  {method.short + ' top':>14}{'now at KL':>14}{'proxy':>7}" for method in shown)
     marks = "gold in lines, proxy in dots" if color else "gold in capitals, proxy in small letters"
     out = [f"{marks}, against the root of KL"[:width], f"{'gold':{longest + 3}}{head}"[:width]]
     for i, name in enumerate(rms):
         mark = f"\x1b[38;5;{COLORS[i % len(COLORS)]}m━━\x1b[0m" if color else f"{chr(ord('A') + i % 26)} "
         line = f" {name:{longest}}"
-        for method in methods:
-            if c := curves.get(f"{method}/{name}"):
+        for method in shown:
+            if c := curves.get(f"{method.name}/{name}"):
                 top, now = (f"{c.gold[k]:.2f} at {c.kl[k]:.1f}" for k in (int(np.argmax(c.gold)), -1))
                 line += f"  {top:>14}{now:>14}{c.proxy[-1]:>7.2f}"
             else:
@@ -162,7 +175,11 @@ def view(root: Path, only: tuple[str, ...], width: int, height: int, color: bool
         for row in found
         if row["state"] in ("running", "stopped")
     ]
-    curves = {name: c for name in chosen(list(every), only) if (c := curve(root / every[name], name.split("/")[0]))}
+    curves = {}
+    for name in chosen(list(every), only):
+        method = method_of(name)
+        if method and (found_curve := curve(root / every[name], method)):
+            curves[name] = found_curve
     if curves:
         below = legend(curves, width, color)
         room = max(height - len(lines) - len(below) - 1, 12)

@@ -6,10 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rmo.analysis import sweeps
-from rmo.analysis.fitting import FORM_OF, FORMS, Family, Group, low_part
+from rmo.analysis.fitting import FORMS, Family, Group, low_part
 from rmo.analysis.sweeps import Missing
 from rmo.claims.rm_data import BETTER
-from rmo.report.figures.drawing import Files, drawing, simple
+from rmo.methods.method import find
+from rmo.methods.paper import BEST_OF_N, PPO
+from rmo.report.figures.drawing import Files, drawing, of_id, simple
 from rmo.report.figures.paper import FEW, at_n, chance, penalised, per_policy
 from rmo.report.figures.style import Overlay, colours, label_by, log_axis, mean_curve, panels, row_of, size, sqrt_axis
 
@@ -24,7 +26,7 @@ def fig10(f: Files) -> Figure:
     """Figure 10: highest gold by RM size and comparisons.
 
     The maximum of best-of-n's mean gold curve for every combination."""
-    groups = f.groups("bon")
+    groups = f.groups(BEST_OF_N)
     counts = sorted({g.comparisons for g in groups if g.comparisons})
     if len(counts) < 2:
         raise Missing("one number of comparisons only")
@@ -44,8 +46,8 @@ def fig11(f: Files) -> Figure:
 
     Validation loss with all comparisons, the smallest RMs included, which the paper found near chance and left out
     elsewhere (open)."""
-    swept, full = {g.params for g in f.sizes("bon")}, f.sizes("bon")[0].comparisons
-    rows = [r for r in f.reward_models if r["variant"] == "" and r["rm_comparisons"] == full]
+    swept, full = {g.params for g in f.sizes(BEST_OF_N)}, f.sizes(BEST_OF_N)[0].comparisons
+    rows = [r for r in f.reward_models if not r["rm_recipe"] and r["rm_comparisons"] == full]
     figure, (axis,) = panels(1, 5.4, 3.8)
     for r in rows:
         axis.plot(
@@ -65,7 +67,7 @@ def fig12(f: Files) -> Figure:
     The highest best-of-n gold by the closed form a²/4b (line, band) and as measured (points). Open: the fitted peak
     lies beyond the data."""
     figure, (axis,) = panels(1, 5.4, 3.8)
-    groups = f.sizes("bon")
+    groups = f.sizes(BEST_OF_N)
     rows = [row_of(f.summary, g) or {} for g in groups]
     known = [(g, r) for g, r in zip(groups, rows, strict=True) if r.get("peak_gold") is not None]
     if not known:
@@ -92,11 +94,11 @@ def fig13(f: Files) -> Figure:
     Several epochs on few comparisons beside one epoch on them and one on as many unique ones: validation loss and
     highest gold (dots: RM sizes; bars: means). The paper's losses: 0.686, 0.684 and 0.655."""
     columns: dict[str, list[tuple[float, float]]] = {}
-    for epochs, several, once, unique in sweeps.repeated(f.all("bon"), "bon"):
+    for epochs, several, once, unique in sweeps.repeated(f.all(BEST_OF_N), BEST_OF_N):
         few = several.comparisons or 0
         for count, times, which in ((few, 1, once), (few, epochs, several), (few * epochs, 1, unique)):
             if which is not None:
-                loss = float(np.mean(f.loss(which.params, which.comparisons, variant=which.variant)))
+                loss = float(np.mean(f.loss(which.params, which.comparisons, recipe=which.id.rm_recipe)))
                 columns.setdefault(f"{times} epoch{'s' if times > 1 else ''} on {count:,}", []).append(
                     (loss, top(which))
                 )
@@ -143,7 +145,7 @@ def fig15(f: Files) -> Figure:
     """Figure 15: KL by step and policy size.
 
     KL along training by policy size, one small RM. In the paper the larger policy has less KL at equal steps."""
-    return kl_by_step(f.both_policies("ppo", f.two_policy_rms("ppo")[0]), "policy", "policy parameters")
+    return kl_by_step(f.both_policies(PPO, f.two_policy_rms(PPO)[0]), "policy", "policy parameters")
 
 
 @drawing
@@ -151,11 +153,11 @@ def fig16(f: Files) -> Figure:
     """Figure 16: KL by step and RM size.
 
     KL along training by RM size."""
-    return kl_by_step(f.sizes("ppo"), "params", "RM parameters")
+    return kl_by_step(f.sizes(PPO), "params", "RM parameters")
 
 
 def coefficient_by_data(f: Files, name: str) -> Figure:
-    groups = f.groups("bon")
+    groups = f.groups(BEST_OF_N)
     rows = [row for row in (row_of(f.summary, g) for g in groups) if row]
     counts = sorted({row["rm_comparisons"] for row in rows})
     if len(counts) < 3:
@@ -190,7 +192,7 @@ def fig19(f: Files) -> Overlay:
     """Figure 19: comparisons, the largest RM, best-of-n.
 
     As Figure 4a for the largest RM."""
-    return simple(f, f.data("bon", f.sizes("bon")[-1].params), "comparisons", "comparisons")
+    return simple(f, f.data(BEST_OF_N, f.sizes(BEST_OF_N)[-1].params), "comparisons", "comparisons")
 
 
 @drawing
@@ -198,7 +200,7 @@ def fig20(f: Files) -> Figure:
     """Figure 20: proxy scores are nearly linear in d.
 
     Best-of-n's proxy scores with straight lines through the origin: slightly concave in the paper."""
-    groups = f.sizes("bon")
+    groups = f.sizes(BEST_OF_N)
     figure, (axis,) = panels(1, 6, 4)
     for g, colour in zip(groups, colours(len(groups)), strict=True):
         kl, proxy = mean_curve(g, "proxy")
@@ -218,7 +220,7 @@ def fig21(f: Files) -> Figure:
 
     Best-of-n's gold at n = 1,000 (the nearest measured). Dotted: the fewest comparisons at which validation loss, mean
     over RM sizes, is 0.01 nats below chance."""
-    groups = f.groups("bon")
+    groups = f.groups(BEST_OF_N)
     counts = sorted({g.comparisons for g in groups if g.comparisons})
     if len(counts) < 2:
         raise Missing("one number of comparisons only")
@@ -251,10 +253,10 @@ def fig22(f: Files) -> Overlay:
     """Figure 22: policy size, RL, a large RM.
 
     As Figure 7b for the largest RM that both policies met."""
-    rms = f.two_policy_rms("ppo")
+    rms = f.two_policy_rms(PPO)
     if len(rms) < 2:
         raise Missing("one RM size only against both policies")
-    return per_policy(f, "ppo", f.starts, rms[-1])
+    return per_policy(f, PPO, f.starts, rms[-1])
 
 
 @drawing
@@ -262,7 +264,7 @@ def fig23(f: Files) -> Overlay:
     """Figure 23: policy size, RL, from 0.
 
     Figure 7b with both policies starting from 0."""
-    return per_policy(f, "ppo", None)
+    return per_policy(f, PPO, None)
 
 
 @drawing
@@ -271,7 +273,7 @@ def fig24(f: Files) -> Figure:
 
     RL: proxy minus gold against KL. In the paper the two policies' gaps are almost equal."""
     figure, (axis,) = panels(1, 6, 4)
-    groups = f.both_policies("ppo", f.two_policy_rms("ppo")[0])
+    groups = f.both_policies(PPO, f.two_policy_rms(PPO)[0])
     for g, colour in zip(groups, colours(len(groups)), strict=True):
         (kl, proxy), (_, gold) = mean_curve(g, "proxy"), mean_curve(g, "gold")
         axis.plot(kl, proxy - gold, color=colour, lw=1.4, label=size(g.policy or 0))
@@ -291,15 +293,13 @@ def fig25(f: Files) -> Figure:
     try:
         groups, by, title = penalised(f), "kl_coef", "KL penalty"
     except Missing:
-        groups, by, title = f.sizes("ppo"), "params", "RM parameters"
+        groups, by, title = f.sizes(PPO), "params", "RM parameters"
     figure, (axis,) = panels(1, 6, 4)
     for g, colour in zip(groups, colours(len(groups)), strict=True):
-        for seed in sorted({c.meta["seed"] for c in g.curves}):
-            key = (g.params, g.comparisons, g.policy, g.kl_coef, g.variant, seed)
-            names = ("rm_params", "rm_comparisons", "policy_params", "kl_coef", "variant", "seed")
-            rows = [r for r in f.ppo if tuple(r[n] for n in names) == key and np.isfinite(r["clip_fraction"])]
-            axis.plot([r["step"] for r in rows], [r["clip_fraction"] for r in rows], color=colour, lw=0.9,
-                      label=label_by(by)(g) if seed == 0 else None)  # fmt: skip
+        for i, c in enumerate(g.curves):
+            rows = [r for r in of_id(f.diagnostics[PPO], c.id) if np.isfinite(r["clip_fraction"])]
+            steps, share = [r["step"] for r in rows], [r["clip_fraction"] for r in rows]
+            axis.plot(steps, share, color=colour, lw=0.9, label=label_by(by)(g) if i == 0 else None)
     axis.set_xlabel("RL step (PPO iteration)")
     axis.set_ylabel("share of ratios clipped")
     axis.legend(title=title, fontsize=8)
@@ -311,12 +311,12 @@ def extrapolation(f: Files, method: str, share: float = 0.6) -> Figure:
     groups = f.sizes(method)
     figure, (axis,) = panels(1, 6.4, 4.2)
     low_d, cuts = f.summary[method]["min_d"], low_part(groups, share)
-    fits = Family(groups, FORM_OF[method], False, low_d, cuts).best()
+    fits = Family(groups, find(method).form, False, low_d, cuts).best()
     for g, cut, coefficients, colour in zip(groups, cuts, fits, colours(len(groups)), strict=True):
         kl, gold = mean_curve(g, "gold")
         d = np.linspace(low_d, np.sqrt(kl.max()), 80)
         axis.plot(kl, gold, color=colour, lw=1.6, label=size(g.params))
-        axis.plot(d**2, FORMS[FORM_OF[method]][0](d, 0.0) @ coefficients, "-.", color=colour, lw=0.9)
+        axis.plot(d**2, FORMS[find(method).form][0](d, 0.0) @ coefficients, "-.", color=colour, lw=0.9)
         axis.axvline(cut, color=colour, ls=":", lw=0.9)
     sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
     axis.set_xlabel("KL, nats (square-root scale)")
@@ -330,7 +330,7 @@ def fig26a(f: Files) -> Figure:
     """Figure 26a: extrapolation, best-of-n.
 
     Each form fitted only left of the dotted line, 60% of the KL range, as in the paper."""
-    return extrapolation(f, "bon")
+    return extrapolation(f, BEST_OF_N)
 
 
 @drawing
@@ -338,4 +338,4 @@ def fig26b(f: Files) -> Figure:
     """Figure 26b: extrapolation, RL.
 
     The same for PPO (the paper does not say where its cut is)."""
-    return extrapolation(f, "ppo")
+    return extrapolation(f, PPO)

@@ -8,10 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmo.analysis.curve import forward
+from rmo.analysis.curve_id import Settings
 from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
-from rmo.report.figures.drawing import Files, drawing
-from rmo.report.figures.style import METHOD_NAMES, colours, mean_curve, panels, size, sqrt_axis
+from rmo.methods.method import find
+from rmo.methods.paper import BEST_OF_N, PPO
+from rmo.report.figures.drawing import Files, drawing, of_id
+from rmo.report.figures.style import colours, mean_curve, panels, size, sqrt_axis
 
 
 @drawing
@@ -20,7 +23,7 @@ def beirami(f: Files) -> Figure:
 
     The estimate of Beirami et al. (2024) from the probabilities of the selected responses against the bound log n -
     (n-1)/n, by RM size. Where responses are unlikely to repeat, the two agree."""
-    groups = f.sizes("bon")
+    groups = f.sizes(BEST_OF_N)
     given_by = [[c.kl_given for c in g.curves if c.kl_given is not None] for g in groups]
     if not all(given_by):
         raise Missing("no log-probabilities of the winners")
@@ -41,13 +44,6 @@ def beirami(f: Files) -> Figure:
     return figure
 
 
-def path_rows(f: Files, g: Group) -> list[dict[str, Any]]:
-    names = ("method", "rm_params", "rm_comparisons", "policy_params", "variant")
-    key = (g.method, g.params, g.comparisons, g.policy, g.variant)
-    rows = [r for r in f.paths if tuple(r[n] for n in names) == key]
-    return [r for r in rows if g.method == "bon" or r["kl_coef"] == g.kl_coef]
-
-
 @drawing
 def along_the_path(f: Files) -> Figure:
     """The RM along the path.
@@ -56,10 +52,10 @@ def along_the_path(f: Files) -> Figure:
     (agreement with gold; 0.5 is chance) and overconfidence (the probability it gives its choice less the one gold
     gives it; 0 is calibrated)."""
     figure, axes = panels(4, 3.5, 3.4)
-    for m, method in enumerate(("bon", "ppo")):
+    for m, method in enumerate((BEST_OF_N, PPO)):
         groups = f.sizes(method)
         for g, colour in zip(groups, colours(len(groups)), strict=True):
-            rows = path_rows(f, g)
+            rows = of_id(f.paths, g.id)
             for i, get in enumerate((lambda r: r["accuracy"], lambda r: r["confidence"] - r["support"])):
                 axis = axes[2 * i + m]
                 seeds = sorted({r["seed"] for r in rows})
@@ -70,7 +66,7 @@ def along_the_path(f: Files) -> Figure:
                 axis.plot(d**2, mean, color=colour, lw=1.2, label=size(g.params))
         for i, label in enumerate(("accuracy", "overconfidence")):
             axis = axes[2 * i + m]
-            axis.set_title(f"{label}, {METHOD_NAMES[method]}", loc="left", fontsize=10)
+            axis.set_title(f"{label}, {find(method).title}", loc="left", fontsize=10)
             axis.axhline((0.5, 0.0)[i], color="0.5", lw=0.8, ls="--")
             sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
             axis.set_xlabel("KL, nats")
@@ -86,7 +82,7 @@ def bars(f: Files, pairs: Sequence[tuple[str, Group]], title: str) -> Figure:
     for (label, g), step in ((pair, sizes.index(pair[1].params)) for pair in pairs):
         x = labels.index(label) + 0.8 * (step + 0.5) / len(sizes) - 0.4
         colour = colours(len(sizes))[step]
-        losses = f.loss(g.params, g.comparisons, variant=g.variant)
+        losses = f.loss(g.params, g.comparisons, recipe=g.id.rm_recipe)
         peaks = [float(c.gold.max()) for c in g.curves]
         spot(axes[0], x, losses, float(np.mean(losses)), colour)
         spot(axes[1], x, peaks, float(mean_curve(g, "gold")[1].max()), colour)
@@ -105,10 +101,11 @@ def spot(axis: Axes, x: float, seeds: Sequence[float], middle: float, colour: An
     axis.plot([x], [middle], "_", ms=14, mew=2, color=colour)
 
 
-def variants(f: Files, wanted: str) -> list[Group]:
-    found = [g for g in f.all("bon") if wanted in g.variant]
+def trained_with(f: Files, setting: str) -> list[Group]:
+    """Groups of best-of-n against single RMs whose recipe has a setting."""
+    found = [g for g in f.all(BEST_OF_N) if setting in g.id.rm_recipe and not g.id.rm_combined]
     if not found:
-        raise Missing(f"no RMs with {wanted.rstrip('=')}")
+        raise Missing(f"no RMs with {setting}")
     return found
 
 
@@ -118,11 +115,12 @@ def label_noise(f: Files) -> Figure:
 
     Best-of-n against RMs trained on labels of which a share is flipped, beside clean ones: validation loss (on
     clean labels) and highest gold. Coste et al. (2023) needed 25% noise to see best-of-n overoptimise."""
-    noisy = variants(f, "flip=")
+    noisy = trained_with(f, "flip")
     pairs = []
     for g in noisy:
-        pairs += [("clean labels", c) for c in f.groups("bon", params=g.params, comparisons=g.comparisons)]
-        pairs.append((g.variant, g))
+        clean = f.groups(BEST_OF_N, rm_params=g.params, rm_comparisons=g.comparisons)
+        pairs += [("clean labels", c) for c in clean]
+        pairs.append((str(g.id.rm_recipe), g))
     return bars(f, pairs, "RM parameters")
 
 
@@ -131,7 +129,8 @@ def diversity(f: Files) -> Figure:
     """Diversity of the comparisons.
 
     As many comparisons from few prompts or from many."""
-    return bars(f, [(f"{g.comparisons:,}, {g.variant}", g) for g in variants(f, "prompts=")], "RM parameters")
+    found = trained_with(f, "prompts")
+    return bars(f, [(f"{g.comparisons:,}, {g.id.rm_recipe}", g) for g in found], "RM parameters")
 
 
 @drawing
@@ -140,14 +139,14 @@ def regularisation(f: Files) -> Figure:
 
     RMs trained for several epochs on few comparisons, plainly and with weight decay, dropout, label smoothing or
     early stopping: validation loss and highest gold."""
-    found = [g for g in variants(f, "epochs=") if " " in g.variant]
+    repeated = trained_with(f, "epochs")
+    found = [g for g in repeated if len(g.id.rm_recipe) > 1]
     if not found:
         raise Missing("no RMs trained with regularisation")
-    base = found[0].variant.split(" ")[0]
-    plain = [g for g in variants(f, base) if g.variant == base and g.params in {x.params for x in found}]
-    return bars(
-        f, [(g.variant.removeprefix(base).strip() or "plain", g) for g in [*plain, *found]], f"RM parameters; {base}"
-    )
+    base = Settings(epochs=found[0].id.rm_recipe["epochs"])
+    plain = [g for g in repeated if g.id.rm_recipe == base and g.params in {x.params for x in found}]
+    pairs = [(str(g.id.rm_recipe.without("epochs")) or "plain", g) for g in [*plain, *found]]
+    return bars(f, pairs, f"RM parameters; {base}")
 
 
 @drawing
@@ -170,5 +169,5 @@ def rival_forms(f: Files) -> Figure:
         axis.set_yticks(range(len(rows)), [form for form, _ in rows])
         axis.set_xscale("log")
         axis.set_xlabel("held-out error, gold standard deviations")
-        axis.set_title(METHOD_NAMES[method], loc="left", fontsize=10)
+        axis.set_title(find(method).title, loc="left", fontsize=10)
     return figure

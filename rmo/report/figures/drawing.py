@@ -1,18 +1,24 @@
 """What a run's files hold, loaded for drawing, and the registry of everything that the report draws."""
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rmo.analysis import sweeps
-from rmo.analysis.curve import Curve, from_rows
+from rmo.analysis.curve import Curve
+from rmo.analysis.curve_id import CurveId, Settings
 from rmo.analysis.fitting import Group, group
 from rmo.analysis.sweeps import Missing
+from rmo.artifacts.run_files import RunFiles
+from rmo.claims.claim import sentences
+from rmo.methods import method as methods
+from rmo.methods.method import Method
 from rmo.report.figures.style import Figure, Overlay, label_by
-from rmo.runtime.files import read_csv, read_json
+from rmo.runtime.files import Row
 
 
 @dataclass(frozen=True)
@@ -20,19 +26,24 @@ class Files:
     """What the files at the top of a run directory hold."""
 
     curves: list[Curve]
-    summary: dict[str, Any]  # coefficients.json
-    reward_models: list[dict[str, Any]]
-    paths: list[dict[str, Any]]
-    ppo: list[dict[str, Any]]
+    summary: Row  # coefficients.json, by method
+    reward_models: list[Row]
+    paths: list[Row]
+    diagnostics: dict[str, list[Row]]  # by method
     starts: dict[int | None, float]  # each policy's own gold, the main one's being 0
-    experiment: dict[str, Any]
+    experiment: Row
 
     def all(self, method: str) -> list[Group]:
         """Every group of a method."""
         return group(self.curves, method)
 
-    def groups(self, method: str, **wanted: Any) -> list[Group]:
-        """`selection.plain` of a method's groups."""
+    def methods(self) -> list[Method]:
+        """Those that the run has curves of."""
+        there = {curve.method for curve in self.curves}
+        return [method for method in methods.every() if method.name in there]
+
+    def groups(self, method: str, **wanted: object) -> list[Group]:
+        """`sweeps.plain` of a method's groups."""
         return sweeps.plain(self.all(method), method, **wanted)
 
     def sizes(self, method: str) -> list[Group]:
@@ -41,11 +52,9 @@ class Files:
 
     def both_policies(self, method: str, params: int) -> list[Group]:
         """Every policy against one RM size with the main number of comparisons, smallest policy first."""
-        main = self.sizes(method)[0]
-        found = [
-            g for g in self.all(method)
-            if (g.params, g.comparisons, g.kl_coef, g.variant) == (params, main.comparisons, main.kl_coef, "")
-        ]  # fmt: skip
+        main = self.sizes(method)[0].id
+        wanted = replace(main, rm_params=params, policy_params=None)
+        found = [g for g in self.all(method) if replace(g.id, policy_params=None) == wanted]
         if len(found) < 2:
             raise Missing("one initial policy only")
         return sorted(found, key=lambda g: g.policy or 0)
@@ -66,31 +75,41 @@ class Files:
         """The smallest RM size with the most numbers of comparisons."""
         return sweeps.most_swept(self.all(method), method)
 
+    def plain_rms(self) -> list[Row]:
+        """Reward models that were trained as in the paper."""
+        return [row for row in self.reward_models if not row["rm_recipe"]]
+
     def loss(
-        self, params: int, comparisons: int | None, column: str = "validation_loss", variant: str = ""
+        self, params: int, comparisons: int | None, column: str = "validation_loss", recipe: Settings | None = None
     ) -> list[float]:
         """A metric of the reward models of one size, one value per seed."""
-        key = (params, comparisons, variant)
-        return [r[column] for r in self.reward_models if (r["rm_params"], r["rm_comparisons"], r["variant"]) == key]
+        key = (params, comparisons, str(recipe or ""))
+        rows = self.reward_models
+        return [r[column] for r in rows if (r["rm_params"], r["rm_comparisons"], r["rm_recipe"]) == key]
 
 
-def numbers(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Rows of a CSV with everything but `method` and `variant` as numbers."""
-    text = ("method", "variant")
-    return [{k: v if k in text else float(v) if v else np.nan for k, v in row.items()} for row in rows]
+def of_id(rows: Sequence[Row], id: CurveId) -> list[Row]:
+    """Rows of a table that belong to one curve or, of a group's identity, to any of its seeds."""
+    found = [(row, CurveId.of_cells(row)) for row in rows]
+    return [row for row, own in found if id in (own, own.group)]
 
 
 def load(root: Path) -> Files:
     """Read a run directory's files."""
-    policies = read_json(root / "policies.json")
-    gold: dict[int | None, float] = {
-        int(row["policy_params"]): float(np.mean(row["gold_per_prompt"])) for row in policies
+    files = RunFiles(root)
+    fits = files.fits
+    starts: dict[int | None, float] = {
+        int(row["policy_params"]): float(np.mean(row["gold_per_prompt"])) for row in fits.read("policies")
     }
     return Files(
-        from_rows(read_csv(root / "curves.csv"), str(root / "curves.csv")), read_json(root / "coefficients.json"),
-        numbers(read_csv(root / "reward_models.csv")), numbers(read_csv(root / "paths.csv")),
-        numbers(read_csv(root / "ppo.csv")), gold, read_json(root / "experiment.json"),
-    )  # fmt: skip
+        curves=fits.curves(),
+        summary=fits.read("coefficients"),
+        reward_models=fits.table("reward_models"),
+        paths=fits.table("paths"),
+        diagnostics={method.name: fits.table(method.name) for method in methods.every()},
+        starts=starts,
+        experiment=files.experiment,
+    )
 
 
 @dataclass(frozen=True)
@@ -103,16 +122,27 @@ class Drawing:
     draw: Callable[[Files], Figure | Overlay]
 
 
-DRAWINGS: list[Drawing] = []
+_DRAWINGS: dict[str, Drawing] = {}
 
 
-def drawing(draw: Callable[[Files], Any]) -> Callable[[Files], Any]:
+def drawings() -> list[Drawing]:
+    """Every figure in the order of the files they stand in: those of this folder, then those registered elsewhere."""
+    import rmo.report.figures as folder
+
+    for module in pkgutil.iter_modules(folder.__path__):
+        importlib.import_module(f"rmo.report.figures.{module.name}")
+    return list(_DRAWINGS.values())
+
+
+def drawing(draw: Callable[[Files], Figure | Overlay]) -> Callable[[Files], Figure | Overlay]:
     """Register a function as a figure under its own name: its docstring holds the title and, below it, the caption."""
-    title, caption = (" ".join(part.split()) for part in (draw.__doc__ or "").split("\n\n"))
-    DRAWINGS.append(Drawing(draw.__name__, title.rstrip("."), caption, draw))
+    title, caption = sentences(draw)
+    _DRAWINGS[draw.__name__] = Drawing(draw.__name__, title.rstrip("."), caption, draw)
     return draw
 
 
-def simple(f: Files, groups: Sequence[Group], by: str, title: str, **options: Any) -> Overlay:
+def simple(
+    f: Files, groups: Sequence[Group], by: str, title: str, **options: bool | dict[int | None, float] | None
+) -> Overlay:
     """Gold and proxy against KL of groups that differ in one thing; the page's answers to a pointer."""
     return Overlay(groups, f.summary, label_by(by), title, **options)

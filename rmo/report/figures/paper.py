@@ -4,12 +4,17 @@ A function takes `Files` and returns a matplotlib Figure or an `Overlay`, or rai
 Captions say in our words what the paper's figure shows; `report.py` puts our reading, the verdicts, beside them.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmo.analysis.fitting import FORM_OF, Family, Group
+from rmo.analysis.curve_id import Settings
+from rmo.analysis.fitting import Family, Group
 from rmo.analysis.sweeps import Missing
+from rmo.methods.method import find
+from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.report.figures.drawing import Files, drawing, simple
 from rmo.report.figures.style import Overlay, colours, log_axis, mean_curve, panels, row_of, size
 
@@ -25,7 +30,7 @@ def fig1a(f: Files) -> Overlay:
 
     Proxy (dashed) and gold (solid) score of the best of n against KL, one colour per RM size, with d(a - b d)
     fitted to gold. In the paper gold peaks between 4 and 10 nats for small RMs and still rises for the largest."""
-    return simple(f, f.sizes("bon"), "params", "RM parameters")
+    return simple(f, f.sizes(BEST_OF_N), "params", "RM parameters")
 
 
 @drawing
@@ -34,7 +39,7 @@ def fig1b(f: Files) -> Overlay:
 
     The same for PPO without a KL penalty, with d(a - b log d), one a for all RM sizes. In the paper gold peaks
     between 15 and 40 nats."""
-    return simple(f, f.sizes("ppo"), "params", "RM parameters")
+    return simple(f, f.sizes(PPO), "params", "RM parameters")
 
 
 @drawing
@@ -75,10 +80,11 @@ def coefficient(f: Files, method: str, which: int) -> Figure:
     if trend:
         axis.plot(x, trend["at_1"] + trend["per_decade"] * np.log10(x), lw=0.9, color="C0")
     low_d = f.summary[method]["min_d"]
-    proxy = Family(groups, FORM_OF[method], method == "ppo", low_d, score="proxy").best()[:, which]
+    m = find(method)
+    proxy = Family(groups, m.form, m.shared_alpha, low_d, score="proxy").best()[:, which]
     axis.plot([g.params for g in groups], proxy, "s--", ms=3, lw=0.9, color="C1", label="proxy")
     log_axis(axis)
-    axis.set_ylabel(f"{'αβ'[which]} of {'best-of-n' if method == 'bon' else 'RL'}")
+    axis.set_ylabel(f"{'αβ'[which]} of {find(method).title}")
     axis.legend(fontsize=8)
     return figure
 
@@ -89,7 +95,7 @@ def fig3a(f: Files) -> Figure:
 
     alpha against RM parameters, for gold and proxy; bars are intervals, the line is linear in log size. In the
     paper it rises by about 0.065 per decade."""
-    return coefficient(f, "bon", 0)
+    return coefficient(f, BEST_OF_N, 0)
 
 
 @drawing
@@ -97,7 +103,7 @@ def fig3b(f: Files) -> Figure:
     """Figure 3b: beta of best-of-n.
 
     beta against RM parameters. In the paper gold's falls by about 0.011 per decade."""
-    return coefficient(f, "bon", 1)
+    return coefficient(f, BEST_OF_N, 1)
 
 
 @drawing
@@ -105,7 +111,7 @@ def fig3c(f: Files) -> Figure:
     """Figure 3c: beta of RL.
 
     beta against RM parameters with one alpha for all. In the paper gold's falls by about 0.021 per decade."""
-    return coefficient(f, "ppo", 1)
+    return coefficient(f, PPO, 1)
 
 
 @drawing
@@ -113,7 +119,7 @@ def fig4a(f: Files) -> Overlay:
     """Figure 4a: comparisons, best-of-n.
 
     One small RM trained on different numbers of comparisons: more data, better gold."""
-    return simple(f, f.data("bon", f.data_rm("ppo")), "comparisons", "comparisons")
+    return simple(f, f.data(BEST_OF_N, f.data_rm(PPO)), "comparisons", "comparisons")
 
 
 @drawing
@@ -121,7 +127,7 @@ def fig4b(f: Files) -> Overlay:
     """Figure 4b: comparisons, RL.
 
     The same under PPO."""
-    return simple(f, f.data("ppo", f.data_rm("ppo")), "comparisons", "comparisons")
+    return simple(f, f.data(PPO, f.data_rm(PPO)), "comparisons", "comparisons")
 
 
 def at_n(g: Group, n: int = FEW) -> float:
@@ -135,7 +141,7 @@ def fig5(f: Files) -> Figure:
 
     Validation loss of an RM against best-of-n's gold at n = 1,000 (the nearest that was measured), means over
     seeds. The paper sees weak evidence that equal loss means equal gold whatever the size."""
-    groups = f.groups("bon")
+    groups = f.groups(BEST_OF_N)
     sizes = sorted({g.params for g in groups})
     figure, (axis,) = panels(1, 6, 4)
     for params, colour in zip(sizes, colours(len(sizes)), strict=True):
@@ -157,7 +163,7 @@ def fig6(f: Files) -> Figure:
 
     Validation loss against training comparisons by RM size. In the paper it is near chance below about 2,000
     comparisons at every size."""
-    rows = [r for r in f.reward_models if r["variant"] == ""]
+    rows = [r for r in f.reward_models if not r["rm_recipe"]]
     sizes = sorted(
         {
             r["rm_params"]
@@ -187,9 +193,7 @@ def chance(axis: Axes) -> None:
 
 def per_policy(f: Files, method: str, starts: dict[int | None, float] | None, params: int | None = None) -> Overlay:
     rm = f.two_policy_rms(method)[0] if params is None else params
-    return simple(
-        f, f.both_policies(method, rm), "policy", "policy parameters", starts=starts, mark_peak=method == "ppo"
-    )
+    return simple(f, f.both_policies(method, rm), "policy", "policy parameters", starts=starts, mark_peak=method == PPO)
 
 
 @drawing
@@ -197,7 +201,7 @@ def fig7a(f: Files) -> Overlay:
     """Figure 7a: policy size, best-of-n.
 
     Two initial policies against the same small RM, each from where it starts."""
-    return per_policy(f, "bon", f.starts)
+    return per_policy(f, BEST_OF_N, f.starts)
 
 
 @drawing
@@ -206,7 +210,7 @@ def fig7b(f: Files) -> Overlay:
 
     The same under PPO; asterisks mark the highest gold. In the paper the larger policy starts higher, gains less
     and peaks at almost the same KL."""
-    return per_policy(f, "ppo", f.starts)
+    return per_policy(f, PPO, f.starts)
 
 
 @drawing
@@ -216,13 +220,13 @@ def fig8(f: Files) -> Figure:
     Gold against proxy score along best-of-n (solid) and RL (dashed), by RM size. In the paper RL first has the
     larger gap and then peaks at a higher gold score."""
     figure, (axis,) = panels(1, 6.4, 4.6)
-    shown = sorted({g.params for method in ("bon", "ppo") for g in f.sizes(method)})
+    shown = sorted({g.params for method in (BEST_OF_N, PPO) for g in f.sizes(method)})
     for params, colour in zip(shown, colours(len(shown)), strict=True):
-        for method, style in (("bon", "-"), ("ppo", "--")):
+        for method, style in ((BEST_OF_N, "-"), (PPO, "--")):
             for g in f.sizes(method):
                 if g.params == params:
                     x, y = mean_curve(g, "proxy")[1], mean_curve(g, "gold")[1]
-                    axis.plot(x, y, style, color=colour, lw=1.2, label=size(params) if method == "bon" else None)
+                    axis.plot(x, y, style, color=colour, lw=1.2, label=size(params) if method == BEST_OF_N else None)
     high = axis.get_xlim()[1]
     axis.plot([0, high], [0, high], color="0.6", lw=0.8, ls=":")
     axis.set_xlabel("proxy score")
@@ -232,14 +236,12 @@ def fig8(f: Files) -> Figure:
 
 
 def penalised(f: Files) -> list[Group]:
-    everything = [g for g in f.all("ppo") if g.variant == ""]
-    marked = [g for g in everything if g.kl_coef]
+    everything = {g.id: g for g in f.all(PPO) if set(g.id.settings) <= {"kl_coef"}}
+    marked = [id for id in everything if id.settings and not (id.rm_recipe or id.rm_combined)]
     if not marked:
         raise Missing("no KL penalties")
-    one = marked[0]
-    return sorted(
-        (g for g in everything if (g.params, g.family[:2]) == (one.params, one.family[:2])), key=lambda g: g.kl_coef
-    )
+    same = [id for id in everything if replace(id, settings=Settings()) == replace(marked[0], settings=Settings())]
+    return [everything[id] for id in sorted(same, key=lambda id: id.settings.number("kl_coef"))]
 
 
 @drawing

@@ -14,12 +14,10 @@ from matplotlib.ticker import NullFormatter
 
 from rmo.analysis import fitting
 from rmo.analysis.curve import Curve, common_d, regrid
+from rmo.analysis.curve_id import CurveId
+from rmo.methods.method import Method, find
+from rmo.runtime.files import Row
 
-METHOD_NAMES = {"bon": "best-of-n", "ppo": "RL (PPO)"}
-KL_LABEL = {
-    "bon": "KL distance between best-of-n policy and initial policy, nats (square-root scale)",
-    "ppo": "KL distance between RL tuned policy and initial policy, nats (square-root scale)",
-}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small files, and people can search and copy it
     "svg.hashsalt": "rmo",  # the same data give the same bytes
@@ -102,8 +100,7 @@ def label_by(attribute: str) -> Callable[[fitting.Group], str]:
         "params": lambda g: size(g.params) if g.params else "all",
         "comparisons": lambda g: f"{g.comparisons or 0:,}",
         "policy": lambda g: size(g.policy or 0),
-        "kl_coef": lambda g: f"{g.kl_coef:g}",
-        "variant": lambda g: g.variant or "as in the paper",
+        "kl_coef": lambda g: f"{g.id.settings.number('kl_coef'):g}",
     }[attribute]
 
 
@@ -115,10 +112,8 @@ def mean_curve(group: fitting.Group, name: str) -> tuple[np.ndarray, np.ndarray]
 
 def row_of(summary: dict[str, Any], g: fitting.Group) -> dict[str, Any] | None:
     """The row of coefficients.json that describes a group."""
-    keys = {"rm_params": g.params, "rm_comparisons": g.comparisons, "policy_params": g.policy,
-            "kl_coef": g.kl_coef, "variant": g.variant}  # fmt: skip
     rows = summary.get(g.method, {}).get("groups", [])
-    return next((row for row in rows if all(row[n] == v for n, v in keys.items())), None)
+    return next((row for row in rows if CurveId.of_cells({**row, "method": g.method}) == g.id), None)
 
 
 def draw_overlay(o: Overlay) -> Figure:
@@ -143,7 +138,7 @@ def draw_overlay(o: Overlay) -> Figure:
     axis.axhline(0, color="0.6", lw=0.8)
     axis.set_ylim(*score_range(o))
     sqrt_axis(axis, max(c.kl.max() for g in o.groups for c in g.curves))
-    axis.set_xlabel(KL_LABEL[o.groups[0].method])
+    axis.set_xlabel(find(o.groups[0].method).kl_axis)
     axis.set_ylabel(o.unit)
     style = [
         Line2D([], [], color="0.3", lw=1.6, label="gold"), Line2D([], [], color="0.3", lw=1, ls="--", label="proxy"),
@@ -166,21 +161,20 @@ def score_range(o: Overlay) -> tuple[float, float]:
 def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str, unit: str) -> Overlay:
     """Every curve of a method, one colour per group: what `rmo fit` draws."""
     groups = fitting.group(all_curves, method)
-    return Overlay(groups, summary, lambda g: g.label(groups), METHOD_NAMES[method], unit=unit)
+    return Overlay(groups, summary, lambda g: g.label(groups), find(method).title, unit=unit)
 
 
-def ppo_diagnostics(rows: Sequence[dict[str, Any]]) -> Figure:
-    """KL, entropy, length, explained variance, clip fraction and KL efficiency along training, for the main runs."""
-    shown = [
-        ("kl", "KL from the initial policy, nats (exact)"), ("entropy", "entropy per token, nats"),
-        ("length", "response length, tokens"), ("explained_variance", "critic's explained variance"),
-        ("clip_fraction", "share of ratios clipped"), ("kl_efficiency", "proxy gain / best-of-n's at equal KL"),
-    ]  # fmt: skip
+def diagnostics(method: Method, rows: Sequence[Row]) -> Figure:
+    """KL along the optimisation, what the method says of its own health, and its KL efficiency, for some curves."""
+    shown = [("kl", "KL from the initial policy, nats")]
+    shown += [(d.name, d.title) for d in method.diagnostics if d.drawn]
+    shown += [("kl_efficiency", "proxy gain / best-of-n's at equal KL")]
+    columns = min(3, len(shown))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 6), layout="constrained")
-        axes = figure.subplots(2, 3).ravel()
+        figure = Figure(figsize=(4 * columns, 3 * -(-len(shown) // columns)), layout="constrained")
+        axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False).ravel()
     sizes = sorted({row["rm_params"] for row in rows})
-    for axis, (name, title) in zip(axes, shown, strict=True):
+    for axis, (name, title) in zip(axes, shown, strict=False):
         x_name = "step" if name == "kl" else "kl"
         for params, colour in zip(sizes, colours(len(sizes)), strict=True):
             for i, seed in enumerate(sorted({row["seed"] for row in rows})):
@@ -188,8 +182,10 @@ def ppo_diagnostics(rows: Sequence[dict[str, Any]]) -> Figure:
                 x, y = [r[x_name] for r in part], [r[name] for r in part]
                 axis.plot(x, y, color=colour, lw=1, label=size(int(params)) if i == 0 else None)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.set_xlabel("PPO iteration" if name == "kl" else "KL, nats")
+        axis.set_xlabel(f"{method.short} {method.axis}" if name == "kl" else "KL, nats")
         if name != "kl":
             sqrt_axis(axis, max(row["kl"] for row in rows))
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
     axes[0].legend(title="RM parameters", fontsize=8)
     return figure

@@ -1,24 +1,21 @@
 """What a run cost, where its time went and the rates it reached: from the stages' cost.json and speed.jsonl alone."""
 
-import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
+from rmo.artifacts.run_files import RunFiles
+from rmo.artifacts.stages import Stage
 from rmo.report.page.tables import number, table
-from rmo.runtime.files import read_json
+from rmo.runtime.files import Row
 
 RATES = ("tokens_per_second", "utilisation", "peak_memory")  # in speed.jsonl; what else is there are seconds
 
 
-def speed(directories: list[Path]) -> dict[str, float]:
+def speed(stages: list[Stage]) -> dict[str, float]:
     """Of some stage instances together: seconds of each kind that their logs tell apart, rates as means over time, the
     largest memory."""
     out: Counter[str] = Counter()
     weight: Counter[str] = Counter()
-    files = [file for directory in directories if (file := directory / "speed.jsonl").exists()]
-    for line in (line for file in files for line in file.read_text().splitlines()):
-        row = json.loads(line)
+    for row in (row for stage in stages for row in stage.speed()):
         for name, value in row.items():
             if name == "peak_memory":
                 out[name] = max(out[name], value)
@@ -30,32 +27,32 @@ def speed(directories: list[Path]) -> dict[str, float]:
     return {name: value / (weight[name] or 1) for name, value in out.items()}
 
 
-def costs(stages: list[dict[str, Any]], where: dict[str, Path]) -> list[dict[str, Any]]:
+def costs(run: RunFiles) -> list[Row]:
     """Per kind of stage: {stage, instances, seconds, compile, spent: {what: seconds}, and rates where they are known},
     of the calls that finished each instance; `spent`, and `logged`, of which it is a part, of all calls. `compile` is
     None of runs that did not tell."""
-    kinds: dict[str, list[dict[str, Any]]] = {}
-    for row in stages:
+    kinds: dict[str, list[Row]] = {}
+    for row in run.stages:
         if row["seconds"] is not None:
             kinds.setdefault(row["stage"].split("/")[0], []).append(row)
     out = []
     for kind, rows in kinds.items():
-        directories = [where[row["stage"]] for row in rows]
-        compiled = [read_json(directory / "cost.json").get("compile_seconds") for directory in directories]
-        found = speed(directories)
+        stages = [run.stage(row["stage"]) for row in rows]
+        compiled = [stage.cost().get("compile_seconds") for stage in stages]
+        found = speed(stages)
         spent = {what: value for what, value in found.items() if what not in (*RATES, "seconds")}
         out.append({
             "stage": kind, "instances": len(rows), "seconds": sum(row["seconds"] for row in rows),
-            "compile": None if None in compiled else sum(compiled), "spent": spent,
+            "compile": None if None in compiled else sum(filter(None, compiled)), "spent": spent,
             "logged": max(found.get("seconds", 0.0), sum(row["seconds"] for row in rows)),
             **{what: found[what] for what in RATES if what in found},
         })  # fmt: skip
     return out
 
 
-def cost_section(stages: list[dict[str, Any]], where: dict[str, Path]) -> str:
+def cost_section(run: RunFiles) -> str:
     """The report's page of it, as HTML."""
-    found = costs(stages, where)
+    found = costs(run)
     total = sum(kind["seconds"] for kind in found)
     share = lambda part, whole: f"{part / whole:.0%}" if whole else "–"  # noqa: E731
     rows = []
@@ -74,9 +71,9 @@ def cost_section(stages: list[dict[str, Any]], where: dict[str, Path]) -> str:
     head = ["stage", "instances", "seconds", "share", "compiling", "of its time", "tokens/s", "peak FLOP/s", "GiB"]
     each = [
         [row["stage"], f"{row['seconds']:.1f}", share(row["seconds"], total)]
-        for row in stages if row["seconds"] is not None
+        for row in run.stages if row["seconds"] is not None
     ]  # fmt: skip
-    versions = read_json(where["sft"] / "cost.json")
+    versions = run.stage("sft").cost()
     note = (
         f"<p class=note>Python {versions['python']}, jax {versions['jax']}, {versions['backend']}. Seconds of the call "
         "that finished each stage. Compiling includes tracing and fetching from the cache of compiled programs; "

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from rmo.analysis.curve_id import CurveId
 from rmo.analysis.fitting import Group
+from rmo.methods.method import find
 from rmo.report.figures.style import Overlay, kl_ticks, mean_curve, row_of, score_range
 
 SCALE = ["#4f6bed", "#1fa187", "#e07b00"]  # from the smallest to the largest; to be seen on white and on black
@@ -100,21 +102,21 @@ def told(kl: float, gold: float, proxy: float) -> str:
     return f"KL {kl:.3g} nats, means:<br>gold {gold:.3f}" + (f", proxy {proxy:.3f}" if np.isfinite(proxy) else "")
 
 
-def point_key(method: str, meta: dict[str, Any], step_or_n: float) -> tuple:
+def point_key(id: CurveId, step_or_n: float) -> tuple[CurveId, int]:
     """What identifies one point of one seed's curve."""
-    names = ("rm_params", "rm_comparisons", "policy_params", "kl_coef", "seed", "variant")
-    return method, *(meta.get(name) or 0 for name in names), int(step_or_n)
+    return id, int(step_or_n)
 
 
 def seed_points(group: Group, i: int, up: float, texts: dict[tuple, str]) -> list[tuple[float, float, str]]:
     """(KL, gold, what the pointer is told) of one seed's points."""
     c, out = group.curves[i], []
-    unit = "n" if group.method == "bon" else "iteration"
+    axis = find(group.method).axis
     for kl, gold, proxy, at in zip(c.kl, c.gold + up, c.proxy + up, c.step_or_n, strict=True):
-        said = [told(kl, gold, proxy), f"seed {c.meta.get('seed', i)}"]
+        seed = i if c.id.seed is None else c.id.seed
+        said = [told(kl, gold, proxy), f"seed {seed}"]
         if np.isfinite(at):
-            said = [f"{unit} {at:,.0f}", *said]
-            text = texts.get(point_key(group.method, c.meta, at), "")
+            said = [f"{axis} {at:,.0f}", *said]
+            text = texts.get(point_key(c.id, at), "")
             said += ["one response to the first prompt:"] if text else []
             said += [f"<i>{html.escape(line)}</i>" for line in textwrap.wrap(textwrap.shorten(text, SHOWN), 48)]
         out.append((float(kl), float(gold), "<br>".join(said)))

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from rmo.analysis.sweeps import Missing
 from rmo.report.figures.drawing import Files
 from rmo.report.figures.style import mean_curve, row_of
 from rmo.report.page.tables import count_verdicts, region
@@ -25,17 +24,15 @@ def sizes_table(f: Files) -> str:
     """For every RM size of the main sweep, by method: highest gold of the mean curve over seeds and its KL, gold and
     proxy at the last point, R² of all seeds' points about the fit."""
     head, cells, methods = ["RM parameters"], {}, []
-    for method, name, last in (("bon", "best-of-n", "at the largest n"), ("ppo", "PPO", "at the end (KL)")):
-        try:
-            groups = f.sizes(method)
-        except Missing:
-            continue
+    for method in f.methods():
+        name, groups = method.short, f.sizes(method.name)
+        last = "at the largest n" if method.axis == "n" else "at the end (KL)"
         methods.append(method)
         head += [f"{name}: highest gold (KL)", f"gold {last}", "its proxy", "R²"]
         for g in groups:
             (kl, gold), (_, proxy) = mean_curve(g, "gold"), mean_curve(g, "proxy")
             i = int(gold.argmax())
-            end = f" ({kl[-1]:.0f})" if method == "ppo" else ""
+            end = f" ({kl[-1]:.0f})" if method.axis != "n" else ""
             r2 = (row_of(f.summary, g) or {}).get("r2")
             cells.setdefault(g.params, {})[method] = [
                 f"{number(gold[i])} ({kl[i]:.1f})", number(gold[-1]) + end, number(proxy[-1]), number(r2)

@@ -1,15 +1,17 @@
 """Tables and sentences of the report, as HTML."""
 
 import html
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rmo.analysis import fitting
-from rmo.analysis.curve import METHODS, Curve
-from rmo.report.figures.style import METHOD_NAMES, mean_curve, size
-from rmo.runtime.files import read_json, read_npz
+from rmo.analysis.curve import Curve
+from rmo.artifacts.run_files import RunFiles
+from rmo.methods import method as methods
+from rmo.methods.method import find
+from rmo.methods.paper import BEST_OF_N, PPO
+from rmo.report.figures.style import mean_curve, size
 
 
 def table(head: list[str], rows: list[list[Any]], text: tuple[int, ...] = (), kind: str = "text") -> str:
@@ -37,8 +39,8 @@ def summary_sentence(curves: list[Curve], claims: list[dict[str, Any]], unit: st
     """What happened to the smallest and the largest proxy, in words computed from the curves and, where they were
     judged, claims C1a and C1b."""
     parts, verdicts = [], {c["claim"]: c["verdict"] for c in claims}
-    for method in METHODS:
-        everything = fitting.group(curves, method)
+    for method in methods.every():
+        everything = fitting.group(curves, method.name)
         groups = fitting.families(everything)[0] if everything else []
         ends = [("smallest ", groups[0]), ("largest ", groups[-1])] if len(groups) > 1 else [("", g) for g in groups]
         for place, group in ends:
@@ -47,18 +49,18 @@ def summary_sentence(curves: list[Curve], claims: list[dict[str, Any]], unit: st
             where = f"read highest, {gold[i]:.2f}, at KL {kl[i]:.1f} and ended at {gold[-1]:.2f} at KL {kl[-1]:.1f}"
             if i == len(gold) - 1:
                 where = f"still highest, {gold[-1]:.2f}, at the end, KL {kl[-1]:.1f}"
-            text = METHOD_NAMES[method]
+            text = method.title
             if place or group.params:
                 text += f" against the {place}proxy" + (f" ({size(group.params)} parameters)" if group.params else "")
             text += f": gold was {where}"
             if all(np.isfinite(c.proxy).all() for c in group.curves):
                 text += f", where the proxy said {mean_curve(group, 'proxy')[1][-1]:.2f}"
-            claim = {"bon": "C1a", "ppo": "C1b"}[method]
+            claim = {BEST_OF_N: "C1a", PPO: "C1b"}.get(method.name, "")
             if place == "smallest " and claim in verdicts:
                 text += f" (that it rises and falls: {verdicts[claim]})"
             parts.append(text)
     text = ".<br>".join(p[0].upper() + p[1:] for p in parts)
-    several = any(len(g.curves) > 1 for method in METHODS for g in fitting.group(curves, method))
+    several = any(len(g.curves) > 1 for name in methods.names() for g in fitting.group(curves, name))
     return f"<p>{text}.{unit}{' Means over RM seeds.' if several else ''}</p>"
 
 
@@ -115,7 +117,7 @@ def advice_table(part: dict[str, Any]) -> str:
 def trend_text(summary: dict[str, Any]) -> str:
     """Slopes per decade of RM parameters."""
     rows = [
-        [f"{'αβ'[name == 'beta']}, {METHOD_NAMES[method]}", trend["per_decade"], trend["interval"]]
+        [f"{'αβ'[name == 'beta']}, {find(method).title}", trend["per_decade"], trend["interval"]]
         for method, part in summary.items() for name, trend in part["trends"].items()
     ]  # fmt: skip
     return table(["coefficient", "change per decade of parameters", "interval"], rows) if rows else ""
@@ -152,7 +154,7 @@ def of_sweep(part: dict[str, Any]) -> str:
 def laws_table(summary: dict[str, Any]) -> str:
     """Laws of the coefficients against RM size, by leave-one-size-out error."""
     rows = [
-        [f"{'αβ'[name == 'beta']}, {METHOD_NAMES[method]}", law, x["leave_one_out_rmse"], x["best_share"]]
+        [f"{'αβ'[name == 'beta']}, {find(method).title}", law, x["leave_one_out_rmse"], x["best_share"]]
         for method, part in summary.items() for name, laws in part.get("laws", {}).items() for law, x in laws.items()
     ]  # fmt: skip
     head = ["coefficient", "law", "leave-one-size-out error", "best over resamples"]
@@ -176,9 +178,9 @@ def side(v: dict[str, float]) -> str:
     return "below" if high < 0 else "above" if low > 0 else "not measurably off"
 
 
-def gold_section(e: dict[str, Any], gold: dict[str, Any], where: dict[str, Path]) -> str:
+def gold_section(run: RunFiles, gold: dict[str, Any]) -> str:
     """Gold is the truth by definition; here is how it relates to the annotator it learned from, and to broken text."""
-    info = read_json(where["gold"] / "info.json")
+    e, info = run.experiment, run.stage("gold").info()
     broken = {k: v for k, v in gold.items() if k.startswith(("garbled", "collapsed"))}
     verdict = " ".join(
         f"{k.capitalize()} text scores {v['gold_mean']:+.2f} ± {v['gold_se']:.2f}, "
@@ -195,14 +197,14 @@ def gold_section(e: dict[str, Any], gold: dict[str, Any], where: dict[str, Path]
     if "held_out_people" in info:
         text += people_sentence(info["held_out_people"], info["comparisons"]["held_out"])
     text += f"It is the truth of this run by definition. {verdict}</p>"
-    drift = read_json(where["comparisons"] / "info.json").get("gold_through_text")
+    drift = run.stage("comparisons").info().get("gold_through_text")
     if drift:
         text += (
             f"<p>Gold reads text through a tokenizer of its own: {drift['tokens']:.2f} of its tokens per token of the "
             f"policy's. Of {drift['texts']:,} responses {drift['changed']:.1%} would be other ids if the policy's "
             f"tokenizer wrote their text anew, {drift['not_text']:.1%} hold bytes that are no text, "
             f"{drift['special']:.1%} spell a special token of gold's, and {drift['unfinished']:.1%} ran out of room. "
-            f"{cut_texts(where)}</p>"
+            f"{cut_texts(run)}</p>"
         )
     known = {"rank_correlation": "rank correlation with annotator", "annotator_mean": "annotator mean"}
     known = {k: v for k, v in known.items() if any(row[k] is not None for row in gold.values())}
@@ -210,15 +212,12 @@ def gold_section(e: dict[str, Any], gold: dict[str, Any], where: dict[str, Path]
     return text + table(["texts", *columns.values()], [[k, *(v[n] for n in columns)] for k, v in gold.items()])
 
 
-def cut_texts(where: dict[str, Path]) -> str:
-    """How many texts of PPO's policies were too long for gold's or a proxy's fixed length, at worst."""
-    curves = [read_npz(path / "curve.npz") for name, path in where.items() if name.startswith("ppo/")]
-    worst = max((float(curve[f"{rm}_cut"].mean(-1).max()) for curve in curves for rm in ("proxy", "gold")), default=0.0)
-    return (
-        f"At one read of PPO up to {worst:.1%} of texts were too long for an RM and lost their beginning."
-        if worst
-        else ""
-    )
+def cut_texts(run: RunFiles) -> str:
+    """How many texts of optimised policies were too long for gold's or a proxy's fixed length, at worst."""
+    names = ("proxy_cut", "gold_cut")
+    found = [o.record.diagnostics for _, _, o in run.optimised()]
+    worst = max((float(d[name].max()) for d in found for name in names if name in d), default=0.0)
+    return f"At one point up to {worst:.1%} of texts were too long for an RM and lost their beginning." if worst else ""
 
 
 def people_sentence(p: dict[str, Any], size: int) -> str:
@@ -244,13 +243,13 @@ PAPER = {
 def paper_table(summary: dict[str, Any]) -> str:
     """The paper's coefficients beside ours: ends of the range of sizes, and change per decade."""
     x = np.log10(list(PAPER))
-    names = {("bon", "alpha"): 0, ("bon", "beta"): 1, ("ppo", "beta"): 2}
+    names = {(BEST_OF_N, "alpha"): 0, (BEST_OF_N, "beta"): 1, (PPO, "beta"): 2}
     rows = []
     for (method, name), column in names.items():
         theirs = np.array([values[column] for values in PAPER.values()])
         slope = float(np.polyfit(x, theirs, 1)[0])
         trend = summary.get(method, {}).get("trends", {}).get(name)
-        label = f"{'αβ'[name == 'beta']}, {METHOD_NAMES[method]}"
+        label = f"{'αβ'[name == 'beta']}, {find(method).title}"
         if not trend:
             rows.append([label, float(theirs[0]), float(theirs[-1]), slope, *[float("nan")] * 4])
             continue

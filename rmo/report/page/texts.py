@@ -3,41 +3,60 @@
 import difflib
 import html
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from rmo.analysis.curve_id import CurveId
+from rmo.artifacts.run_files import RunFiles
+from rmo.artifacts.stages import Optimised, Policy, Samples, Scores
+from rmo.methods.method import Method
 from rmo.report.figures.style import size
 from rmo.report.page.interactive import point_key
 from rmo.report.page.tables import table
-from rmo.runtime.files import read_json, read_npz
-from rmo.worlds import comparisons
+from rmo.runtime.files import Row
+from rmo.worlds.comparisons import decode, load_tokenizer
 
 
-def at_points(where: dict[str, Path]) -> dict[tuple, str]:
+def policy_tokenizer(run: RunFiles):
+    """Of the main policy."""
+    return load_tokenizer(Policy(run.where["sft"]).tokenizer)
+
+
+class Texts:
+    """Responses at the points of one stage's curves."""
+
+    def __init__(self, run: RunFiles, optimised: Optimised):
+        self.record = optimised.record
+        self.samples = Samples(run.where[Scores(run.where[optimised.scores]).samples])
+        self.tokenizer = policy_tokenizer(run)
+
+    @property
+    def known(self) -> bool:
+        return self.record.draw is not None or self.record.tokens is not None
+
+    def at(self, m: int, k: int, q: int) -> str:
+        """One response of member m's k-th point to prompt q."""
+        record = self.record
+        if record.draw is not None:
+            draws, i = self.samples.draws(q), record.draw[m, k, q]
+            return decode(self.tokenizer, draws.tokens[i], draws.mask[i])
+        assert record.tokens is not None
+        assert record.mask is not None
+        return decode(self.tokenizer, record.tokens[m, k, q], record.mask[m, k, q])
+
+
+def at_points(run: RunFiles) -> dict[tuple[CurveId, int], str]:
     """What stands at the points of every curve of the main policy, for one prompt, by `point_key`."""
-    tokenizer, policy = comparisons.load_tokenizer(where["sft"] / "tokenizer"), read_json(where["sft"] / "info.json")
-    draws, out = read_npz(where["samples"] / "draws" / "00000.npz"), {}
-    for name in where:
-        method = name.split("/")[0]
-        if method not in ("bon", "ppo"):
-            continue
-        info, curve = read_json(where[name] / "info.json"), read_npz(where[name] / "curve.npz")
-        if info["policy"] != policy["params"]:
-            continue  # it has draws of its own
-        meta = {"rm_params": info["params"]["non_embedding"], "policy_params": info["policy"]["non_embedding"]}
-        for m, row in enumerate(info["members"]):
-            meta |= {"rm_comparisons": row["comparisons"], **{n: row.get(n) for n in ("kl_coef", "seed", "variant")}}
-            if method == "bon":
-                won = zip(curve["n"], curve["winner"][m, :, 0], strict=True)
-                found = [(n, draws["tokens"][i], draws["mask"][i]) for n, i in won]
-            else:
-                keep = np.flatnonzero(curve["fresh"][:, m])
-                found = [(curve["step"][k, m], curve["tokens"][k, m, 0], curve["mask"][k, m, 0]) for k in keep]
-            out |= {
-                point_key(method, meta, at): comparisons.decode(tokenizer, tokens, mask) for at, tokens, mask in found
-            }
+    main, out = Policy(run.where["sft"]).read().params["non_embedding"], {}
+    for _, _, optimised in run.optimised():
+        scores = Scores(run.where[optimised.scores])
+        texts = Texts(run, optimised)
+        if scores.policy_params() != main or not texts.known:
+            continue  # another policy has draws of its own
+        for m, id in enumerate(optimised.ids()):
+            for k in texts.record.points(m):
+                out[point_key(id, texts.record.step_or_n[m, k])] = texts.at(m, k, 0)
     return out
 
 
@@ -59,78 +78,95 @@ def places(gold_K: np.ndarray) -> dict[str, int]:
     return {"the initial policy": 0, "halfway": end // 2, "the end, where gold is highest": end}
 
 
-def along(where: dict[str, Path], name: str, prompts: int, tokenizer: Any) -> Iterator[tuple[str, int, list[tuple]]]:
-    """(method, prompt, [(place, KL, proxy, gold, text) at three `places`]) of a proxy's first seed; best-of-n, then
-    PPO. Scores are the prompt's: expected ones, or means over the draws of a read."""
-    curve = read_npz(where[f"bon/{name}"] / "curve.npz")
-    picks = places(curve["gold"][0].mean(-1))
-    for q in range(prompts):
-        draws, found = read_npz(where["samples"] / "draws" / f"{q:05d}.npz"), []
-        for place, k in picks.items():
-            i = curve["winner"][0, k, q]
-            text = comparisons.decode(tokenizer, draws["tokens"][i], draws["mask"][i])
-            at = f"{place}, n = {curve['n'][k]:,}"
-            found.append((at, float(curve["kl"][k]), curve["proxy"][0, k, q], curve["gold"][0, k, q], text))
-        yield "best-of-n", q, found
-    if f"ppo/{name}" not in where:
-        return
-    run = read_npz(where[f"ppo/{name}"] / "curve.npz")
-    keep = np.flatnonzero(run["fresh"][:, 0])
-    picks = {place: keep[k] for place, k in places(run["gold"][keep, 0].mean(-1)).items()}
+class Place(NamedTuple):
+    """A point of a curve, as it is shown for one prompt. Scores are the prompt's: means over the draws of a read, or
+    expected ones."""
+
+    where: str
+    kl: float
+    proxy: float
+    gold: float
+    text: str
+
+
+def along(method: Method, texts: Texts, prompts: int) -> Iterator[tuple[int, list[Place]]]:
+    """(prompt, three places of the curve) of a stage's first member."""
+    record = texts.record
+    points = record.points(0)
+    picks = {where: points[k] for where, k in places(record.gold[0, points].mean(-1)).items()}
     for q in range(prompts):
         found = []
-        for place, k in picks.items():
-            text = comparisons.decode(tokenizer, run["tokens"][k, 0, q], run["mask"][k, 0, q])
-            at = f"{place}, iteration {run['step'][k, 0]:,}"
-            found.append((at, float(run["kl"][k, 0].mean()), run["proxy"][k, 0, q], run["gold"][k, 0, q], text))
-        yield "PPO", q, found
+        for where, k in picks.items():
+            at = f"{where}, {method.axis} {record.step_or_n[0, k]:,}"
+            scores = float(record.proxy[0, k, q]), float(record.gold[0, k, q])
+            found.append(Place(at, float(record.kl[0, k]), *scores, texts.at(0, k, q)))
+        yield q, found
 
 
-def section(where: dict[str, Path], main: str, read_draws: int, prompts_shown: int = 3) -> str:
+def main_stages(run: RunFiles, sweep: str) -> dict[int, list[tuple[Method, Texts]]]:
+    """For every RM size of a sweep, the stage of each method that optimises against its first RM as the method stands,
+    from the main policy."""
+    main, out = Policy(run.where["sft"]).read().params["non_embedding"], {}
+    for method, _, optimised in run.optimised():
+        scores, first = Scores(run.where[optimised.scores]), optimised.arms()[0]
+        plain = first.reward == 0 and not first.settings
+        stages = out.setdefault(scores.params(), [])
+        if plain and scores.sweep == sweep and scores.policy_params() == main and method not in dict(stages):
+            texts = Texts(run, optimised)
+            stages += [(method, texts)] if texts.known else []
+    return {params: stages for params, stages in out.items() if stages}
+
+
+def section(run: RunFiles, prompts_shown: int = 3) -> str:
     """Texts side by side, for the smallest and the largest proxy of the main sweep; words that changed are marked."""
-    tokenizer = comparisons.load_tokenizer(where["sft"] / "tokenizer")
-    prompts = read_npz(where["samples"] / "prompts.npz")
-    names = [name.removeprefix("bon/") for name in where if name.startswith("bon/") and name.endswith(f"-{main}")]
-    params = {name: read_json(where[f"bon/{name}"] / "info.json")["params"]["non_embedding"] for name in names}
-    names.sort(key=params.__getitem__)
+    tokenizer, prompts = policy_tokenizer(run), Samples(run.where["samples"]).prompts
+    stages = main_stages(run, run.experiment["proxies"]["sweeps"][0]["name"])
     out = [
         "<p class=note>One text each, drawn, not picked, by the first seed, at places of its own curve. Marked is what "
-        "the text to its left has not. The scores beside it are its prompt's: for best-of-n expected ones, over all "
-        f"sets of n draws, for PPO the mean of {read_draws} draws. One prompt's scores say little: only averages over "
-        "prompts are clean.</p>"
+        "the text to its left has not. The scores beside it are its prompt's: expected ones, over all sets of n draws, "
+        "or the mean over the draws of a read. One prompt's scores say little: only averages over prompts are "
+        "clean.</p>"
     ]
-    for name in dict.fromkeys([names[0], names[-1]]):
-        out.append(f"<h3>Against the proxy of {size(params[name])} parameters</h3>")
-        for method, q, found in along(where, name, min(prompts_shown, len(prompts["tokens"])), tokenizer):
-            prompt = html.escape(comparisons.decode(tokenizer, prompts["tokens"][q], prompts["mask"][q]))
-            cells, before = [], found[0][-1]
-            for place, kl, proxy, gold, text in found:
-                numbers = f"KL {kl:.3g}, proxy {proxy:.2f}, gold {gold:.2f}"
-                cells.append(f"<div><b>{place}</b><span class=note>{numbers}</span>{words(before, text)}</div>")
-                before = text
-            out.append(f"<p class=prompt>{method}: {prompt}</p><div class=texts>{''.join(cells)}</div>")
+    ends = (min(stages), max(stages)) if stages else ()
+    for params in dict.fromkeys(ends):
+        out.append(f"<h3>Against the proxy of {size(params)} parameters</h3>")
+        for method, texts in stages[params]:
+            for q, found in along(method, texts, min(prompts_shown, len(prompts.tokens))):
+                prompt = html.escape(decode(tokenizer, prompts.tokens[q], prompts.mask[q]))
+                out.append(f"<p class=prompt>{method.short}: {prompt}</p><div class=texts>{cells(found)}</div>")
     return "".join(out)
 
 
-def table_2(nested: list[dict[str, Any]], where: dict[str, Path], prompt: int = 0) -> str:
+def cells(found: list[Place]) -> str:
+    """The texts side by side."""
+    out, before = [], found[0].text
+    for place in found:
+        numbers = f"KL {place.kl:.3g}, proxy {place.proxy:.2f}, gold {place.gold:.2f}"
+        text = words(before, place.text)
+        out.append(f"<div><b>{place.where}</b><span class=note>{numbers}</span>{text}</div>")
+        before = place.text
+    return "".join(out)
+
+
+def table_2(nested: list[Row], run: RunFiles, prompt: int = 0) -> str:
     """The paper's Table 2: one prompt, the best of the first n draws at growing n, with both scores."""
     sizes = sorted({row["rm_params"] for row in nested})
     second = sizes[min(1, len(sizes) - 1)]
     policy = nested[0]["policy_params"]
     chosen = [r for r in nested if (r["rm_params"], r["prompt"], r["policy_params"]) == (second, prompt, policy)]
-    tokenizer = comparisons.load_tokenizer(where["sft"] / "tokenizer")
-    prompts = read_npz(where["samples"] / "prompts.npz")
-    draws = read_npz(where["samples"] / "draws" / f"{prompt:05d}.npz")
+    tokenizer = policy_tokenizer(run)
+    samples = Samples(run.where["samples"])
+    prompts, draws = samples.prompts, samples.draws(prompt)
     rows = [
         [
             r["n"],
             r["proxy"],
             r["gold"],
-            comparisons.decode(tokenizer, draws["tokens"][r["draw"]], draws["mask"][r["draw"]]),
+            decode(tokenizer, draws.tokens[r["draw"]], draws.mask[r["draw"]]),
         ]
         for r in chosen
     ]
-    text = html.escape(comparisons.decode(tokenizer, prompts["tokens"][prompt], prompts["mask"][prompt]))
+    text = html.escape(decode(tokenizer, prompts.tokens[prompt], prompts.mask[prompt]))
     note = f"<p class=note>Prompt: <code>{text}</code>. Proxy of {size(second)} parameters, its first seed. The "
     note += (
         "paper's own (1.2B policy, 12M proxy): proxy -0.19 at n = 1, 0.23 at 10, 0.90 at 1,000, 0.95 at 30,000; gold "

@@ -1,7 +1,7 @@
-"""PPO against a proxy (Schulman et al. 2017; paper section 3). One jitted iteration; runs share one program.
+"""PPO against a reward (Schulman et al. 2017; paper section 3). One jitted iteration; runs share one program.
 
 An iteration samples, scores, estimates advantages and makes epochs x minibatches of clipped updates of two separate
-networks. Gold is never seen by the optimiser: it is read on the way (climb.py).
+networks. Gold is never seen by the optimiser: it is read on the way (loop.py).
 """
 
 import math
@@ -17,6 +17,8 @@ from rmo import config
 from rmo.models import metrics, scoring, transformer
 from rmo.models.sampling import join, response_stats, sample
 from rmo.models.transformer import LanguageModel, Params, RewardModel
+from rmo.rewards.calibration import Calibration
+from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime import sharding
 from rmo.training import losses
 from rmo.training.loop import TrainState, init_state, make_optimizer, update
@@ -29,7 +31,7 @@ class Setup:
 
     lm: LanguageModel
     critic: RewardModel
-    proxy: RewardModel
+    reward: Reward
     gold: RewardModel
     c: config.PPO
     length: int  # R
@@ -37,7 +39,6 @@ class Setup:
     # Members under one vmap, each waiting for the slowest at every read; else they take turns.
     side_by_side: bool = True
     in_phases: bool = False  # sampling, scoring and updating are programs of their own
-    proxy_reader: Reader = IDS
     gold_reader: Reader = IDS
 
     @property
@@ -57,17 +58,16 @@ class Frozen(NamedTuple):
 
     reference: Params
     gold: Params
-    gold_calibration: scoring.Calibration
+    gold_calibration: Calibration
     train_prompts: tuple[jax.Array, jax.Array]  # [Q, P]
     read_prompts: tuple[jax.Array, jax.Array]  # [Q, P]
     gold_logits: float | jax.Array = 1.0  # that one standard deviation of gold is
 
 
-class Member(NamedTuple):
+class Task(NamedTuple):
     """What differs between runs that share one program."""
 
-    proxy: Params
-    proxy_calibration: scoring.Calibration
+    reward: RewardParams
     key: jax.Array
     kl_coef: jax.Array  # f32[]
 
@@ -165,9 +165,7 @@ def draw(s: Setup, frozen: Frozen, state: PPOState, key: jax.Array) -> Drawn:
     return in_chunks(s, some, rows_B, jax.random.split(sample_key, s.c.batch))
 
 
-def judge(
-    s: Setup, frozen: Frozen, member: Member, state: PPOState, drawn: Drawn
-) -> tuple[Rollout, dict[str, jax.Array]]:
+def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -> tuple[Rollout, dict[str, jax.Array]]:
     """Score episodes and prepare them for the update. Old log-probs are teacher-forced, as in the update, so that the
     first ratio is 1; `sampler_gap` is how far the sampler's own are from them."""
 
@@ -176,19 +174,18 @@ def judge(
         policy, critic = state.policy.params, state.critic.params
         stats = response_stats(s.lm, policy, prompts, prompt_mask, tokens, mask, frozen.reference)
         tokens_BT, mask_BT = join(prompts, prompt_mask, tokens, mask)
-        raw_B = scoring.score(s.proxy, member.proxy, *s.proxy_reader(tokens_BT, mask_BT))
         values = transformer.values(s.critic, critic, tokens_BT, mask_BT, slice(prompts.shape[1] - 1, -1)) * mask
         logps = stats["logps"] * mask
         return {
             "logps": logps, "ref_logps": stats["ref_logps"] * mask, "values": values,
-            "score": member.proxy_calibration(raw_B), "kl": jnp.sum(stats["kl"] * mask, axis=1),
+            "score": s.reward(task.reward, tokens_BT, mask_BT), "kl": jnp.sum(stats["kl"] * mask, axis=1),
             "gap": jnp.max(jnp.abs(drawn_logps - logps), axis=1),
         }  # fmt: skip
 
     found, mask = in_chunks(s, some, *drawn), drawn.mask
     prompts, prompt_mask = (sharding.split(x[drawn.rows]) for x in frozen.train_prompts)
     logps, values = found["logps"], found["values"]
-    rewards = episode_rewards(found["score"], logps, found["ref_logps"], mask, member.kl_coef)
+    rewards = episode_rewards(found["score"], logps, found["ref_logps"], mask, task.kl_coef)
     advantages, returns = gae(rewards, values, mask, s.c.lam)
     advantages = metrics.whiten(advantages, mask)
     out = Rollout(prompts, prompt_mask, drawn.tokens, mask, logps, values, advantages, returns)
@@ -207,8 +204,6 @@ def policy_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, di
     logps_BR = stats["logps"] * batch.mask
     loss, out = losses.clipped_policy(logps_BR, batch.logps, batch.advantages, batch.mask, s.c.clip)
     entropy = metrics.masked_mean(stats["entropy"], batch.mask)
-    if s.c.entropy_coef:  # else its gradient, which is zero, would be computed
-        loss = loss - s.c.entropy_coef * entropy
     return loss, {**out, "entropy": entropy, "tokens": batch.mask.sum()}
 
 
@@ -252,14 +247,14 @@ def after(
     return PPOState(state.iteration + 1, rolled["kl"], state.target, state.read_at, policy, critic), measured
 
 
-def keys_of(member: Member, state: PPOState) -> jax.Array:
+def keys_of(task: Task, state: PPOState) -> jax.Array:
     """Keys of sampling and of shuffling in the next iteration."""
-    return jax.random.split(jax.random.fold_in(member.key, state.iteration))
+    return jax.random.split(jax.random.fold_in(task.key, state.iteration))
 
 
-def iteration(s: Setup, frozen: Frozen, member: Member, state: PPOState) -> tuple[PPOState, dict[str, jax.Array]]:
-    """One PPO iteration; its randomness is fold_in(member.key, iteration). Metrics belong to the policy before it."""
-    sample_key, shuffle_key = keys_of(member, state)
-    batch, out = judge(s, frozen, member, state, draw(s, frozen, state, sample_key))
+def iteration(s: Setup, frozen: Frozen, task: Task, state: PPOState) -> tuple[PPOState, dict[str, jax.Array]]:
+    """One PPO iteration; its randomness is fold_in(task.key, iteration). Metrics belong to the policy before it."""
+    sample_key, shuffle_key = keys_of(task, state)
+    batch, out = judge(s, frozen, task, state, draw(s, frozen, state, sample_key))
     state, learned = after(state, out, learn(s, state, batch, shuffle_key))
     return state, out | learned

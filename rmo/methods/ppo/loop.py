@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo import config
-from rmo.methods import ppo
-from rmo.methods.ppo import Frozen, Member, PPOState, Setup, iteration
+from rmo.methods.ppo import update as ppo
+from rmo.methods.ppo.update import Frozen, PPOState, Setup, Task, iteration
 from rmo.models import metrics, scoring
 from rmo.models.sampling import join, response_stats, sample
 from rmo.models.transformer import Params
@@ -43,79 +43,79 @@ def fills(shape: config.Model) -> bool:
     return shape.weights > 2**27
 
 
-def over_members(s: Setup, fn: Any, *trees: Any) -> Any:
+def over_tasks(s: Setup, fn: Any, *trees: Any) -> Any:
     """fn of every member, in one program; trees have a leading axis M."""
     return jax.vmap(fn)(*trees) if s.side_by_side else jax.lax.map(lambda args: fn(*args), trees)
 
 
 @partial(jax.jit, static_argnames="s", donate_argnames="states")
-def advance(s: Setup, frozen: Frozen, members: Member, states: PPOState, last: Any = None, limit: Any = 2**30):
+def advance(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any = None, limit: Any = 2**30):
     """Iterate each of M members until it is `due`, at most `limit` times; those that are due rest.
 
     No host sync in the loop, and where the loop is cut changes nothing. Returns (states, metrics of each member's last
     iteration: those of `last`, or nan, where it made none).
     """
 
-    def one(member: Member, state: PPOState, last):
-        step, first = partial(iteration, s, frozen, member), state.iteration
+    def one(task: Task, state: PPOState, last):
+        step, first = partial(iteration, s, frozen, task), state.iteration
         more = lambda carry: ~due(s, carry[0]) & (carry[0].iteration < first + limit)  # noqa: E731
         return jax.lax.while_loop(more, lambda carry: step(carry[0]), (state, last))
 
     if last is None:
-        seen = jax.eval_shape(lambda m, x: over_members(s, partial(iteration, s, frozen), m, x)[1], members, states)
+        seen = jax.eval_shape(lambda m, x: over_tasks(s, partial(iteration, s, frozen), m, x)[1], tasks, states)
         last = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), seen)
-    states, last = over_members(s, one, members, states, last)
+    states, last = over_tasks(s, one, tasks, states, last)
     return sharding.at_rest(states), last
 
 
-def in_phases(s: Setup, frozen: Frozen, members: Member, states: PPOState, last: Any, limit: Any, log: Log):
+def in_phases(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any, limit: Any, log: Log):
     """As `advance`, member after member, an iteration being three programs whose seconds go to the log."""
 
     def finish(what: str, program: Any, *args: Any) -> Any:
         with log.timed(what):
             return jax.block_until_ready(program(s, *args))
 
-    for m in range(members.key.shape[0]):
+    for m in range(tasks.key.shape[0]):
         for _ in range(limit):
             if hosts.fetch(due(s, states))[m]:
                 break
-            drawn = finish("sample", draw_one, frozen, members, states, m)
-            batch, out = finish("score", judge_one, frozen, members, states, m, drawn)
-            states, last = finish("update", learn_one, members, states, last, m, batch, out)
+            drawn = finish("sample", draw_one, frozen, tasks, states, m)
+            batch, out = finish("score", judge_one, frozen, tasks, states, m, drawn)
+            states, last = finish("update", learn_one, tasks, states, last, m, batch, out)
             if hosts.preempted():
                 return states, last
     return states, last
 
 
-def model_flops(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> float:
+def model_flops(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> float:
     """FLOPs of one member's iteration as the models ask for them: a backward pass costs two forward ones."""
-    member, state = jax.eval_shape(lambda tree: pick(tree, 0), (members, states))
-    drawn = jax.eval_shape(partial(ppo.draw, s), frozen, state, member.key)
-    batch, _ = jax.eval_shape(partial(ppo.judge, s), frozen, member, state, drawn)
+    task, state = jax.eval_shape(lambda tree: pick(tree, 0), (tasks, states))
+    drawn = jax.eval_shape(partial(ppo.draw, s), frozen, state, task.key)
+    batch, _ = jax.eval_shape(partial(ppo.judge, s), frozen, task, state, drawn)
     part = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[: s.c.batch // s.c.minibatches], tree), batch)
-    rolled = flops.forward(partial(ppo.draw, s), frozen, state, member.key, loop=s.length)
-    rolled += flops.forward(partial(ppo.judge, s), frozen, member, state, drawn)
+    rolled = flops.forward(partial(ppo.draw, s), frozen, state, task.key, loop=s.length)
+    rolled += flops.forward(partial(ppo.judge, s), frozen, task, state, drawn)
     learned = flops.forward(partial(ppo.policy_loss, s), state.policy.params, part)
     learned += flops.forward(partial(ppo.critic_loss, s), state.critic.params, part)
     return rolled + 3 * s.c.epochs * s.c.minibatches * learned
 
 
 @partial(jax.jit, static_argnames="s")
-def draw_one(s: Setup, frozen: Frozen, members: Member, states: PPOState, m: jax.Array) -> ppo.Drawn:
-    member, state = pick((members, states), m)
-    return ppo.draw(s, frozen, state, ppo.keys_of(member, state)[0])
+def draw_one(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, m: jax.Array) -> ppo.Drawn:
+    task, state = pick((tasks, states), m)
+    return ppo.draw(s, frozen, state, ppo.keys_of(task, state)[0])
 
 
 @partial(jax.jit, static_argnames="s")
-def judge_one(s: Setup, frozen: Frozen, members: Member, states: PPOState, m: jax.Array, drawn: ppo.Drawn):
-    member, state = pick((members, states), m)
-    return ppo.judge(s, frozen, member, state, drawn)
+def judge_one(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, m: jax.Array, drawn: ppo.Drawn):
+    task, state = pick((tasks, states), m)
+    return ppo.judge(s, frozen, task, state, drawn)
 
 
 @partial(jax.jit, static_argnames="s", donate_argnames=("states", "last"))
-def learn_one(s: Setup, members: Member, states: PPOState, last: Any, m: jax.Array, batch: ppo.Rollout, out: Any):
-    member, state = pick((members, states), m)
-    new, learned = ppo.after(state, out, ppo.learn(s, state, batch, ppo.keys_of(member, state)[1]))
+def learn_one(s: Setup, tasks: Task, states: PPOState, last: Any, m: jax.Array, batch: ppo.Rollout, out: Any):
+    task, state = pick((tasks, states), m)
+    new, learned = ppo.after(state, out, ppo.learn(s, state, batch, ppo.keys_of(task, state)[1]))
     put = partial(jax.tree.map, lambda every, one: every.at[m].set(one))
     return sharding.at_rest(put(states, new)), put(last, out | learned)
 
@@ -136,7 +136,7 @@ def record(history: Any, seen: Any, k: jax.Array) -> Any:
 
 
 @partial(jax.jit, static_argnames="s")
-def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[str, jax.Array]:
+def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, jax.Array]:
     """Means per held-out prompt, f32[M, Q] each, of `read_draws` samples of every member's policy.
 
     The sampling keys are the same at every read (common random numbers: less noise between points).
@@ -144,22 +144,22 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
     prompts, prompt_mask = (jnp.repeat(x, s.c.read_draws, axis=0) for x in frozen.read_prompts)
     per_prompt = lambda x: jnp.mean(x.reshape(-1, s.c.read_draws), axis=1)  # noqa: E731
 
-    def some(member: Member, policy: Params, prompts, prompt_mask, keys) -> dict[str, jax.Array]:
+    def some(task: Task, policy: Params, prompts, prompt_mask, keys) -> dict[str, jax.Array]:
         prompts, prompt_mask = sharding.split(prompts), sharding.split(prompt_mask)
         drawn = sample(s.lm, policy, prompts, prompt_mask, keys, s.length, s.eos)
         stats = response_stats(s.lm, policy, prompts, prompt_mask, drawn.tokens, drawn.mask, frozen.reference)
         logps, ref_logps = stats["logps"], stats["ref_logps"]
         tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, drawn.mask)
-        for_proxy, for_gold = s.proxy_reader(tokens_BT, mask_BT), s.gold_reader(tokens_BT, mask_BT)
+        for_proxy, for_gold = s.reward.reader(tokens_BT, mask_BT), s.gold_reader(tokens_BT, mask_BT)
         length = jnp.sum(drawn.mask, axis=1)
         ended = jnp.any((drawn.tokens == s.eos) & drawn.mask, axis=1)
         return {
             "kl": jnp.sum(stats["kl"] * drawn.mask, axis=1),
             "kl_k1": metrics.kl_k1(logps, ref_logps, drawn.mask),
             "kl_k3": metrics.kl_k3(logps, ref_logps, drawn.mask),
-            "proxy": member.proxy_calibration(scoring.score(s.proxy, member.proxy, *for_proxy)),
+            "proxy": s.reward.of_read(task.reward, *for_proxy),
             "gold": frozen.gold_calibration(scoring.score(s.gold, frozen.gold, *for_gold)),
-            "proxy_cut": s.proxy_reader.cut(for_proxy[1]),
+            "proxy_cut": s.reward.reader.cut(for_proxy[1]),
             "gold_cut": s.gold_reader.cut(for_gold[1]),
             "entropy": jnp.sum(stats["entropy"] * drawn.mask, axis=1) / length,
             "length": length.astype(jnp.float32),
@@ -168,9 +168,9 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
             "mask": drawn.mask,
         }
 
-    def one(member: Member, policy: Params):
-        keys = jax.random.split(jax.random.fold_in(member.key, 2**31 - 1), prompts.shape[0])
-        out = ppo.in_chunks(s, partial(some, member, policy), prompts, prompt_mask, keys)
+    def one(task: Task, policy: Params):
+        keys = jax.random.split(jax.random.fold_in(task.key, 2**31 - 1), prompts.shape[0])
+        out = ppo.in_chunks(s, partial(some, task, policy), prompts, prompt_mask, keys)
         # The first draw of each prompt is kept, so that people can read what the policy writes.
         shown = {name: out.pop(name)[:: s.c.read_draws] for name in ("tokens", "mask")}
         # How the proxy judges pairs of this policy's own samples: each draw against the next of its prompt.
@@ -178,13 +178,13 @@ def read(s: Setup, frozen: Frozen, members: Member, states: PPOState) -> dict[st
         out |= metrics.agreement(gap * frozen.gold_logits, gold_gap * frozen.gold_logits)
         return {name: per_prompt(value) for name, value in out.items()} | shown
 
-    return over_members(s, one, members, states.policy.params)
+    return over_tasks(s, one, tasks, states.policy.params)
 
 
 def train_ppo(
     s: Setup,
     frozen: Frozen,
-    members: Member,
+    tasks: Task,
     critics: Params,
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
@@ -202,21 +202,21 @@ def train_ppo(
     Raises:
       Preempted: the run was told to stop; what is done is saved.
     """
-    size = members.key.shape[0]
+    size = tasks.key.shape[0]
     begin = jax.vmap(partial(ppo.begin, s), in_axes=(None, 0))
     shapes = jax.eval_shape(begin, frozen.reference, critics)
     at = sharding.shardings_of(shapes, mesh)
     like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, at)
     seen = {
-        "read": jax.eval_shape(partial(read, s), frozen, members, shapes),
-        "last": jax.eval_shape(partial(advance, s), frozen, members, shapes)[1],
+        "read": jax.eval_shape(partial(read, s), frozen, tasks, shapes),
+        "last": jax.eval_shape(partial(advance, s), frozen, tasks, shapes)[1],
         "iteration": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     blank = lambda n, x: jnp.full((*n, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
     blanks = lambda: (jax.tree.map(partial(blank, (s.reads,)), seen), jax.tree.map(partial(blank, ()), seen["last"]))  # noqa: E731
     history, none = jax.jit(blanks, out_shardings=everywhere)()
-    frozen, members = sharding.place((frozen, members), sharding.shardings_of((frozen, members), mesh))
+    frozen, tasks = sharding.place((frozen, tasks), sharding.shardings_of((frozen, tasks), mesh))
     count = lambda k: jax.device_put(np.int32(k), everywhere)  # noqa: E731
     (states, history, last, k), resumed = checkpoints.restore((like, history, none, count(0)))
     k = int(k)
@@ -230,15 +230,15 @@ def train_ppo(
     log.resume(k)
     saved, limit = time.monotonic(), np.int32(1)
     known = flops.peak(jax.devices()[0].device_kind)
-    cost = model_flops(s, frozen, members, shapes) if known else 0.0
+    cost = model_flops(s, frozen, tasks, shapes) if known else 0.0
     while k < s.reads and (k == 0 or bool(jnp.any(~finished(s, states) | (states.iteration > states.read_at)))):
         while k and not bool(jnp.all(due(s, states))):
             started = time.monotonic()
             if s.in_phases:
-                states, last = in_phases(s, frozen, members, states, jax.tree.map(jnp.copy, last), limit, log)
+                states, last = in_phases(s, frozen, tasks, states, jax.tree.map(jnp.copy, last), limit, log)
             else:
                 with log.timed("iterate"):
-                    states, last = advance(s, frozen, members, jax.device_put(states, at), last, limit)
+                    states, last = advance(s, frozen, tasks, jax.device_put(states, at), last, limit)
                     jax.block_until_ready(states.iteration)
             iteration, kl = hosts.fetch((states.iteration, states.kl))
             log.show(k, iteration=iteration, kl=kl)
@@ -252,7 +252,7 @@ def train_ppo(
                 save()
                 saved = time.monotonic()
         with log.timed("read"):
-            measured = jax.block_until_ready(read(s, frozen, members, states))
+            measured = jax.block_until_ready(read(s, frozen, tasks, states))
         seen = {"read": measured, "last": last, "iteration": states.iteration}
         if k:
             made, length = hosts.fetch((states.iteration - states.read_at, last["length"]))

@@ -1,0 +1,1 @@
+"""What each stage leaves behind, typed, written and read in one place."""

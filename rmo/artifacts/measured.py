@@ -1,0 +1,70 @@
+"""From a method's record to curves: each member's points with its identity, counted from the initial policy."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from rmo.analysis.curve import Curve, from_prompts
+from rmo.analysis.curve_id import CurveId
+from rmo.artifacts.stages import Optimised, Scores
+from rmo.methods.bench import JUDGED
+from rmo.methods.method import Method
+from rmo.runtime.files import Row
+
+
+def curves(method: Method, optimised: Optimised, scores: Scores) -> list[Curve]:
+    """Every member's curve with its scores per prompt, each prompt centred on its initial policy's mean there.
+
+    Averages over prompts are what they were (calibration centred them), but a prompt's own baseline is no longer
+    counted as noise: at n = 1 nothing is uncertain, and every bootstrap draw passes through 0 there. Another policy
+    is centred on its own start (paper Fig. 23); where it starts is in policies.json.
+    """
+    record, out = optimised.record, []
+    for m, id in enumerate(optimised.ids()):
+        keep = record.points(m)
+        proxy_KQ, gold_KQ = (x[m, keep].astype(np.float64) for x in (record.proxy, record.gold))
+        start = scores.start[0][record.arms[m].reward], scores.start[1]
+        if method.kl == "bound":  # the first point is the pool itself
+            start = proxy_KQ[0], gold_KQ[0]
+        curve = from_prompts(id, record.step_or_n[m, keep], record.kl[m, keep], proxy_KQ - start[0], gold_KQ - start[1])
+        if record.kl_given is not None:
+            given_KQ = record.kl_given[m, keep]
+            curve = replace(curve, kl_given=given_KQ.mean(-1), kl_given_KQ=given_KQ)
+        out.append(curve)
+    return out
+
+
+def path_rows(optimised: Optimised) -> list[Row]:
+    """How each reward judges pairs of the optimised policy's own samples, point by point along its path."""
+    record, out = optimised.record, []
+    for m, id in enumerate(optimised.ids()):
+        for k in record.points(m) if record.judged else ():
+            row = {name: float(record.judged[name][m, k].mean()) for name in JUDGED}
+            if record.kl_given is not None:
+                row["kl_given"] = float(record.kl_given[m, k].mean())
+            out.append({**id.cells(), "step_or_n": int(record.step_or_n[m, k]), "kl": float(record.kl[m, k]), **row})
+    return out
+
+
+def diagnostic_rows(method: Method, optimised: Optimised, scores: Scores, frontier: dict[CurveId, Curve]) -> list[Row]:
+    """One row per point. KL efficiency: proxy gain over that of the curve in `frontier` with the same RM and policy, at
+    the same KL, where that one reaches it."""
+    record, out = optimised.record, []
+    measured = curves(method, optimised, scores)
+    for m, curve in enumerate(measured):
+        efficiency = kl_efficiency(curve, frontier.get(curve.id.same_rm))
+        for i, k in enumerate(record.points(m)):
+            row = {d.name: float(record.diagnostics[d.name][m, k]) for d in method.diagnostics}
+            proxy, gold = float(record.proxy[m, k].mean()), float(record.gold[m, k].mean())
+            point = {"step": int(record.step_or_n[m, k]), "kl": float(curve.kl[i]), "proxy": proxy, "gold": gold}
+            out.append({**curve.id.cells(), **point, "kl_efficiency": float(efficiency[i]), **row})
+    return out
+
+
+def kl_efficiency(curve: Curve, frontier: Curve | None) -> np.ndarray:
+    """Proxy gain relative to another curve's at the same KL, f64[K]; NaN where that is not known or near 0."""
+    if frontier is None:
+        return np.full(len(curve.kl), np.nan)
+    same = np.interp(curve.kl, frontier.kl, frontier.proxy, right=np.nan)
+    large = same > 0.05
+    return np.where(large, curve.proxy / np.where(large, same, 1), np.nan)

@@ -1,0 +1,114 @@
+"""What lies at the top of a run directory: copies of the fits, for people, and which stage is where."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from rmo.analysis.curve import Curve
+from rmo.artifacts.curves_csv import COLUMNS, from_rows, to_rows
+from rmo.artifacts.stages import Optimised, Stage
+from rmo.config import Experiment, to_json
+from rmo.methods import method as methods
+from rmo.runtime.files import Row, read_csv, read_json, write_csv, write_json
+
+PLANNED = "planned.json"  # {stage: its path} of what the last `rmo run` was asked for
+TEXT = ("method", "rm_recipe", "rm_combined", "settings")  # columns of tables that are no numbers
+
+
+def numbers(rows: list[dict[str, str]]) -> list[Row]:
+    """Rows of a table with everything but the texts of an identity as numbers, NaN where a cell is empty."""
+    return [{k: v if k in TEXT else float(v) if v else np.nan for k, v in row.items()} for row in rows]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The files of the `fits` stage; they stand at the top of a run directory too."""
+
+    directory: Path
+
+    def write_curves(self, curves: list[Curve]) -> None:
+        write_csv(self.directory / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
+
+    def curves(self) -> list[Curve]:
+        path = self.directory / "curves.csv"
+        return from_rows(read_csv(path), str(path))
+
+    def write_table(self, name: str, columns: list[str], rows: list[Row]) -> None:
+        write_csv(self.directory / f"{name}.csv", columns, rows)
+
+    def table(self, name: str) -> list[Row]:
+        """The rows of a table; none where there is none."""
+        path = self.directory / f"{name}.csv"
+        return numbers(read_csv(path)) if path.exists() else []
+
+    def tables(self) -> dict[str, list[Row]]:
+        return {path.stem: self.table(path.stem) for path in sorted(self.directory.glob("*.csv"))}
+
+    def write(self, name: str, value: object) -> None:
+        write_json(self.directory / f"{name}.json", value)
+
+    def read(self, name: str):
+        """coefficients, claims, policies, nested, gold: whatever JSON holds."""
+        return read_json(self.directory / f"{name}.json")
+
+    def has(self, name: str) -> bool:
+        return (self.directory / f"{name}.json").exists()
+
+    def files(self) -> list[Path]:
+        """What is for people."""
+        found = [*self.directory.glob("*.csv"), *self.directory.glob("*.json")]
+        return [path for path in found if path.name not in ("cost.json", PLANNED, "stages.json", "experiment.json")]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run directory, looked at through its files alone."""
+
+    root: Path
+
+    @property
+    def fits(self) -> Fits:
+        return Fits(self.root)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is the directory of a run whose fits are done."""
+        return self.fits.has("coefficients") and (self.root / "stages.json").exists()
+
+    def publish(self, experiment: Experiment, stages: list[Row]) -> None:
+        write_json(self.root / "experiment.json", to_json(experiment))
+        write_json(self.root / "stages.json", stages)
+
+    @cached_property
+    def experiment(self) -> Row:
+        return read_json(self.root / "experiment.json")
+
+    @cached_property
+    def stages(self) -> list[Row]:
+        """What was published last: {stage, path, state, seconds} of every stage instance."""
+        return read_json(self.root / "stages.json")
+
+    def known_stages(self) -> dict[str, str]:
+        """{stage: its path} of what was asked for last, else of what was published last; empty where neither is known."""
+        if (self.root / PLANNED).exists():
+            return read_json(self.root / PLANNED)
+        if (self.root / "stages.json").exists():
+            return {row["stage"]: row["path"] for row in self.stages}
+        return {}
+
+    @cached_property
+    def where(self) -> dict[str, Path]:
+        return {row["stage"]: self.root / row["path"] for row in self.stages}
+
+    def stage(self, name: str) -> Stage:
+        return Stage(self.where[name])
+
+    def optimised(self) -> list[tuple[methods.Method, str, Optimised]]:
+        """(method, stage, its files) of every method's stages."""
+        out = []
+        for method in methods.every():
+            mine = [name for name in self.where if name.startswith(f"{method.name}/")]
+            out += [(method, name, Optimised(self.where[name])) for name in mine]
+        return out

@@ -1,0 +1,312 @@
+"""What each stage leaves in its directory: one class per kind of stage, which writes it and reads it.
+
+Nobody else knows a file's name. `Stage` holds what all kinds have; arrays and records come back typed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rmo.analysis.curve_id import CurveId, Settings
+from rmo.methods.bench import JUDGED, Arm, Record, RewardRow
+from rmo.rewards.calibration import Calibration
+from rmo.runtime.files import Row, read_json, read_npz, write_json, write_npz, write_text
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every stage leaves: whether it is done, what it cost, its logs, and `info.json`, what came out in short."""
+
+    directory: Path
+
+    @property
+    def done(self) -> bool:
+        return (self.directory / "DONE").exists()
+
+    def mark_done(self, path: str) -> None:
+        """Written last: a directory without it is continued, one with it is skipped."""
+        write_text(self.directory / "DONE", path + "\n")
+
+    def mark_undone(self) -> None:
+        (self.directory / "DONE").unlink(missing_ok=True)
+
+    @property
+    def done_file(self) -> Path:
+        return self.directory / "DONE"
+
+    def write_cost(self, cost: Row) -> None:
+        """Seconds, versions, code and devices of the call that finished it."""
+        write_json(self.directory / "cost.json", cost)
+
+    def cost(self) -> Row:
+        return read_json(self.directory / "cost.json")
+
+    def has_info(self) -> bool:
+        return (self.directory / "info.json").exists()
+
+    def write_info(self, info: Row) -> None:
+        write_json(self.directory / "info.json", info)
+
+    def info(self) -> Row:
+        return read_json(self.directory / "info.json")
+
+    def speed(self) -> list[Row]:
+        """Rows of its log of speed, as far as it is."""
+        return jsonl(self.directory / "speed.jsonl")
+
+    def metrics(self) -> list[Row]:
+        """Rows of its log of metrics, as far as it is."""
+        return jsonl(self.directory / "metrics.jsonl")
+
+    def written(self) -> list[Path]:
+        """The files that say when it was worked on last, the best first."""
+        names = ("speed.jsonl", "metrics.jsonl", "HOLDER")
+        return [self.directory / name for name in names if (self.directory / name).exists()]
+
+
+def jsonl(path: Path) -> list[Row]:
+    """Rows of a JSON-lines file that may be growing, and whose last line may be half written."""
+    out = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            break
+    return out
+
+
+class PolicyInfo(NamedTuple):
+    """What is known of an initial policy."""
+
+    params: dict[str, int]  # parameters: total and non_embedding
+    steps: int
+    held_out_loss: float | None
+
+
+class Policy(Stage):
+    """`sft`: an initial policy, its parameters (checkpoints/saved_model) and its tokenizer."""
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.directory / "tokenizer"
+
+    def write(self, info: PolicyInfo) -> None:
+        self.write_info(info._asdict())
+
+    def read(self) -> PolicyInfo:
+        found = self.info()
+        return PolicyInfo(*(found[name] for name in PolicyInfo._fields))
+
+
+class Prompts(NamedTuple):
+    """Q prompts of a pool, left-padded."""
+
+    tokens: np.ndarray  # i32[Q, P]
+    mask: np.ndarray  # bool[Q, P]
+
+
+class Draws(NamedTuple):
+    """N responses to one prompt."""
+
+    tokens: np.ndarray  # i32[N, R]
+    mask: np.ndarray  # bool[N, R]
+    logps: np.ndarray  # f32[N], of the whole response
+    gold: np.ndarray  # f32[N], raw
+
+
+class Samples(Stage):
+    """`samples`: the pool of one policy's draws on the held-out prompts, with gold's raw scores and calibration."""
+
+    def write_prompts(self, prompts: Prompts) -> None:
+        write_npz(self.directory / "prompts.npz", **prompts._asdict())
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        return Prompts(**read_npz(self.directory / "prompts.npz"))
+
+    @property
+    def parts(self) -> Path:
+        """One file per prompt, as they are made."""
+        return self.directory / "draws"
+
+    def draws(self, q: int) -> Draws:
+        found = read_npz(self.parts / f"{q:05d}.npz")
+        return Draws(found["tokens"].astype(np.int32), found["mask"], found["logps"], found["gold"])
+
+    def write_calibration(self, calibration: Calibration) -> None:
+        write_json(self.directory / "calibration.json", calibration._asdict())
+
+    def calibration(self) -> Calibration:
+        """Gold's: mean 0 and standard deviation 1 on this pool."""
+        return Calibration(**read_json(self.directory / "calibration.json"))
+
+
+class Comparisons(Stage):
+    """`comparisons`: labelled pairs as a dataset (worlds/comparisons), and what is known of them."""
+
+    @property
+    def dataset(self) -> Path:
+        return self.directory / "dataset"
+
+
+class ProxyRow(NamedTuple):
+    """One proxy RM of a `proxies` stage."""
+
+    comparisons: int
+    recipe: Settings
+    recipe_index: int
+    seed: int
+    steps: int
+    validation_loss: float
+    validation_accuracy: float
+
+
+class Validation(NamedTuple):
+    """Raw scores of M proxies on the held-out comparisons, the preferred response first."""
+
+    scores: np.ndarray  # f32[M, C, 2]
+    gold: np.ndarray  # f32[C, 2], raw
+    prompt: np.ndarray  # i32[C]
+
+
+class Proxies(Stage):
+    """`proxies/...`: reward models of one shape, every recipe with every seed."""
+
+    def write(self, params: dict[str, int], rows: Sequence[ProxyRow], more: Row) -> None:
+        members = [{**row._asdict(), "recipe": str(row.recipe)} for row in rows]
+        self.write_info({"params": params, "members": members, **more})
+
+    def rows(self) -> list[ProxyRow]:
+        members = self.info()["members"]
+        return [ProxyRow(**{**row, "recipe": Settings.parse(row["recipe"])}) for row in members]
+
+    def params(self) -> dict[str, int]:
+        return self.info()["params"]
+
+    def write_validation(self, validation: Validation) -> None:
+        write_npz(self.directory / "validation.npz", **validation._asdict())
+
+    def validation(self) -> Validation:
+        return Validation(**read_npz(self.directory / "validation.npz"))
+
+
+class Calibrated(NamedTuple):
+    """How one reward is calibrated, and how wrong its probabilities are on the held-out comparisons."""
+
+    calibration: Calibration
+    error: float
+
+
+class Scores(Stage):
+    """`scores/...`: one policy's pool scored by every proxy of a stage and by what is combined of them.
+
+    Rewards come in order: single RMs, then combined ones.
+    """
+
+    def write(
+        self, samples: str, sweep: str, params: dict[str, int], policy: dict[str, int], rows: Sequence[RewardRow]
+    ) -> None:
+        """`samples`: the stage that made the pool; `sweep`: the name of the proxies' sweep."""
+        rewards = [{**row._asdict(), "recipe": str(row.recipe)} for row in rows]
+        where = {"samples": samples, "sweep": sweep}
+        self.write_info({**where, "params": params, "policy": policy, "rewards": rewards})
+
+    @property
+    def sweep(self) -> str:
+        """The name of the sweep that its RMs are of."""
+        return self.info()["sweep"]
+
+    @property
+    def samples(self) -> str:
+        """The name of the stage that made the pool."""
+        return self.info()["samples"]
+
+    def rows(self) -> list[RewardRow]:
+        return [RewardRow(**{**row, "recipe": Settings.parse(row["recipe"])}) for row in self.info()["rewards"]]
+
+    def params(self) -> int:
+        """Parameters of one RM without embeddings."""
+        return self.info()["params"]["non_embedding"]
+
+    def policy_params(self) -> int:
+        return self.info()["policy"]["non_embedding"]
+
+    def id_of(self, method: str, arm: Arm) -> CurveId:
+        """The identity of the curve that a method makes of one of these rewards."""
+        row = self.rows()[arm.reward]
+        return CurveId(
+            method, self.params(), row.comparisons, row.recipe, row.combined, self.policy_params(), arm.settings,
+            row.seed,
+        )  # fmt: skip
+
+    @property
+    def parts(self) -> Path:
+        """Raw scores f32[M, N] of the RMs, one file per prompt, as they are made."""
+        return self.directory / "raw"
+
+    def raw(self, q: int) -> np.ndarray:
+        """f32[M, N]; M counts the RMs that were run, weight-averaged ones last."""
+        return read_npz(self.parts / f"{q:05d}.npz")["raw"]
+
+    def write_calibrations(self, found: Sequence[Calibrated]) -> None:
+        rows = [{**c.calibration._asdict(), "calibration_error": c.error} for c in found]
+        write_json(self.directory / "calibration.json", rows)
+
+    def calibrations(self) -> list[Calibrated]:
+        rows = read_json(self.directory / "calibration.json")
+        return [Calibrated(Calibration(row["shift"], row["scale"]), row["calibration_error"]) for row in rows]
+
+    def write_start(self, proxy_MQ: np.ndarray, gold_Q: np.ndarray) -> None:
+        write_npz(self.directory / "start.npz", proxy=proxy_MQ, gold=gold_Q)
+
+    @cached_property
+    def start(self) -> tuple[np.ndarray, np.ndarray]:
+        """(proxy f64[M, Q], gold f64[Q]): means of the initial policy, prompt by prompt, where curves begin."""
+        found = read_npz(self.directory / "start.npz")
+        return found["proxy"], found["gold"]
+
+
+ARRAYS = ("step_or_n", "kl", "proxy", "gold", "real", "kl_given", "draw", "tokens", "mask")
+
+
+class Optimised(Stage):
+    """A method's stage: who its members are, and the record of what it measured."""
+
+    def write_arms(self, scores: str, arms: Sequence[Arm], ids: Sequence[CurveId]) -> None:
+        """Before the work starts, so that `rmo watch` can tell members apart. `scores` is the stage of the rewards."""
+        rows = [{"reward": arm.reward, **id.cells()} for arm, id in zip(arms, ids, strict=True)]
+        self.write_info({"scores": scores, "arms": rows})
+
+    def arms(self) -> list[Arm]:
+        return [Arm(row["reward"], Settings.parse(row["settings"])) for row in self.info()["arms"]]
+
+    def ids(self) -> list[CurveId]:
+        """The identities of its members' curves."""
+        return [CurveId.of_cells(row) for row in self.info()["arms"]]
+
+    @property
+    def scores(self) -> str:
+        """The name of the `scores` stage whose rewards it optimised against."""
+        return self.info()["scores"]
+
+    def write(self, record: Record) -> None:
+        found = {name: value for name in ARRAYS if (value := getattr(record, name)) is not None}
+        named = {f"judged_{n}": x for n, x in record.judged.items()}
+        named |= {f"diagnostic_{n}": x for n, x in record.diagnostics.items()}
+        write_npz(self.directory / "record.npz", **found, **named)
+
+    @cached_property
+    def record(self) -> Record:
+        found = read_npz(self.directory / "record.npz")
+        prefix = "diagnostic_"
+        return Record(
+            self.arms(),
+            **{name: found[name] for name in ARRAYS if name in found},
+            judged={name: found[f"judged_{name}"] for name in JUDGED if f"judged_{name}" in found},
+            diagnostics={n.removeprefix(prefix): x for n, x in found.items() if n.startswith(prefix)},
+        )

@@ -1,0 +1,109 @@
+"""A run as the bench that methods work at (rmo/methods/bench.py)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from rmo.artifacts.stages import Optimised, Policy, Samples
+from rmo.checkpoints import saved_model
+from rmo.config import Experiment
+from rmo.config.names import of_policy
+from rmo.experiment.pool import Scored
+from rmo.experiment.run import Run
+from rmo.methods.bench import Arm, Judge, Pool, RewardRow
+from rmo.methods.method import Job, Method
+from rmo.models.transformer import LanguageModel, Params, RewardModel
+from rmo.rewards.reward import Reward, RewardParams
+from rmo.runtime.checkpointer import Checkpoints
+from rmo.runtime.files import RunError
+from rmo.tracking.jsonl import Log
+from rmo.worlds.rm_reader import TextReader
+
+
+@dataclass
+class RunBench:
+    """`methods.bench.Bench` for one stage of a method."""
+
+    run: Run
+    method: Method
+    job: Job
+    scored: Scored
+    out: Path
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.run.experiment
+
+    @cached_property
+    def rewards(self) -> Sequence[RewardRow]:
+        return self.scored.files.rows()
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        return self.run.mesh
+
+    @property
+    def length(self) -> int:
+        return self.experiment.world.response
+
+    @property
+    def eos(self) -> int:
+        return self.run.world.eos
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.out)
+
+    def tracker(self, total: int, unit: str) -> Log:
+        return Log(self.out, f"{self.method.name} {self.job.name}", total, unit)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        return self.run.rng(purpose)
+
+    def key(self, purpose: str) -> jax.Array:
+        return self.run.key(purpose)
+
+    def pool(self) -> Pool:
+        return self.scored.pool()
+
+    def policy(self) -> tuple[LanguageModel, Params]:
+        lm = self.run.lm(self.job.policy)
+        return lm, self.run.load(of_policy("sft", self.job.policy, self.experiment), lm, master=True)
+
+    def critic(self) -> RewardModel:
+        return self.run.rm(self.experiment.policies[self.job.policy])
+
+    def gold(self) -> Judge:
+        rm = self.run.gold_rm()
+        reader = self.run.reader("gold", self.experiment.gold.model)
+        return Judge(rm, self.run.load("gold", rm), self.run.gold_calibration(), reader, self.run.gold_logits)
+
+    def reward(self, chosen: Sequence[int]) -> tuple[Reward, RewardParams]:
+        """Raises RunError where an RM reads text and cannot do so inside a program of several devices."""
+        reward, params = self.scored.reward(chosen)
+        readers = reward.reader, self.run.reader("gold", self.experiment.gold.model)
+        on_cpu = jax.default_backend() == "cpu"
+        alone = self.mesh.size == 1 or (not on_cpu and jax.process_count() == 1)
+        if not alone and any(isinstance(reader, TextReader) for reader in readers):
+            raise RunError("PPO against an RM that reads text needs one process, and of CPUs one device")
+        return reward, params
+
+    def prompts(self, purpose: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+        found = self.run.world.prompts(self.run.rng(f"{purpose} prompts"), size, purpose)
+        return found.tokens, found.mask
+
+    def read_prompts(self) -> tuple[np.ndarray, np.ndarray]:
+        found = Samples(self.run.path("samples")).prompts
+        return found.tokens, found.mask
+
+    def begin(self, members: Sequence[Arm]) -> None:
+        ids = [self.scored.files.id_of(self.method.name, arm) for arm in members]
+        Optimised(self.out).write_arms(self.scored.name, members, ids)
+
+    def keep_policies(self, params: Params, members: int) -> None:
+        lm = self.run.lm(self.job.policy)
+        saved_model.save(self.out, lm, params, Policy(self.run.path("sft")).tokenizer, members)

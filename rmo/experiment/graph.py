@@ -1,0 +1,144 @@
+"""Which stage instances an experiment has, in what order, and how they depend on one another.
+
+(prompts ->) sft -> gold -> samples -> comparisons -> proxies -> scores -> every method -> fits -> report. A stage's
+directory carries a digest of the slice of the config it depends on and of its upstream digests, so a changed
+hyper-parameter never meets stale results.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from rmo import config
+from rmo.config.names import of_policy, proxies_name, scored, scores_name, sizes_of
+from rmo.experiment.bench import RunBench
+from rmo.experiment.gold import gold
+from rmo.experiment.pool import Scored
+from rmo.experiment.run import Run, StageOf
+from rmo.experiment.stages.comparisons import comparisons
+from rmo.experiment.stages.fits import fits
+from rmo.experiment.stages.initial_policy import initial_policy
+from rmo.experiment.stages.optimised import optimised
+from rmo.experiment.stages.prompts import prompts
+from rmo.experiment.stages.proxies import proxies
+from rmo.experiment.stages.report import report
+from rmo.experiment.stages.samples import samples
+from rmo.experiment.stages.scores import scores
+from rmo.methods import method as methods
+from rmo.runtime import errors
+from rmo.runtime.files import RunError
+
+Make = Callable[[Run, Path], None]
+BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")
+# What only gathers what others made is made again with any of it.
+GATHERERS = ("fits", "report")
+
+
+def kinds() -> list[str]:
+    """Kinds of stages, in order."""
+    return [*BEFORE_METHODS, *methods.names(), *GATHERERS]
+
+
+def open_run(experiment: config.Experiment, root: Path, mesh: jax.sharding.Mesh | None = None) -> Run:
+    """The run of an experiment in directory `root`; nothing is touched. Without a mesh it can be looked at, not run."""
+    return Run(experiment, root, plan(experiment), mesh)  # type: ignore[arg-type]
+
+
+def plan(e: config.Experiment) -> dict[str, StageOf]:
+    """Every stage instance of an experiment, in an order that respects what needs what."""
+    out: dict[str, StageOf] = {}
+
+    def add(name: str, make: Make, depends: tuple, *upstream: str) -> None:
+        if name in out:
+            raise config.ConfigError(f"two stages would be called {name}: give policies of other widths or depths")
+        out[name] = StageOf(name, make, depends, tuple(out[u] for u in upstream))
+
+    base = (e.seed, e.world)
+    real = ("prompts",) if isinstance(e.world, config.Text) else ()
+    if real:
+        add("prompts", prompts, (e.seed, e.world, e.policy.checkpoint, e.policy.vocab, e.gold.comparisons))
+    for policy, shape in enumerate(e.policies):
+        add(of_policy("sft", policy, e), partial(initial_policy, policy=policy), (*base, shape, e.sft), *real)
+    add("gold", gold, (*base, e.gold), *real, "sft")
+    for policy in range(len(e.policies)):
+        pool = (*base, e.bon.prompts, e.bon.draws)
+        add(of_policy("samples", policy, e), partial(samples, policy=policy), pool, of_policy("sft", policy, e), "gold")
+    add("comparisons", comparisons, (*base, e.comparisons), "sft", "gold", "samples")
+    for sweep in e.proxies.sweeps:
+        for size in sizes_of(e, sweep):
+            shape, name = e.proxies.sizes[size], proxies_name(e, size, sweep)
+            make = partial(proxies, shape=shape, sweep=sweep, name=name)
+            add(f"proxies/{name}", make, (e.seed, slice_of_proxies(e, shape, sweep)), "comparisons")
+    for size, sweep, policy in scored(e):
+        before = [of_policy("samples", policy, e), "samples", f"proxies/{proxies_name(e, size, sweep)}"]
+        before += [f"scores/{scores_name(e, size, sweep)}"] if policy else []
+        combined = () if policy else sweep.combined
+        name = f"scores/{scores_name(e, size, sweep, policy)}"
+        add(name, partial(make_scores, size=size, sweep=sweep, policy=policy), (combined,), *before)
+    of_stage = {scores_name(e, *which): which for which in scored(e)}
+    for method in methods.every():
+        for job in method.jobs(e):
+            make = partial(make_optimised, method=method, job=job, which=of_stage[job.scores])
+            add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
+    measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]
+    add("fits", fits, (e.fits,), *measured)
+    add("report", report, (), *out)
+    return out
+
+
+def slice_of_proxies(e: config.Experiment, shape: config.Model, sweep: config.Sweep) -> config.Proxies:
+    """What a `proxies` stage depends on."""
+    alone = dataclasses.replace(sweep, sizes=(), best_of_n=True, combined=())
+    return dataclasses.replace(e.proxies, sizes=(shape,), sweeps=(alone,))
+
+
+def make_scores(run: Run, out: Path, size: int, sweep: config.Sweep, policy: int) -> None:
+    scores(Scored(run, size, sweep, policy), out)
+
+
+def make_optimised(
+    run: Run, out: Path, method: methods.Method, job: methods.Job, which: tuple[int, config.Sweep, int]
+) -> None:
+    optimised(RunBench(run, method, job, Scored(run, *which), out))
+
+
+def matching(run: Run, only: tuple[str, ...]) -> list[str]:
+    """Names of the stages that `--only` picks; all without it. `sft` is sft and sft/..., `=sft` that one alone.
+
+    Raises:
+      RunError: a name that picks nothing.
+    """
+
+    def picks(want: str, name: str) -> bool:
+        return name == want.removeprefix("=") or (name + "=").startswith(want + "/")
+
+    for want in only:
+        if not any(picks(want, name) for name in run.stages):
+            there = list(dict.fromkeys(name.split("/")[0] for name in run.stages))
+            near = errors.nearest(want.removeprefix("="), [*there, *run.stages])
+            raise RunError(
+                f"--only {want}: no such stage{near}; there are {', '.join(there)}, and instances as `rmo list` names "
+                "them"
+            )
+    return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
+
+
+def groups(run: Run) -> list[tuple[str, list[str], list[str]]]:
+    """(name, groups it waits for, instances) of the stage instances that are not done: those of one group are of one
+    kind and need nothing of one another, so that they can run side by side, on machines of their own."""
+    group_of: dict[str, str] = {}
+    members: dict[str, list[str]] = {}
+    needs: dict[str, dict[str, None]] = {}
+    for name, stage in run.stages.items():
+        if run.done(name):
+            continue
+        before = [group_of[s.name] for s in stage.upstream if s.name in group_of]
+        kind = name.split("/")[0]
+        level = sum(1 for g in dict.fromkeys(before) if g.split(".")[0] == kind)  # e.g. a second policy's scores
+        group = group_of[name] = f"{kind}.{level + 1}" if level else kind
+        members.setdefault(group, []).append(name)
+        needs.setdefault(group, {}).update(dict.fromkeys(before))
+    return [(group, list(needs[group]), names) for group, names in members.items()]

@@ -1,0 +1,158 @@
+"""Makes every stage that is not done, in order. `DONE` is written last: a stage without it is continued."""
+
+import contextlib
+import platform
+import time
+
+import jax
+import numpy as np
+
+from rmo import __version__
+from rmo.artifacts.run_files import PLANNED
+from rmo.artifacts.stages import Stage
+from rmo.experiment.graph import GATHERERS, matching
+from rmo.experiment.memory import advice_for
+from rmo.experiment.mirror import mirror
+from rmo.experiment.run import Run
+from rmo.runtime import code, errors, hosts
+from rmo.runtime.compiling import Compiling
+from rmo.runtime.files import SCRATCH, Row, RunError, read_json, remove, write_json, write_text
+from rmo.runtime.lock import Lock
+from rmo.tracking import progress
+from rmo.tracking.status import left, look
+from rmo.tracking.wandb_mirror import Wandb
+
+
+def meet(run: Run) -> None:
+    """Make the run directory, and see that all processes have the same one.
+
+    Raises:
+      RunError: this one has another.
+    """
+    if hosts.writer():
+        run.root.mkdir(parents=True, exist_ok=True)
+    if hosts.alone():
+        return
+    token = run.root / f".meeting-{int(hosts.agree(np.int32(np.random.default_rng().integers(2**31 - 1))))}"
+    write_text(token, "")
+    hosts.barrier("meeting")
+    there = token.exists()
+    hosts.barrier("met")
+    if hosts.writer():
+        token.unlink(missing_ok=True)
+    if not there:
+        advice = "--runs must be a directory that all processes share, on a network disk or gs://"
+        raise RunError(f"process {jax.process_index()} does not see what process 0 wrote to {run.root}: {advice}")
+
+
+def write_plan(run: Run) -> dict[str, str]:
+    """{stage: its path} of what was asked for, kept for those who look at the run directory."""
+    every = {name: stage.path for name, stage in run.stages.items()}
+    if not (run.root / PLANNED).exists() or read_json(run.root / PLANNED) != every:
+        with contextlib.suppress(FileNotFoundError):  # another run of this experiment begins too, and was faster
+            write_json(run.root / PLANNED, every)
+    return every
+
+
+def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
+    """Make every stage that is not done, in order; returns the names of those made.
+
+    Raises:
+      RunError: `only` names a stage whose upstream is missing.
+      Held: another run works on a stage instance.
+      Preempted: the run was told to stop; what is made is saved.
+    """
+    made, wanted, every = [], matching(run, only), write_plan(run)
+    found = {row["stage"]: row for row in look(run.root, every)} if hosts.writer() else {}
+    for number, name in enumerate(run.stages, start=1):
+        if name not in wanted:
+            continue
+        if not done_everywhere(run, name):
+            need_upstream(run, name)
+            with Lock(run.path(name)):
+                if not done_everywhere(run, name):  # another run may just have made it
+                    with progress.stage(name, number, len(run.stages), left(list(found.values()), wanted)):
+                        seconds = make(run, name)
+                    found.get(name, {}).update(state="done", seconds=seconds)
+                    made.append(name)
+            if hosts.preempted():
+                raise hosts.Preempted
+        # Only after DONE, and again if a kill came in between: half a checkpoint must never be met again.
+        remove(run.path(name) / SCRATCH)
+    return made
+
+
+def done_everywhere(run: Run, name: str) -> bool:
+    return bool(hosts.agree(np.bool_(run.done(name))))
+
+
+def need_upstream(run: Run, name: str) -> None:
+    """Raises RunError where a stage that comes before is not done."""
+    for before in run.stages[name].upstream:
+        if not done_everywhere(run, before.name):
+            advice = f"run without --only, or add {before.name}"
+            raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
+
+
+def make(run: Run, name: str) -> float:
+    """One stage instance, by all processes together; `DONE` when all are. Returns its seconds, without the mirror's.
+
+    Raises:
+      RunError: memory ran out; says which settings take less.
+    """
+    stage = Stage(run.path(name))
+    if hosts.writer():
+        stage.directory.mkdir(parents=True, exist_ok=True)
+        undo_gatherers(run, name)
+    hosts.barrier(f"begin {name}")
+    try:
+        with Wandb.stage(name, run.stages[name].path):
+            started, compiling = time.monotonic(), Compiling()
+            with jax.set_mesh(run.mesh):
+                run.stages[name].make(run, stage.directory)
+            seconds = round(time.monotonic() - started, 2)
+            mirror(run, name)
+    except Exception as error:
+        if errors.out_of_memory(error):
+            raise RunError(errors.memory(name, error, *advice_for(name))) from error
+        raise
+    stage.write_cost({"seconds": seconds, **circumstances(run, compiling)})
+    hosts.barrier(f"made {name}")
+    stage.mark_done(run.stages[name].path)
+    hosts.barrier(f"done {name}")
+    return seconds
+
+
+def undo_gatherers(run: Run, name: str) -> None:
+    """Fits and report are made again when anything that they gather is."""
+    for other in GATHERERS:
+        if name in (before.name for before in run.stages[other].upstream):
+            Stage(run.path(other)).mark_undone()
+
+
+def circumstances(run: Run, compiling: Compiling) -> Row:
+    """By what code, on what, a stage was made, and what compiling took."""
+    return {
+        "compile_seconds": round(compiling.seconds, 2),
+        "programs": compiling.programs,
+        "rmo": __version__,
+        "code": code.code_hash(),
+        "commit": code.commit(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "backend": jax.default_backend(),
+        "devices": run.mesh.size,
+        "processes": jax.process_count(),
+    }
+
+
+def remake(run: Run, names: list[str]) -> list[str]:
+    """Mark as not done those of these stages that other code made, and all that rest on them; returns their names."""
+    again: list[str] = []
+    for name, stage in run.stages.items():
+        rests_on = any(before.name in again for before in stage.upstream)
+        found = Stage(run.path(name))
+        if name in names and found.done and (rests_on or found.cost().get("code") != code.code_hash()):
+            found.mark_undone()
+            again.append(name)
+    return again

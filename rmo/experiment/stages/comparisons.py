@@ -1,0 +1,84 @@
+"""Pairs of the initial policy's responses to one prompt, labelled by gold (paper section 2.1)."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from rmo.artifacts import stages as artifacts
+from rmo.experiment.run import Run
+from rmo.models import scoring
+from rmo.models.sampling import sample
+from rmo.runtime import hosts
+from rmo.runtime.files import SCRATCH
+from rmo.tracking.jsonl import Log, parts
+from rmo.worlds import comparisons as data
+from rmo.worlds.rm_reader import TextReader
+
+
+def comparisons(run: Run, out: Path) -> None:
+    """Draws pairs, labels them, splits validation off by prompt, writes the dataset."""
+    c, files = run.experiment.comparisons, artifacts.Comparisons(out)
+    tokens, mask, scores = drawn_pairs(run, out)
+    prompt = np.repeat(np.arange(c.prompts, dtype=np.int32), c.pairs)
+    rng = run.rng("labels")
+    first_wins = data.label(rng, (scores[:, 0] - scores[:, 1]) * run.gold_calibration().scale, c)
+    rows = preferred_first(data.Comparisons(tokens, mask, scores, prompt), first_wins)
+    held = np.isin(prompt, rng.permutation(c.prompts)[: round(c.prompts * c.held_out)])
+    data.write_comparisons(files.dataset, train=subset(rows, ~held), validation=subset(rows, held))
+    agree = float(np.mean(rows.gold[:, 0] > rows.gold[:, 1]))
+    ties = float(np.mean(scores[:, 0] == scores[:, 1]))
+    info = {"train": int((~held).sum()), "validation": int(held.sum()), "agreement_with_gold": agree, "ties": ties}
+    reader = run.reader("gold", run.experiment.gold.model)
+    if isinstance(reader, TextReader):
+        some = rng.permutation(len(tokens))[:1000]
+        info["gold_through_text"] = reader.drift(tokens[some, 0], mask[some, 0])
+    files.write_info(info)
+
+
+def drawn_pairs(run: Run, out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tokens [C, 2, T], mask, raw gold scores [C, 2]) of `pairs` pairs per prompt."""
+    e, c, lm, rm = run.experiment, run.experiment.comparisons, run.lm(), run.gold_rm()
+    policy, gold_params = run.load("sft", lm), run.load("gold", rm)
+    prompts = run.world.prompts(run.rng("comparison prompts"), c.prompts, "comparisons")
+    draws = 2 * c.pairs
+    per_part = max(1, e.bon.chunk // draws)
+    count = -(-c.prompts // per_part)
+    draw = jax.jit(partial(sample, lm, length=e.world.response, eos=run.world.eos))
+    gold_score, reader = jax.jit(partial(scoring.score, rm)), run.reader("gold", e.gold.model)
+
+    def make(i: int) -> dict[str, np.ndarray]:
+        rows = np.repeat(np.minimum(np.arange(i * per_part, (i + 1) * per_part), c.prompts - 1), draws)
+        ids = i * per_part * draws + np.arange(len(rows))  # each draw has a key of its own, whatever the chunk
+        keys = jax.vmap(partial(jax.random.fold_in, run.key("comparisons")))(ids)
+        with log.timed("sample"):
+            s = draw(policy, prompts.tokens[rows], prompts.mask[rows], keys)
+            drawn = hosts.fetch((s.tokens, s.mask))
+        log.did(drawn[1].sum(), 0)
+        tokens, mask = (np.concatenate([x[rows], y], 1) for x, y in zip(prompts, drawn, strict=True))
+        keep = min(per_part, c.prompts - i * per_part) * draws
+        with log.timed("score"):
+            scores = hosts.fetch(gold_score(gold_params, *reader.host(tokens, mask)))
+        return {"tokens": tokens[:keep], "mask": mask[:keep], "gold": scores[:keep]}
+
+    log = Log(out, "comparisons", count, "part")
+    made = list(parts(out / SCRATCH / f"parts-{per_part}", count, make, log))
+    columns = (np.concatenate([part[name] for part in made]) for name in ("tokens", "mask", "gold"))
+    tokens, mask, scores = (x.reshape(-1, 2, *x.shape[1:]) for x in columns)
+    return tokens, mask, scores
+
+
+def preferred_first(rows: data.Comparisons, first_wins: np.ndarray) -> data.Comparisons:
+    """The same comparisons with the preferred response at index 0."""
+    order = np.where(first_wins[:, None], [[0, 1]], [[1, 0]])
+
+    def reordered(x: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), axis=1)
+
+    gold = reordered(rows.gold).astype(np.float32)
+    return data.Comparisons(reordered(rows.tokens), reordered(rows.mask), gold, rows.prompt)
+
+
+def subset(rows: data.Comparisons, keep: np.ndarray) -> data.Comparisons:
+    return data.Comparisons(*(x[keep] for x in rows))

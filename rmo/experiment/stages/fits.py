@@ -1,0 +1,136 @@
+"""Everything computed from the run as small files: curves.csv, coefficients.json, claims.json, and the tables."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rmo.analysis.curve import Curve
+from rmo.analysis.curve_id import COLUMNS as ID
+from rmo.analysis.curve_id import CurveId, Settings
+from rmo.analysis.scaling import summarise
+from rmo.artifacts.measured import curves, diagnostic_rows, path_rows
+from rmo.artifacts.run_files import Fits
+from rmo.artifacts.stages import Optimised, Proxies, Samples, Scores
+from rmo.claims.claim import claims, judge
+from rmo.claims.evidence import Evidence
+from rmo.config import Recipe
+from rmo.config.names import of_policy
+from rmo.experiment.audit import audit
+from rmo.experiment.run import Run
+from rmo.methods import method as methods
+from rmo.methods.best_of_n import nested, nested_ns
+from rmo.runtime.files import Row
+from rmo.tracking.jsonl import Log
+
+RM = ["rm_params", "rm_comparisons", "rm_recipe", "seed", "steps", "validation_loss", "validation_accuracy",
+      "calibration_error"]  # fmt: skip
+PATHS = [*ID, "step_or_n", "kl", "accuracy", "confidence", "support", "kl_given"]
+DIAGNOSTICS = [*ID, "step", "kl", "proxy", "gold", "kl_efficiency"]
+
+
+def fits(run: Run, out: Path) -> None:
+    """Tables, fits, verdicts, and whether gold is a fair judge."""
+    f, files = run.experiment.fits, Fits(out)
+    found = [curve for stage in optimised_stages(run) for curve in curves(*stage)]
+    rms, starts = reward_models(run), policies(run)
+    files.write_curves(found)
+    files.write_table("reward_models", RM, rms)
+    files.write_table(
+        "paths", PATHS, [row for _, optimised, _ in optimised_stages(run) for row in path_rows(optimised)]
+    )
+    frontier = frontier_of(found)
+    for method in methods.every():
+        mine = [stage for stage in optimised_stages(run) if stage[0] == method]
+        if mine and method.diagnostics:
+            columns = [*DIAGNOSTICS, *(d.name for d in method.diagnostics)]
+            files.write_table(method.name, columns, [r for stage in mine for r in diagnostic_rows(*stage, frontier)])
+    files.write("policies", starts)
+    files.write("nested", growing_n(run))
+    files.write("coefficients", summarise(found, f.bootstrap, f.level, f.min_d))
+    gold = {row["policy_params"]: np.array(row["gold_per_prompt"]) for row in starts}
+    files.write("claims", verdicts(out, Evidence(found, rms, gold, f.bootstrap, min_d=f.min_d), f.level))
+    files.write("gold", audit(run))
+
+
+def verdicts(out: Path, evidence: Evidence, level: float) -> list[Row]:
+    """Every claim, judged."""
+    every, done = claims(), []
+    log = Log(out, "claims", len(every), "claim")
+    for claim in every:
+        done.append(judge(claim, evidence, level))
+        log.bar.to(len(done))
+    log.close()
+    return done
+
+
+def optimised_stages(run: Run) -> Iterator[tuple[methods.Method, Optimised, Scores]]:
+    """(method, its record, the scores of its rewards) of every stage of a method."""
+    by_name = {method.name: method for method in methods.every()}
+    for name in run.stages:
+        if method := by_name.get(name.split("/")[0]):
+            optimised = Optimised(run.path(name))
+            yield method, optimised, Scores(run.path(optimised.scores))
+
+
+def frontier_of(found: list[Curve]) -> dict[CurveId, Curve]:
+    """What other methods' KL is measured against, by RM and policy: the first method whose KL is a bound, best-of-n."""
+    first = next(method.name for method in methods.every() if method.kl == "bound")
+    return {curve.id.same_rm: curve for curve in found if curve.method == first and not curve.id.settings}
+
+
+def reward_models(run: Run) -> list[Row]:
+    """One row per proxy: loss and accuracy on held-out prompts; calibration error where it was calibrated."""
+    out = []
+    for name in run.stages:
+        if not name.startswith("proxies/"):
+            continue
+        proxies, scores = Proxies(run.path(name)), name.replace("proxies/", "scores/")
+        calibrated = Scores(run.path(scores)).calibrations() if scores in run.stages else None
+        for m, row in enumerate(proxies.rows()):
+            error = calibrated[m].error if calibrated else None
+            known = {"rm_params": proxies.params()["non_embedding"], "rm_comparisons": row.comparisons}
+            known |= {"rm_recipe": row.recipe, "calibration_error": error}
+            out.append({**row._asdict(), **known})
+    return out
+
+
+def policies(run: Run) -> list[Row]:
+    """Each initial policy: its size, held-out loss, and mean gold per prompt in standard deviations of the main one."""
+    e, calibration, out = run.experiment, run.gold_calibration(), []
+    for policy in range(len(e.policies)):
+        samples = Samples(run.path(of_policy("samples", policy, e)))
+        pools = [samples.draws(q).gold.astype(np.float64) for q in range(e.bon.prompts)]
+        info = run.policy_info(policy)
+        out.append({
+            "policy_params": info.params["non_embedding"], "held_out_loss": info.held_out_loss,
+            "gold_per_prompt": [float(calibration(pool).mean()) for pool in pools],
+        })  # fmt: skip
+    return out
+
+
+def growing_n(run: Run, prompts: int = 6) -> list[Row]:
+    """Paper Table 2: for the first prompts, the best of the first n draws at growing n against the first seed of every
+    RM of the main recipe."""
+    e, out = run.experiment, []
+    recipe = e.proxies.sweeps[0].recipes[0]
+    plain, ns = Settings.differing(recipe, Recipe(recipe.comparisons)), nested_ns(e.bon.draws)
+    for name in run.stages:
+        if not name.startswith("scores/"):
+            continue
+        scores = Scores(run.path(name))
+        row = scores.rows()[0]
+        if (row.comparisons, row.recipe) != (recipe.comparisons, plain):
+            continue
+        samples = Samples(run.path(scores.samples))
+        calibration, gold = scores.calibrations()[0].calibration, run.gold_calibration()
+        for q in range(min(prompts, e.bon.prompts)):
+            proxy_N = calibration(scores.raw(q)[0].astype(np.float64))
+            gold_N = gold(samples.draws(q).gold.astype(np.float64))
+            for n, draw in zip(ns, nested(proxy_N, ns), strict=True):
+                out.append({
+                    "rm": name.removeprefix("scores/"), "rm_params": scores.params(),
+                    "policy_params": scores.policy_params(), "prompt": q, "n": int(n), "draw": int(draw),
+                    "proxy": float(proxy_N[draw]), "gold": float(gold_N[draw]),
+                })  # fmt: skip
+    return out

@@ -1,0 +1,134 @@
+"""Proxy RMs, trained on gold's labels: one epoch unless the recipe says otherwise (paper section 2.1)."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmo.analysis.curve_id import Settings
+from rmo.artifacts.stages import Comparisons, Proxies, ProxyRow, Validation
+from rmo.checkpoints import saved_model
+from rmo.config import Model, Recipe, Sweep
+from rmo.config.checks import STOPPING
+from rmo.experiment.run import Run
+from rmo.models import metrics, scoring, transformer
+from rmo.models.transformer import Params, RewardModel
+from rmo.runtime.checkpointer import Checkpoints
+from rmo.tracking.jsonl import Log
+from rmo.training import losses, objectives
+from rmo.training.loop import Member, pick, train
+from rmo.worlds import comparisons as data
+from rmo.worlds.rm_reader import TextReader
+
+
+class Order(NamedTuple):
+    """What one member trains on: which comparisons, with which labels, in what order, for how long."""
+
+    used: np.ndarray  # i[recipe.comparisons], rows of the training comparisons
+    sides: np.ndarray  # i[C, 2], where the preferred and the other response are; flipped labels are noise
+    batch: Callable[[int], np.ndarray]  # step -> places among `used`
+    steps: int
+
+
+def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str) -> None:
+    """RMs of one shape: every recipe of the sweep with every seed, member r * seeds + s, in one vmapped program.
+
+    A seed has the same first weights in every recipe, and draws its own comparisons and label noise. Recipes that need
+    fewer steps than the longest rest at the end.
+    """
+    p, rm, files = run.experiment.proxies, run.rm(shape), Proxies(out)
+    tokenizer = run.own_tokenizer(shape, out)
+    reader = run.reader(f"proxies/{name}", shape)
+    dataset = Comparisons(run.path("comparisons")).dataset
+    rows = reader.comparisons(data.read_comparisons(dataset, "train"))
+    members = [(recipe, seed) for recipe in sweep.recipes for seed in range(p.seeds)]
+    orders = [order_of(run, rows.prompt, recipe, seed) for recipe, seed in members]
+
+    def batch_at(step: int) -> tuple[np.ndarray, np.ndarray]:
+        picks = [order.used[order.batch(min(step, order.steps - 1))] for order in orders]
+        index = np.stack(picks)
+        side = np.stack([order.sides[chosen] for order, chosen in zip(orders, picks, strict=True)])
+        return rows.tokens[index[..., None], side], rows.mask[index[..., None], side]
+
+    keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
+    steps = max(order.steps for order in orders)
+    params = train(
+        run.first(rm, keys), objectives.proxy(rm, any(recipe.dropout for recipe in sweep.recipes)), batch_at, steps,
+        dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width), run.mesh, Checkpoints(out),
+        Log(out, f"proxy {name}", steps), settings_of(run, members, orders), watched_loss(rm, sweep, rows),
+    )  # fmt: skip
+    saved_model.save(out, rm, params, tokenizer, len(members))
+    held = data.read_comparisons(dataset, "validation")
+    validation = validated(run, rm, params, reader.comparisons(held), len(members))
+    files.write_validation(validation)
+    through_text = {}
+    if isinstance(reader, TextReader):
+        through_text = {"through_text": reader.drift(held.tokens[:1000, 0], held.mask[:1000, 0])}
+    rows_out = [
+        row_of(recipe, sweep, seed, order.steps, scores)
+        for (recipe, seed), order, scores in zip(members, orders, validation.scores, strict=True)
+    ]
+    files.write(transformer.count(jax.eval_shape(pick, params, 0)), rows_out, through_text)
+
+
+def order_of(run: Run, prompt_C: np.ndarray, recipe: Recipe, seed: int) -> Order:
+    """What one recipe and seed train on, of the training comparisons to these prompts."""
+    batch = run.experiment.proxies.batch
+    end = len(prompt_C) - (STOPPING if recipe.stop_early else 0)
+    used = data.chosen_rows(prompt_C[:end], recipe, run.rng(f"comparisons of seed {seed}"))
+    flipped = run.rng(f"flipped labels {seed}").random(len(prompt_C)) < recipe.flip
+    sides = np.where(flipped[:, None], [[1, 0]], [[0, 1]])
+    order = data.epochs(len(used), batch, run.seeds(f"proxy order {seed}"))
+    return Order(used, sides, order, recipe.epochs * (len(used) // batch))
+
+
+def settings_of(run: Run, members: list[tuple[Recipe, int]], orders: list[Order]) -> Member:
+    """What differs between the members of the one program."""
+    optimizer, recipes = run.experiment.proxies.optimizer, [recipe for recipe, _ in members]
+    seeds = jnp.asarray([seed for _, seed in members])
+    return Member(
+        steps=jnp.asarray([order.steps for order in orders], jnp.int32),
+        key=jax.vmap(partial(jax.random.fold_in, run.key("dropout")))(seeds),
+        weight_decay=jnp.asarray([r.weight_decay or optimizer.weight_decay for r in recipes], jnp.float32),
+        dropout=jnp.asarray([r.dropout for r in recipes], jnp.float32),
+        smoothing=jnp.asarray([r.smoothing for r in recipes], jnp.float32),
+        stop_early=jnp.asarray([r.stop_early for r in recipes], bool),
+    )
+
+
+def watched_loss(rm: RewardModel, sweep: Sweep, rows: data.Comparisons) -> Callable[[Params], jax.Array] | None:
+    """The loss that recipes which stop early watch, on comparisons that none of them trains on; None without such."""
+    if not any(recipe.stop_early for recipe in sweep.recipes):
+        return None
+    watched = rows.tokens[-STOPPING:], rows.mask[-STOPPING:]
+
+    def loss(params: Params) -> jax.Array:
+        return losses.preference(objectives.pair_scores(rm, params, *watched))
+
+    return loss
+
+
+def validated(run: Run, rm: RewardModel, params: Params, held: data.Comparisons, members: int) -> Validation:
+    """Every member's scores of the held-out comparisons."""
+    flat = (held.tokens.reshape(-1, held.tokens.shape[-1]), held.mask.reshape(-1, held.mask.shape[-1]))
+    chunk = run.experiment.bon.chunk
+    raw = [scoring.score_all(rm, pick(params, m), *flat, chunk).reshape(-1, 2) for m in range(members)]
+    return Validation(np.stack(raw), held.gold, held.prompt)
+
+
+def row_of(recipe: Recipe, sweep: Sweep, seed: int, steps: int, scores_C2: np.ndarray) -> ProxyRow:
+    """What is known of one member."""
+    return ProxyRow(
+        comparisons=recipe.comparisons,
+        recipe=Settings.differing(recipe, Recipe(recipe.comparisons)),
+        recipe_index=sweep.recipes.index(recipe),
+        seed=seed,
+        steps=steps,
+        validation_loss=float(losses.preference(jnp.asarray(scores_C2))),
+        validation_accuracy=metrics.accuracy(scores_C2),
+    )

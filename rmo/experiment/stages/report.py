@@ -1,0 +1,48 @@
+"""report.html and figures, from the run directory's files alone; and what people open, at the top of it."""
+
+from pathlib import Path
+
+from rmo.artifacts.run_files import Fits, RunFiles
+from rmo.experiment.run import Run
+from rmo.report import run_report
+from rmo.runtime import hosts
+from rmo.runtime.files import Row, write_text
+from rmo.tracking.status import look
+
+
+def report(run: Run, out: Path) -> None:
+    """The page and its pictures."""
+    publish(run)
+    if hosts.writer():
+        run_report.write(run.root, out)
+
+
+def status(run: Run) -> list[Row]:
+    """Every stage instance: its name, state (rmo/tracking/status.py), the seconds that it cost, its directory."""
+    found = look(run.root, {name: stage.path for name, stage in run.stages.items()})
+    return [
+        {
+            "stage": row["stage"],
+            "state": row["state"],
+            "seconds": row["seconds"] if row["state"] == "done" else None,
+            "path": row["path"],
+        }
+        for row in found
+    ]
+
+
+def publish(run: Run) -> None:
+    """What people open lies at the top of the run directory, all of it of one experiment: copies of the fits' files and
+    the report, and which stage is where. Nothing is touched before this experiment's fits are done."""
+    if not (hosts.writer() and run.done("fits")):
+        return
+    RunFiles(run.root).publish(run.experiment, status(run))
+    sources = Fits(run.path("fits")).files()
+    if run.done("report"):
+        made = run.path("report")
+        sources += [made / "report.html", made / "results.md", *(made / "figures").glob("*.svg")]
+    for source in sources:
+        target = run.root / ("figures" if source.suffix == ".svg" else "") / source.name
+        text = source.read_text()
+        if not target.exists() or target.read_text() != text:
+            write_text(target, text)

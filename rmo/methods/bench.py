@@ -1,0 +1,137 @@
+"""What a method is given and what it gives back: the bench it works at, the pool of samples, the record it makes.
+
+`Bench` is a protocol, so that a method knows no files: a run provides one (rmo/experiment/bench.py), a notebook or a
+test may provide another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from rmo.analysis.curve_id import Settings
+
+if TYPE_CHECKING:
+    import jax
+
+    from rmo.config import Experiment
+    from rmo.models.reader import Reader
+    from rmo.models.transformer import LanguageModel, Params, RewardModel
+    from rmo.rewards.calibration import Calibration
+    from rmo.rewards.reward import Reward, RewardParams
+    from rmo.training.tracker import Checkpoints, Tracker
+
+
+class Pool(NamedTuple):
+    """N draws of the initial policy for each of Q held-out prompts, scored by gold and by every reward of the job."""
+
+    proxy_MQN: Sequence[np.ndarray]  # f64[Q, N] of each of M rewards, calibrated
+    gold_QN: np.ndarray  # f64, calibrated
+    logps_QN: np.ndarray  # f32, log-probability of the whole response
+    logits: float  # of a preference, that one unit of these scores is
+
+
+class Judge(NamedTuple):
+    """The gold RM, as it is read along the way."""
+
+    rm: "RewardModel"
+    params: "Params"
+    calibration: "Calibration"
+    reader: "Reader"
+    logits: float  # of a preference, that one standard deviation of gold is
+
+
+class RewardRow(NamedTuple):
+    """One reward of a `scores` stage: a single RM, or several combined."""
+
+    name: str  # of its random streams: its place among the proxies or, combined, the combination's name
+    comparisons: int
+    recipe: Settings  # how it was trained, where not as in the paper
+    recipe_index: int  # which of the sweep's recipes
+    seed: int | None  # None where several seeds are combined
+    combined: str = ""  # how, and of how many
+
+
+class Bench(Protocol):
+    """What a method may ask for. Keys and generators follow from the experiment's seed and the purpose's name."""
+
+    @property
+    def experiment(self) -> "Experiment": ...
+    @property
+    def rewards(self) -> Sequence[RewardRow]: ...
+    @property
+    def mesh(self) -> "jax.sharding.Mesh": ...
+    @property
+    def length(self) -> int:
+        """R, most tokens of a response."""
+        ...
+
+    @property
+    def eos(self) -> int: ...
+    @property
+    def checkpoints(self) -> "Checkpoints":
+        """Of this stage."""
+        ...
+
+    def tracker(self, total: int, unit: str) -> "Tracker": ...
+    def rng(self, purpose: str) -> np.random.Generator: ...
+    def key(self, purpose: str) -> "jax.Array": ...
+    def pool(self) -> Pool: ...
+    def policy(self) -> tuple["LanguageModel", "Params"]: ...
+    def critic(self) -> "RewardModel": ...
+    def gold(self) -> Judge: ...
+
+    def reward(self, chosen: Sequence[int]) -> tuple["Reward", "RewardParams"]:
+        """The rewards at these places, which must be of one kind, with a leading axis of as many."""
+        ...
+
+    def prompts(self, purpose: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens i32[size, P], mask) to optimise on, disjoint from those that are read."""
+        ...
+
+    def read_prompts(self) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens i32[Q, P], mask), the held-out prompts of the pool."""
+        ...
+
+    def begin(self, members: Sequence["Arm"]) -> None:
+        """Write down who the members are before the work starts, so that it can be watched."""
+        ...
+
+    def keep_policies(self, params: "Params", members: int) -> None:
+        """Save the optimised policies, a leading axis of members."""
+        ...
+
+
+class Arm(NamedTuple):
+    """One of the curves of a stage."""
+
+    reward: int  # its place among the bench's rewards
+    settings: Settings = Settings()  # of the method, where not its default
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a method measured: M members at up to K points, on Q held-out prompts. Scores are calibrated."""
+
+    arms: Sequence[Arm]
+    step_or_n: np.ndarray  # i64[M, K]
+    kl: np.ndarray  # f64[M, K] from the initial policy, nats
+    proxy: np.ndarray  # f[M, K, Q], means per prompt
+    gold: np.ndarray  # f[M, K, Q]
+    real: np.ndarray | None = None  # bool[M, K], False where a member has fewer points; None: all are real
+    kl_given: np.ndarray | None = None  # f64[M, K, Q], a tighter estimate where `kl` is a bound
+    # How the proxy judges pairs of the optimised policy's own responses, f[M, K, Q] (metrics.agreement).
+    judged: dict[str, np.ndarray] = field(default_factory=dict)
+    diagnostics: dict[str, np.ndarray] = field(default_factory=dict)  # f[M, K] each
+    # One response per point and prompt: either a draw of the pool, or tokens of its own.
+    draw: np.ndarray | None = None  # i[M, K, Q], which of the pool's draws
+    tokens: np.ndarray | None = None  # i32[M, K, Q, R]
+    mask: np.ndarray | None = None  # bool[M, K, Q, R]
+
+    def points(self, m: int) -> np.ndarray:
+        """Indices of member m's points, i64[K']."""
+        return np.arange(self.kl.shape[1]) if self.real is None else np.flatnonzero(self.real[m])
+
+
+JUDGED = ("accuracy", "confidence", "support")

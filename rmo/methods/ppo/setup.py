@@ -1,0 +1,69 @@
+"""From the bench to arrays: what one stage of PPO starts from, all of its members in one program."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmo.config import PPO, Against, Experiment
+from rmo.methods.bench import Arm, Bench
+from rmo.methods.ppo import loop, update
+from rmo.models import transformer
+from rmo.models.transformer import LanguageModel, Params
+from rmo.rewards.reward import Reward, RewardParams
+
+
+def optimise(bench: Bench, policy: int, against: Against, members: Sequence[Arm]) -> dict:
+    """What `loop.train_ppo` found of all members, arrays [K, M, ...]; the policies are kept."""
+    lm, reference = bench.policy()
+    gold = bench.gold()
+    reward, params = bench.reward([arm.reward for arm in members])
+    c = scaled(bench.experiment, policy, against)
+    large = loop.fills(lm.shape)
+    setup = update.Setup(
+        lm, bench.critic(), reward, gold.rm, c, bench.length, bench.eos,
+        side_by_side=jax.default_backend() != "cpu" and not large, in_phases=large, gold_reader=gold.reader,
+    )  # fmt: skip
+    on_device = partial(jax.tree.map, jnp.asarray)
+    frozen = update.Frozen(
+        reference, gold.params, on_device(gold.calibration), on_device(bench.prompts("ppo", c.prompts)),
+        on_device(bench.read_prompts()), jnp.float32(gold.logits),
+    )  # fmt: skip
+    # A seed has the same stream at every penalty and recipe: differences between them are not a difference of luck.
+    seeds = jnp.asarray([bench.rewards[arm.reward].seed or 0 for arm in members])
+    keys = jax.vmap(lambda seed: jax.random.fold_in(bench.key("ppo"), seed))(seeds)
+    penalties = jnp.asarray([arm.settings.number("kl_coef") for arm in members], jnp.float32)
+    tasks = update.Task(params, keys, penalties)
+    critics = first_critics(bench, c, lm, reward, params, reference)
+    tracker = bench.tracker(setup.reads, "read")
+    history, states = loop.train_ppo(setup, frozen, tasks, critics, bench.mesh, bench.checkpoints, tracker)
+    bench.keep_policies(states.policy.params, len(members))
+    return history
+
+
+def scaled(e: Experiment, policy: int, against: Against) -> PPO:
+    """The settings with this policy's learning rates: they scale with main width / width."""
+    factor = against.lr_scale * e.policy.width / e.policies[policy].width
+    both = (e.ppo.policy_optimizer, e.ppo.critic_optimizer)
+    policy_optimizer, critic_optimizer = (dataclasses.replace(o, lr=o.lr * factor) for o in both)
+    return dataclasses.replace(e.ppo, policy_optimizer=policy_optimizer, critic_optimizer=critic_optimizer)
+
+
+def first_critics(
+    bench: Bench, c: PPO, lm: LanguageModel, reward: Reward, params: RewardParams, reference: Params
+) -> Params:
+    """What the critics start from, a leading axis of members: the reward itself, in its calibrated units, where the
+    config asks for it and the shapes agree; else the policy's trunk under a head of zeros."""
+    shift, scale = jnp.asarray(params.calibration.shift), jnp.asarray(params.calibration.scale)
+    fits = lm.shape.shape == reward.rm.shape.shape and reward.rm.shape.reads == "ids" and not reward.how
+    if c.critic_init == "proxy" and fits:
+        trunk, head = params.params["trunk"], params.params["head"]
+        bias = (head["bias"] - shift[:, None]) * scale[:, None]
+        return {"trunk": trunk, "head": {"kernel": head["kernel"] * scale[:, None, None], "bias": bias}}
+    shapes = jax.eval_shape(partial(transformer.init, bench.critic()), bench.key("critic"))["head"]
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    repeat = jax.jit(partial(jax.tree.map, lambda x: jnp.repeat(x[None], len(shift), axis=0)))
+    return repeat({"trunk": reference["trunk"], "head": zeros})
