@@ -20,6 +20,7 @@ import numpy as np
 from rmo import __version__, config
 from rmo.analysis.curve import COLUMNS, to_rows
 from rmo.experiment import gold, results, stages
+from rmo.experiment.memory_advice import memory_advice
 from rmo.experiment.run import Run, Stage, stage_name
 from rmo.report import run_report
 from rmo.report.figures import drawing
@@ -230,7 +231,7 @@ def make(run: Run, name: str) -> float:
             mirror(run, name)
     except Exception as error:
         if errors.out_of_memory(error):
-            raise RunError(errors.memory(name, error)) from error
+            raise RunError(errors.memory(name, error, memory_advice(name))) from error
         raise
     versions = {"rmo": __version__, "python": platform.python_version(), "jax": jax.__version__}
     where = {"backend": jax.default_backend(), "devices": run.mesh.size, "processes": jax.process_count()}

@@ -14,13 +14,14 @@ import numpy as np
 from rmo import config
 from rmo.checkpoints import hf, saved_model
 from rmo.models import scoring, transformer
+from rmo.models.reader import IDS, SameIds
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.runtime import sharding
 from rmo.runtime.files import RunError, read_json
 from rmo.training.loop import First
 from rmo.worlds import comparisons, tokenization
 from rmo.worlds.real_text import TextWorld
-from rmo.worlds.rm_reader import IDS, Reader, TextReader
+from rmo.worlds.rm_reader import TextReader
 from rmo.worlds.synthetic import SyntheticWorld
 
 
@@ -141,7 +142,7 @@ class Run:
         assert isinstance(self.experiment.world, config.Text)
         return min(self.experiment.world.read_length, shape.length)
 
-    def reader(self, name: str, shape: config.Model) -> Reader:
+    def reader(self, name: str, shape: config.Model) -> SameIds | TextReader:
         """How the RM of stage `name` reads the policy's sequences."""
         if shape.reads == "ids":
             return IDS

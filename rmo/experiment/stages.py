@@ -21,7 +21,8 @@ from rmo.methods import ppo, ppo_loop
 from rmo.models import metrics, scoring, transformer
 from rmo.models.sampling import sample, sample_n
 from rmo.runtime import hosts
-from rmo.runtime.files import SCRATCH, Checkpoints, RunError, read_json, read_npz, write_json, write_npz
+from rmo.runtime.checkpointer import Checkpoints
+from rmo.runtime.files import SCRATCH, RunError, read_json, read_npz, write_json, write_npz
 from rmo.tracking.jsonl import Log, parts
 from rmo.training import losses, objectives
 from rmo.training.loop import Member, pick, train

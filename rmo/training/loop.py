@@ -12,8 +12,7 @@ import optax
 from rmo import config
 from rmo.models.transformer import Params
 from rmo.runtime import flops, hosts, sharding
-from rmo.runtime.files import Checkpoints
-from rmo.tracking.jsonl import Log
+from rmo.training.tracker import Checkpoints, Tracker
 
 Batch = Any
 Loss = Callable[[Params, Batch], tuple[jax.Array, dict[str, jax.Array]]]
@@ -144,7 +143,7 @@ def train(
     optimizer: config.Optimizer,
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
-    log: Log,
+    log: Tracker,
     members: Member | None = None,
     validate: Callable[[Params], jax.Array] | None = None,
     validations: int = 10,

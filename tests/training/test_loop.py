@@ -12,7 +12,8 @@ from rmo.models import scoring, transformer
 from rmo.models.metrics import token_logps
 from rmo.models.sampling import sample
 from rmo.runtime import sharding
-from rmo.runtime.files import Checkpoints, RunError, load_params, read_json, save_params, write_json
+from rmo.runtime.checkpointer import Checkpoints, load_params, save_params
+from rmo.runtime.files import RunError, read_json, write_json
 from rmo.tracking.jsonl import Log
 from rmo.training import losses
 from rmo.training.loop import Member, init_state, make_optimizer, train, update
