@@ -11,12 +11,12 @@ ARRAYS = {"runtime", "config", "models"}
 CORE = {*ARRAYS, "training", "analysis", "methods"}
 MATERIAL = {*ARRAYS, "training", "worlds", "checkpoints"}
 ROOMS = {
-    "runtime": {"config"},
+    "runtime": set(),
     "config": {"runtime"},
     "models": {"runtime", "config"},
-    "training": {*ARRAYS, "tracking"},
+    "training": ARRAYS,
     "analysis": {"runtime", "models"},
-    "methods": {*ARRAYS, "training", "worlds", "tracking"},
+    "methods": {*ARRAYS, "training"},
     "worlds": {*ARRAYS, "checkpoints", "tracking"},
     "checkpoints": {*ARRAYS, "worlds"},
     "claims": {"runtime", "analysis"},
@@ -30,7 +30,7 @@ ROOMS["cli"] = {*ROOMS}
 # Library -> files that may import it.
 OWNERS = {
     "flax": {"models/transformer"},
-    "orbax": {"runtime/files"},
+    "orbax": {"runtime/checkpointer"},
     "wandb": {"tracking/wandb_mirror", "tracking/dashboard"},
     "wandb_workspaces": {"tracking/dashboard"},
     "transformers": {"worlds/comparisons", "checkpoints/hf"},

@@ -15,7 +15,8 @@ from rmo.checkpoints import hf
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.runtime import files, sharding
-from rmo.runtime.files import load_params, read_json, save_params, write_json
+from rmo.runtime.checkpointer import load_params, save_params
+from rmo.runtime.files import read_json, write_json
 from rmo.worlds import comparisons
 
 FILE = "model.json"  # beside `params` in the directory of a stage of ours

@@ -24,6 +24,7 @@ from rmo.cli.options import (
     parse,
 )
 from rmo.config import checks
+from rmo.experiment.memory_advice import memory_advice
 from rmo.runtime import errors, hosts
 from rmo.runtime.files import RunError
 from rmo.runtime.lock import Held
@@ -347,7 +348,8 @@ def main() -> None:
         if hosts.lost(error):
             hosts.leave(hosts.LOST, f"another process of this run is gone ({error}); start all again, they continue")
         if errors.out_of_memory(error):
-            hosts.leave(2, errors.memory(f"rmo {args[0]}", error))
+            command = f"rmo {args[0]}"
+            hosts.leave(2, errors.memory(command, error, memory_advice(command)))
         if hosts.alone():
             raise
         traceback.print_exc()

@@ -36,7 +36,7 @@ def load(path: str | Path) -> config.Experiment:
         spec.loader.exec_module(module)
         experiment = module.experiment() if hasattr(module, "experiment") else None
     except Exception as error:
-        raise config.ConfigError(errors.in_file(path, error)) from error
+        raise config.ConfigError(errors.in_file(path, error, vars(config))) from error
     if not isinstance(experiment, config.Experiment):
         found = f"experiment() returned {type(experiment).__name__}" if experiment is not None else "no experiment()"
         raise config.ConfigError(f"{path}: {found}; a config file defines experiment() -> Experiment")

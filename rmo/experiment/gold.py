@@ -17,7 +17,8 @@ from rmo.models import metrics, scoring, transformer
 from rmo.models.sampling import sample
 from rmo.models.transformer import Params, RewardModel
 from rmo.runtime import hosts
-from rmo.runtime.files import Checkpoints, RunError, read_json, write_json
+from rmo.runtime.checkpointer import Checkpoints
+from rmo.runtime.files import RunError, read_json, write_json
 from rmo.tracking.jsonl import Log
 from rmo.training import objectives
 from rmo.training.loop import train

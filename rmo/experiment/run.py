@@ -17,6 +17,7 @@ from rmo.artifacts.stages import Policy, PolicyInfo, Samples, Stage
 from rmo.checkpoints import hf, saved_model
 from rmo.config.names import of_policy
 from rmo.models import transformer
+from rmo.models.reader import IDS, SameIds
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.rewards.calibration import Calibration
 from rmo.runtime import sharding
@@ -24,7 +25,7 @@ from rmo.runtime.files import RunError
 from rmo.training.loop import First
 from rmo.worlds import comparisons, tokenization
 from rmo.worlds.real_text import TextWorld
-from rmo.worlds.rm_reader import IDS, Reader, TextReader
+from rmo.worlds.rm_reader import TextReader
 from rmo.worlds.synthetic import SyntheticWorld
 
 
@@ -142,7 +143,7 @@ class Run:
         assert isinstance(self.experiment.world, config.Text)
         return min(self.experiment.world.read_length, shape.length)
 
-    def reader(self, name: str, shape: config.Model) -> Reader:
+    def reader(self, name: str, shape: config.Model) -> SameIds | TextReader:
         """How the RM of stage `name` reads the policy's sequences."""
         if shape.reads == "ids":
             return IDS

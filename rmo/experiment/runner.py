@@ -11,7 +11,7 @@ from rmo import __version__
 from rmo.artifacts.run_files import PLANNED
 from rmo.artifacts.stages import Stage
 from rmo.experiment.graph import GATHERERS, matching
-from rmo.experiment.memory import advice_for
+from rmo.experiment.memory_advice import memory_advice
 from rmo.experiment.mirror import mirror
 from rmo.experiment.run import Run
 from rmo.runtime import code, errors, hosts
@@ -114,7 +114,7 @@ def make(run: Run, name: str) -> float:
             mirror(run, name)
     except Exception as error:
         if errors.out_of_memory(error):
-            raise RunError(errors.memory(name, error, *advice_for(name))) from error
+            raise RunError(errors.memory(name, error, memory_advice(name))) from error
         raise
     stage.write_cost({"seconds": seconds, **circumstances(run, compiling)})
     hosts.barrier(f"made {name}")

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from rmo.models import scoring
+from rmo.models.reader import IDS, Reader
 from rmo.models.transformer import Params, RewardModel
 from rmo.rewards import combination
 from rmo.rewards.calibration import Calibration
-from rmo.worlds.rm_reader import IDS, Reader
 
 
 class RewardParams(NamedTuple):

@@ -1,3 +1,86 @@
-"""Checkpoints, until the split lands."""
+"""Parameters and training states as orbax checkpoints. All processes of a run save and load together."""
 
-from rmo.runtime.files import Checkpoints as Checkpoints
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from rmo.runtime import errors, hosts
+from rmo.runtime.files import SCRATCH, RunError, full
+from rmo.runtime.types import Tree
+
+if TYPE_CHECKING:
+    from orbax.checkpoint import v1 as ocp
+
+
+def save_params(path: Path, params: Tree) -> None:
+    """A pytree of arrays as an orbax checkpoint."""
+    from orbax.checkpoint import v1 as ocp
+
+    ocp.save(full(path), params, overwrite=True)
+
+
+def load_params(path: Path, like: Tree) -> Tree:
+    """The checkpoint at `path` with the structure, shapes and shardings of `like` (arrays or ShapeDtypeStructs).
+
+    Raises:
+      RunError: it is missing or has other shapes.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        return ocp.load(full(path), like)
+    except Exception as error:
+        if not_its_fault(error):
+            raise
+        raise RunError(f"cannot load {path}: {first_line(error)}; remove {path.parent} and run again") from error
+
+
+def not_its_fault(error: Exception) -> bool:
+    """Whether another process, the network or memory, and not the checkpoint, is why it could not be loaded."""
+    return hosts.lost(error) or hosts.passing(error) or errors.out_of_memory(error)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first; its type where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+class Checkpoints:
+    """Training checkpoints of one stage; only the newest is kept."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory / SCRATCH / "checkpoints"
+
+    def _checkpointer(self) -> "ocp.training.Checkpointer":
+        from orbax.checkpoint import v1 as ocp
+
+        newest: Any = ocp.training.preservation_policies.LatestN(1)
+        return ocp.training.Checkpointer(full(self.directory), preservation_policy=newest, cleanup_tmp_directories=True)
+
+    def save(self, step: int, state: Tree) -> None:
+        """Write the state reached after `step` updates; all processes together."""
+        with self._checkpointer() as checkpointer:
+            checkpointer.save(step, state)
+
+    def restore(self, state: Tree) -> tuple[Tree, int]:
+        """(saved state, its step), or (`state`, 0) where nothing was saved.
+
+        Raises:
+          RunError: what was saved is broken or has other shapes.
+        """
+        if not hosts.agree(np.bool_(self.directory.exists())):
+            return state, 0
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        with self._checkpointer() as checkpointer:
+            latest = checkpointer.latest
+            if latest is None:
+                return state, 0
+            try:
+                return checkpointer.load(latest.step, like), latest.step
+            except Exception as error:
+                if not_its_fault(error):
+                    raise
+                line = first_line(error)
+                raise RunError(f"cannot load {self.directory}: {line}; remove it and run again") from error

@@ -1,4 +1,4 @@
-"""Files of a run: small JSON/NPZ/CSV written whole or not at all, orbax checkpoints.
+"""Files of a run: small JSON, NPZ and CSV, written whole or not at all.
 
 A run directory is local or a URL such as gs://bucket/runs. Of several processes only one writes (`hosts.writer`).
 """
@@ -21,11 +21,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from rmo.runtime import errors, hosts
-
-Tree = Any  # a pytree of arrays
-Json = Any  # what a JSON file holds
-Row = dict[str, Any]  # one record: of a table, of a JSON-lines file
+from rmo.runtime import hosts
+from rmo.runtime.types import Json as Json
+from rmo.runtime.types import Row as Row
+from rmo.runtime.types import Tree as Tree
 
 SCRATCH = "scratch"  # what a stage needs only until it is done; removed after DONE
 
@@ -240,62 +239,3 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(io.StringIO(text, newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"{path} is no CSV text: {error}") from error
-
-
-def save_params(path: Path, params: Tree) -> None:
-    """A pytree of arrays as an orbax checkpoint."""
-    from orbax.checkpoint import v1 as ocp
-
-    ocp.save(full(path), params, overwrite=True)
-
-
-def load_params(path: Path, like: Tree) -> Tree:
-    """The checkpoint at `path` with the structure, shapes and shardings of `like` (arrays or ShapeDtypeStructs).
-
-    Raises:
-      RunError: it is missing or has other shapes.
-    """
-    from orbax.checkpoint import v1 as ocp
-
-    try:
-        return ocp.load(full(path), like)
-    except Exception as error:
-        if hosts.lost(error) or hosts.passing(error) or errors.out_of_memory(error):
-            raise
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"cannot load {path}: {line}; remove {path.parent} and run again") from error
-
-
-class Checkpoints:
-    """Training checkpoints of one stage; only the newest is kept."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory / SCRATCH / "checkpoints"
-
-    def _checkpointer(self):
-        from orbax.checkpoint import v1 as ocp
-
-        newest: Any = ocp.training.preservation_policies.LatestN(1)
-        return ocp.training.Checkpointer(full(self.directory), preservation_policy=newest, cleanup_tmp_directories=True)
-
-    def save(self, step: int, state: Tree) -> None:
-        """Write the state reached after `step` updates; all processes together."""
-        with self._checkpointer() as checkpointer:
-            checkpointer.save(step, state)
-
-    def restore(self, state: Tree) -> tuple[Tree, int]:
-        """(saved state, its step), or (`state`, 0) where nothing was saved."""
-        if not hosts.agree(np.bool_(self.directory.exists())):
-            return state, 0
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-        with self._checkpointer() as checkpointer:
-            latest = checkpointer.latest
-            if latest is None:
-                return state, 0
-            try:
-                return checkpointer.load(latest.step, like), latest.step
-            except Exception as error:
-                if hosts.lost(error) or hosts.passing(error) or errors.out_of_memory(error):
-                    raise
-                line = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise RunError(f"cannot load {self.directory}: {line}; remove it and run again") from error

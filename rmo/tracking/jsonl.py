@@ -1,17 +1,17 @@
-"""Logs of a stage: metrics and speed as JSON lines, its progress; parts that are made once."""
+"""Logs of a stage: metrics and speed as JSON lines, its progress; work made part by part, each part once."""
 
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rmo.runtime import flops, hosts
-from rmo.runtime.files import read_npz, remote, write_npz, write_text
+from rmo.runtime.files import Row, read_npz, remote, write_npz, write_text
 from rmo.tracking.progress import Progress
 from rmo.tracking.wandb_mirror import Wandb
 
@@ -22,25 +22,32 @@ class Lines:
     every = 30.0  # seconds
 
     def __init__(self, path: Path):
-        self.path, self.lines, self.flushed = path, [], time.monotonic()
+        self.path, self.flushed = path, time.monotonic()
+        self.lines: list[str] = []  # of a URL: all of them
 
-    def resume(self, step: int) -> dict[int, dict[str, Any]]:
+    def resume(self, step: int) -> dict[int, Row]:
         """Keep the rows of steps before this one; returns them by step."""
         kept, rows = [], {}
-        if hosts.writer() and self.path.exists():
-            for line in self.path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    break
-                if row["step"] < step:
-                    kept.append(line + "\n")
-                    rows[row.pop("step")] = row
+        for line, row in self.rows():
+            if row["step"] < step:
+                kept.append(line + "\n")
+                rows[row.pop("step")] = row
         self.lines = kept
         write_text(self.path, "".join(kept))
         return rows
 
-    def append(self, row: dict[str, Any]) -> None:
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """(line, what it says) of the lines that are there, up to one that was cut off in the middle."""
+        if not (hosts.writer() and self.path.exists()):
+            return
+        for line in self.path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return
+            yield line, row
+
+    def append(self, row: Row) -> None:
         if not hosts.writer():
             return
         line = json.dumps(row) + "\n"
@@ -59,11 +66,17 @@ class Lines:
 
 
 # What people see of a stage's metrics while it is made.
-SHOWN = {"loss": "loss {:.3g}", "accuracy": "accuracy {:.2f}", "kl": "KL {:.3g}", "gold": "gold {:.2f}",
-         "proxy": "proxy {:.2f}", "iteration": "iteration {:.0f}"}  # fmt: skip
+SHOWN = {
+    "loss": "loss {:.3g}",
+    "accuracy": "accuracy {:.2f}",
+    "kl": "KL {:.3g}",
+    "gold": "gold {:.2f}",
+    "proxy": "proxy {:.2f}",
+    "iteration": "iteration {:.0f}",
+}
 
 
-class Log:
+class Log:  # a `rmo.training.tracker.Tracker`
     """metrics.jsonl of one stage, its progress for people, and the wandb mirror.
 
     speed.jsonl beside it says how far it is (`step` of `of`) and where the time went: per line of metrics its seconds,
@@ -100,7 +113,7 @@ class Log:
         self.work["tokens"] += tokens
         self.work["flops"] += flops
 
-    def write(self, step: int, metrics: dict[str, Any]) -> None:
+    def write(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """One line; arrays over members become lists."""
         with self.timed("wait"):
             values = {name: value.tolist() for name, value in hosts.fetch(metrics).items()}
@@ -108,10 +121,11 @@ class Log:
         Wandb.log(step, values, self.pace(step))
         self.show(step + 1, **{name: values[name] for name in SHOWN if name in values})
 
-    def show(self, done: int, **latest: Any) -> None:
+    def show(self, done: int, **latest: ArrayLike) -> None:
         """So many steps are done, for people, and what is known by now: means over members."""
-        self.latest |= {name: float(np.mean(value)) for name, value in latest.items()}
-        self.bar.to(done, ", ".join(SHOWN[name].format(self.latest[name]) for name in SHOWN if name in self.latest))
+        self.latest |= {name: float(np.mean(np.asarray(value))) for name, value in latest.items()}
+        shown = [form.format(self.latest[name]) for name, form in SHOWN.items() if name in self.latest]
+        self.bar.to(done, ", ".join(shown))
 
     def pace(self, step: int) -> dict[str, float]:
         """One line of speed.jsonl: what was done since the last one, and at what rate."""
@@ -149,7 +163,9 @@ def parts(
     Raises:
       Preempted: the run was told to stop; what is made is kept.
     """
-    there = {file.name for file in directory.glob("*.npz")} if directory.exists() else set()
+    there = set()
+    if directory.exists():
+        there = {file.name for file in directory.glob("*.npz")}
     found = hosts.agree(np.array([f"{i:05d}.npz" in there for i in range(count)]))
     log.resume(int(np.argmin(np.append(found, False))))
     for i in range(count):

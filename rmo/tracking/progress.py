@@ -26,11 +26,15 @@ def say(line: str) -> None:
 
 def duration(seconds: float) -> str:
     """`8.1 s`, `41 s`, `12 min`, `5.0 h` or `3.5 days`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 100:
-        return f"{seconds:.{1 if seconds < 10 else 0}f} s"
+        return f"{seconds:.0f} s"
     if seconds < 100 * 60:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
 
 
 class Stage:
@@ -44,7 +48,8 @@ class Stage:
 def stage(name: str, number: int, of: int, left: str = "") -> Iterator[None]:
     """Say that a stage begins and, where no bar shows it, when it is done."""
     say(f"stage {number} of {of}: {name}{left}")
-    began, Stage.name, Stage.bar = time.monotonic(), name, None
+    began = time.monotonic()
+    Stage.name, Stage.bar = name, None
     try:
         yield
     finally:
@@ -80,8 +85,8 @@ class Progress:
                 self.bar.refresh()
         elif (now := time.monotonic()) - self.said > EVERY:
             self.said = now
-            passed = duration(now - self.began)
-            say(f"{self.name}: {n}/{self.total} {self.unit}s after {passed}" + (f", {latest}" if latest else ""))
+            line = f"{self.name}: {n}/{self.total} {self.unit}s after {duration(now - self.began)}"
+            say(f"{line}, {latest}" if latest else line)
         self.n = n
 
     def close(self) -> None:

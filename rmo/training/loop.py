@@ -1,5 +1,6 @@
 """The one update, and the resumable train loop that SFT, the gold RM and the proxies share."""
 
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from rmo import config
 from rmo.models.transformer import Params
 from rmo.runtime import flops, hosts, sharding
-from rmo.runtime.files import Checkpoints
-from rmo.tracking.jsonl import Log
+from rmo.runtime.types import Tree
+from rmo.training.tracker import Checkpoints, Tracker
 
-Batch = Any
-Loss = Callable[[Params, Batch], tuple[jax.Array, dict[str, jax.Array]]]
+Batch = Tree  # of arrays whose first axis is the batch; its bool arrays are the masks of tokens
+Metrics = dict[str, jax.Array]  # numbers of one step, by name
+Loss = Callable[[Params, Batch], tuple[jax.Array, Metrics]]
 
 
 class TrainState(NamedTuple):
@@ -24,7 +27,7 @@ class TrainState(NamedTuple):
 
     step: jax.Array  # i32[]
     params: Params
-    opt_state: Any
+    opt_state: optax.OptState
 
 
 class First(NamedTuple):
@@ -45,6 +48,10 @@ class Member(NamedTuple):
     stop_early: jax.Array  # bool[M], keep the parameters with the lowest validation loss
 
 
+Best = tuple[jax.Array, Params]  # of M members the lowest validation loss so far, f32[M], and its parameters
+MemberLoss = Callable[[Params, Batch, Member, jax.Array], tuple[jax.Array, Metrics]]  # of one member at a step i32[]
+
+
 def make_optimizer(
     o: config.Optimizer, steps: int | jax.Array, weight_decay: float | jax.Array | None = None
 ) -> optax.GradientTransformation:
@@ -55,16 +62,15 @@ def make_optimizer(
         "cosine": optax.cosine_decay_schedule(o.lr, 1, alpha=0.1),
         "linear": optax.linear_schedule(o.lr, 0.1 * o.lr, 1),
     }[o.schedule]
-    schedule = optax.join_schedules(
-        [optax.linear_schedule(0.0, o.lr, o.warmup), lambda count: decay(count / rest)], [o.warmup]
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(o.clip),
-        optax.adamw(
-            schedule, b1=o.b1, b2=o.b2, eps=o.eps,
-            weight_decay=o.weight_decay if weight_decay is None else weight_decay,  # type: ignore[arg-type]
-        ),
-    )  # fmt: skip
+
+    def after_warmup(count: ArrayLike) -> ArrayLike:
+        return decay(jnp.divide(count, rest))
+
+    warmup = optax.linear_schedule(0.0, o.lr, o.warmup)
+    schedule = optax.join_schedules([warmup, after_warmup], [o.warmup])
+    shrink: Any = o.weight_decay if weight_decay is None else weight_decay  # optax wants a float, and takes arrays
+    adamw = optax.adamw(schedule, b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=shrink)
+    return optax.chain(optax.clip_by_global_norm(o.clip), adamw)
 
 
 def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
@@ -74,7 +80,7 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
 
 def update(
     state: TrainState, loss: Loss, batch: Batch, tx: optax.GradientTransformation, parts: int = 1
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Metrics]:
     """One step of gradient descent. Not jitted: `train` jits it, `ppo.iteration` scans it.
 
     With `parts` the batch is split along its first axis and gradients are summed over the parts, each weighing as many
@@ -87,7 +93,7 @@ def update(
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
-def gradient(loss: Loss, params: Params, batch: Batch, parts: int) -> tuple[jax.Array, dict[str, jax.Array], Params]:
+def gradient(loss: Loss, params: Params, batch: Batch, parts: int) -> tuple[jax.Array, Metrics, Params]:
     """(loss, metrics, gradient) of a batch."""
     of = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:
@@ -95,40 +101,49 @@ def gradient(loss: Loss, params: Params, batch: Batch, parts: int) -> tuple[jax.
         return value, metrics, sharding.at_rest(grads)
     split = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
 
-    def add(total, part):
+    def add(total: Tree, part: Batch) -> tuple[Tree, None]:
         (value, metrics), grads = of(params, jax.tree.map(sharding.split, part))
         weight = jnp.float32(metrics.get("tokens", 1.0))
         new = jax.tree.map(lambda x: weight * x, (value, {**metrics, "tokens": 1.0}, grads))
         return sharding.at_rest(jax.tree.map(jnp.add, total, new)), None
 
     first = jax.tree.map(lambda x: x[0], split)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), jax.eval_shape(of, params, first))
-    start = (zero[0][0], {**zero[0][1], "tokens": jnp.float32(0)}, zero[1])
-    (value, metrics, grads), _ = jax.lax.scan(add, start, split)
+    shapes = jax.eval_shape(of, params, first)
+    (value, metrics), grads = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+    counts_tokens = "tokens" in metrics
+    (value, metrics, grads), _ = jax.lax.scan(add, (value, {**metrics, "tokens": jnp.float32(0)}, grads), split)
     tokens = metrics["tokens"]
     value, metrics, grads = jax.tree.map(lambda x: x / tokens, (value, metrics, grads))
-    said = {"tokens": tokens} if "tokens" in zero[0][1] else {}
-    return value, {**{n: x for n, x in metrics.items() if n != "tokens"}, **said}, grads
+    del metrics["tokens"]  # of a mean, 1
+    return value, {**metrics, "tokens": tokens} if counts_tokens else metrics, grads
 
 
 def update_member(
-    state: TrainState, loss: Callable[[Params, Batch, Member, jax.Array], Any], batch: Batch, member: Member, o
-) -> tuple[TrainState, dict[str, jax.Array]]:
+    state: TrainState, loss: MemberLoss, batch: Batch, member: Member, o: config.Optimizer
+) -> tuple[TrainState, Metrics]:
     """`update` of one member, by its own settings; a member that has made its steps stays as it is."""
+
+    def own_loss(params: Params, batch: Batch) -> tuple[jax.Array, Metrics]:
+        return loss(params, batch, member, state.step)
+
     tx = make_optimizer(o, member.steps, member.weight_decay)
-    mine = lambda params, batch: loss(params, batch, member, state.step)  # noqa: E731
-    new, metrics = update(state, mine, batch, tx, o.accumulate)
+    new, metrics = update(state, own_loss, batch, tx, o.accumulate)
     return jax.tree.map(lambda n, old: jnp.where(state.step < member.steps, n, old), new, state), metrics
 
 
 def make_step(
-    loss: Callable[..., Any], optimizer: config.Optimizer, steps: int, members: Member | None = None
-) -> tuple[Callable[[Params], TrainState], Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]]:
-    """(parameters -> first state, (state, batch) -> (state, metrics)), of one model or of M members side by side."""
+    loss: Callable[..., tuple[jax.Array, Metrics]], optimizer: config.Optimizer, steps: int,
+    members: Member | None = None,
+) -> tuple[Callable[[Params], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]:  # fmt: skip
+    """(parameters -> first state, (state, batch) -> (state, metrics)), of one model or of M members side by side.
+
+    Args:
+      loss: a `Loss`, or with `members` a `MemberLoss`.
+    """
     tx = make_optimizer(optimizer, steps)
     begin = partial(init_state, tx=tx)
 
-    def step(state: TrainState, batch: Batch):
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if members is None:
             return update(state, loss, batch, tx, optimizer.accumulate)
         return jax.vmap(lambda s, b, m: update_member(s, loss, b, m, optimizer))(state, batch, members)
@@ -136,15 +151,32 @@ def make_step(
     return begin if members is None else jax.vmap(begin), step
 
 
+class LateWriter:
+    """Writes the numbers of a step once the next one is dispatched, so that the device never waits for the host."""
+
+    def __init__(self, log: Tracker):
+        self.log = log
+        self.pending: tuple[int, Metrics] | None = None
+
+    def push(self, step: int, metrics: Metrics) -> None:
+        self.flush()
+        self.pending = (step, metrics)
+
+    def flush(self) -> None:
+        if self.pending is not None:
+            self.log.write(*self.pending)
+        self.pending = None
+
+
 def train(
     first: First | Callable[[], Params],
-    loss: Callable[..., Any],
+    loss: Callable[..., tuple[jax.Array, Metrics]],
     batch_at: Callable[[int], Batch],
     steps: int,
     optimizer: config.Optimizer,
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
-    log: Log,
+    log: Tracker,
     members: Member | None = None,
     validate: Callable[[Params], jax.Array] | None = None,
     validations: int = 10,
@@ -153,7 +185,7 @@ def train(
     """Train from `first` for `steps`, continuing from the last checkpoint if there is one.
 
     Args:
-      loss: a `Loss`; with `members` it takes (params, batch, member, step).
+      loss: a `Loss`, or with `members` a `MemberLoss`.
       batch_at: step -> host batch, a pure function of the step, so that a killed run repeats bit for bit.
       members: parameters and batches have a leading axis M of independent members, trained as one vmapped program.
       validate: one member's parameters -> its validation loss, read `validations` times per training of each member
@@ -165,90 +197,140 @@ def train(
     """
     begin, step_fn = make_step(loss, optimizer, steps, members)
     first = first if isinstance(first, First) else First(first)
-    shapes = jax.eval_shape(lambda: begin(first.init()))
-    shardings = sharding.shardings_of(shapes, mesh)
-    like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
-    best = None
-    if validate is not None and members is not None:
-        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        losses_M = jax.device_put(jnp.full(members.steps.shape, jnp.inf), everywhere)
-        best = (losses_M, like.params)
-    due_at = due_steps(members, validations) if best is not None else lambda step: np.zeros(1, bool)
-    # What was saved is looked for before anything is drawn or loaded: a whole state never exists twice.
-    restored, start = checkpoints.restore({"state": like} if best is None else {"state": like, "best": best})
-    state, best = restored["state"], restored.get("best")
-    if not start:
-        if first.load:
-            state = jax.jit(begin, out_shardings=shardings, donate_argnums=0)(first.load())
-        else:
-            state = jax.jit(lambda: begin(first.init()), out_shardings=shardings)()
-        best = best and (best[0], jax.tree.map(jnp.copy, state.params))
-    pack = lambda: {"state": state} if best is None else {"state": state, "best": best}  # noqa: E731
+    shapes = placed_shapes(first, begin, mesh)
+    shardings = jax.tree.map(operator.attrgetter("sharding"), shapes)
+    watched = members if validate is not None else None
+    (state, best), start = begin_or_resume(first, begin, shapes, mesh, checkpoints, watched)
     log.resume(start)
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
     keep_fn = jax.jit(partial(keep_best, validate))
-    pending, cost = None, 0.0
+    due_at = due_steps(watched, validations)
+    late, cost = LateWriter(log), 0.0
     for step in range(start, steps):
         with log.timed("batch"):
             rows = batch_at(step)
             batch = sharding.put_batch(rows, mesh, axis=int(members is not None))
         if step == start and flops.peak(jax.devices()[0].device_kind):
-            cost = model_flops(loss, like.params, rows, members)
-        tokens = sum(x.sum() for x in jax.tree.leaves(rows) if x.dtype == bool)
+            cost = model_flops(loss, shapes.params, rows, members)
         state, metrics = step_fn(state, batch)
         if best is not None and (due := due_at(step)).any():
             best = keep_fn(best, state.params, due)
-        if pending is not None:  # the previous step's numbers, now that this one is dispatched
-            log.write(*pending)
-        log.did(tokens, cost)
-        pending = (step, metrics)
+        late.push(step, metrics)
+        log.did(real_tokens(rows), cost)
         if (step + 1) % every == 0 and step + 1 < steps:
-            log.write(*pending)
-            pending = None
+            late.flush()
             log.flush()
-            checkpoints.save(step + 1, pack())
+            checkpoints.save(step + 1, to_save(state, best))
         elif hosts.preempted() and step + 1 < steps:
-            log.write(*pending)
+            late.flush()
             log.close()
-            checkpoints.save(step + 1, pack())
+            checkpoints.save(step + 1, to_save(state, best))
             raise hosts.Preempted
-    if pending is not None:
-        log.write(*pending)
+    late.flush()
     log.close()
     if best is None or members is None:
         return state.params
     return where_member(members.stop_early, best[1], state.params)
 
 
-def model_flops(loss: Callable[..., Any], params: Params, batch: Batch, members: Member | None) -> float:
+def placed_shapes(first: First, begin: Callable[[Params], TrainState], mesh: jax.sharding.Mesh) -> TrainState:
+    """Shapes of the first state, with the shardings that it rests in; nothing is drawn."""
+
+    def draw() -> TrainState:
+        return begin(first.init())
+
+    def place(x: jax.ShapeDtypeStruct, at: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+
+    shapes = jax.eval_shape(draw)
+    return jax.tree.map(place, shapes, sharding.shardings_of(shapes, mesh))
+
+
+def begin_or_resume(
+    first: First, begin: Callable[[Params], TrainState], shapes: TrainState, mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints, watched: Member | None,
+) -> tuple[tuple[TrainState, Best | None], int]:  # fmt: skip
+    """((state, best parameters of `watched` members, if any), steps made).
+
+    What was saved is looked for before anything is drawn or loaded: a whole state never exists twice.
+    """
+    best = None
+    if watched is not None:
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        best = (jax.device_put(jnp.full(watched.steps.shape, jnp.inf), everywhere), shapes.params)
+    restored, start = checkpoints.restore(to_save(shapes, best))
+    if start:
+        return (restored["state"], restored.get("best")), start
+    state = first_state(first, begin, shapes)
+    if best is not None:
+        best = (best[0], jax.tree.map(jnp.copy, state.params))
+    return (state, best), 0
+
+
+def first_state(first: First, begin: Callable[[Params], TrainState], shapes: TrainState) -> TrainState:
+    """The state before the first update, on the mesh: of parameters that are loaded, or else drawn."""
+    shardings = jax.tree.map(operator.attrgetter("sharding"), shapes)
+    if first.load:
+        return jax.jit(begin, out_shardings=shardings, donate_argnums=0)(first.load())
+
+    def draw() -> TrainState:
+        return begin(first.init())
+
+    return jax.jit(draw, out_shardings=shardings)()
+
+
+def to_save(state: TrainState, best: Best | None) -> Tree:
+    """What a checkpoint holds."""
+    return {"state": state} if best is None else {"state": state, "best": best}
+
+
+def real_tokens(rows: Batch) -> float:
+    """Tokens of a host batch that are no padding: those that its masks mark."""
+    return sum(x.sum() for x in jax.tree.leaves(rows) if x.dtype == bool)
+
+
+def model_flops(loss: Callable[..., object], params: Params, batch: Batch, members: Member | None) -> float:
     """FLOPs of one step as the model asks for them: a backward pass costs two forward ones."""
     if members is None:
         return 3 * flops.forward(loss, params, batch)
-    each = lambda p, b, m: loss(p, b, m, jnp.int32(0))  # noqa: E731
+
+    def each(params: Params, batch: Batch, member: Member) -> object:
+        return loss(params, batch, member, jnp.int32(0))
+
     return 3 * flops.forward(jax.vmap(each), params, batch, members)
 
 
-def due_steps(members: Member | None, validations: int) -> Callable[[int], np.ndarray]:
-    """step -> which members are to be validated after it, bool[M]."""
-    assert members is not None
-    steps, early = hosts.fetch((members.steps, members.stop_early))
+def due_steps(watched: Member | None, validations: int) -> Callable[[int], np.ndarray]:
+    """step -> which of the watched members are to be validated after it, bool[M]."""
+    if watched is None:
+        return lambda step: np.zeros(1, bool)
+    steps, early = hosts.fetch((watched.steps, watched.stop_early))
     every = np.maximum(steps // validations, 1)
-    return lambda step: early & (step < steps) & (((step + 1) % every == 0) | (step + 1 == steps))
+
+    def due(step: int) -> np.ndarray:
+        return early & (step < steps) & (((step + 1) % every == 0) | (step + 1 == steps))
+
+    return due
 
 
 @jax.jit
-def pick(tree: Any, m: Any) -> Any:
+def pick(tree: Tree, m: jax.Array | np.ndarray | int) -> Tree:
     """Member m of a tree with a leading axis of members, or several."""
     return jax.tree.map(lambda x: x[m], tree)
 
 
 def where_member(choice_M: jax.Array, yes: Params, no: Params) -> Params:
     """Each member's parameters from one of two trees."""
-    return jax.tree.map(lambda y, n: jnp.where(choice_M.reshape(-1, *[1] * (y.ndim - 1)), y, n), yes, no)
+
+    def choose(y: jax.Array, n: jax.Array) -> jax.Array:
+        return jnp.where(choice_M.reshape(-1, *[1] * (y.ndim - 1)), y, n)
+
+    return jax.tree.map(choose, yes, no)
 
 
-def keep_best(validate, best: tuple[jax.Array, Params], params: Params, due_M: jax.Array) -> tuple[jax.Array, Params]:
-    """(lowest validation loss so far f32[M], its parameters), looking only at members that are due."""
+def keep_best(validate: Callable[[Params], jax.Array] | None, best: Best, params: Params, due_M: jax.Array) -> Best:
+    """The lowest validation loss so far and its parameters, looking only at members that are due."""
+    assert validate is not None
     loss_M = jax.vmap(validate)(params)
     better_M = due_M & (loss_M < best[0])
     return jnp.where(better_M, loss_M, best[0]), where_member(better_M, params, best[1])

@@ -1,7 +1,7 @@
-"""How an RM meets a policy's sequences: by the same token ids, or as text through a tokenizer of its own.
+"""How an RM with a tokenizer of its own meets a policy's sequences: as text.
 
-Which of the two is a field of its config, never guessed. Ids of one vocabulary are never read with another, and where
-the vocabulary is shared nothing is ever tokenised again.
+Whether it does, or takes the same token ids (`rmo.models.reader.IDS`), is a field of its config, never guessed. Ids of
+one vocabulary are never read with another, and where the vocabulary is shared nothing is ever tokenised again.
 """
 
 from collections.abc import Iterator
@@ -12,39 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmo.models.reader import Reader
 from rmo.runtime import hosts
 from rmo.worlds import real_text, tokenization
 from rmo.worlds.comparisons import Comparisons
-
-
-@dataclass(frozen=True, eq=False)  # one is static in jitted functions: equal to itself alone
-class Reader:
-    """The RM shares the policy's vocabulary: ids are passed as they are."""
-
-    def __call__(self, tokens_BT: jax.Array, mask_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(tokens, mask) as the RM takes them, inside a jitted function."""
-        return tokens_BT, mask_BT
-
-    def host(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same of host arrays."""
-        return tokens_BT, mask_BT
-
-    def rows(self, prompt_P, prompt_mask_P, tokens_NR, mask_NR) -> tuple[Any, Any, Any, Any]:
-        """The same of N responses to one prompt, as `reward.score_n` takes them."""
-        return prompt_P, prompt_mask_P, tokens_NR, mask_NR
-
-    def comparisons(self, rows: Comparisons) -> Comparisons:
-        """The same of comparisons."""
-        shape = rows.tokens.shape
-        tokens, mask = self.host(rows.tokens.reshape(-1, shape[-1]), rows.mask.reshape(-1, shape[-1]))
-        return rows._replace(tokens=tokens.reshape(*shape[:2], -1), mask=mask.reshape(*shape[:2], -1))
-
-    def cut(self, mask_BS: jax.Array) -> jax.Array:
-        """Which of the texts that the RM was given, f32[B], were too long inside a program and lost their beginning."""
-        return jnp.zeros(mask_BS.shape[:-1], jnp.float32)
-
-
-IDS = Reader()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +53,15 @@ class TextReader(Reader):
         return out
 
     def host(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens, mask) of host arrays as the RM takes them."""
         ids = self.encode(np.asarray(tokens_BT), np.asarray(mask_BT))
         ids = [row[-self.length :] for row in ids]
         return tokenization.pad(ids, min(tokenization.bucket(max(map(len, ids))), self.length), left=False)
 
-    def rows(self, prompt_P, prompt_mask_P, tokens_NR, mask_NR):
+    def rows(
+        self, prompt_P, prompt_mask_P, tokens_NR, mask_NR
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The same of N responses to one prompt, as `scoring.score_n` takes them: whole texts after an empty prompt."""
         whole = [
             np.concatenate([np.broadcast_to(a, (len(b), len(a))), b], axis=1)
             for a, b in hosts.fetch(((prompt_P, tokens_NR), (prompt_mask_P, mask_NR)))
@@ -94,7 +69,14 @@ class TextReader(Reader):
         tokens_NS, mask_NS = self.host(*whole)
         return np.zeros(0, np.int32), np.zeros(0, bool), tokens_NS, mask_NS
 
-    def __call__(self, tokens_BT, mask_BT):
+    def comparisons(self, rows: Comparisons) -> Comparisons:
+        """The same of comparisons."""
+        shape = rows.tokens.shape
+        tokens, mask = self.host(rows.tokens.reshape(-1, shape[-1]), rows.mask.reshape(-1, shape[-1]))
+        return rows._replace(tokens=tokens.reshape(*shape[:2], -1), mask=mask.reshape(*shape[:2], -1))
+
+    def __call__(self, tokens_BT: jax.Array, mask_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The same inside a jitted function."""
         shape = (*tokens_BT.shape[:-1], self.length)
         out = (jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, jnp.bool_))
 
@@ -106,7 +88,8 @@ class TextReader(Reader):
 
         return jax.pure_callback(back, out, tokens_BT, mask_BT, vmap_method="broadcast_all")
 
-    def cut(self, mask_BS):
+    def cut(self, mask_BS: jax.Array) -> jax.Array:
+        """Which texts, f32[B], were too long inside a program and lost their beginning."""
         return jnp.all(mask_BS, axis=-1).astype(jnp.float32)  # full to the brim: or longer
 
     def drift(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> dict[str, float]:

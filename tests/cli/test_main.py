@@ -13,8 +13,8 @@ import pytest
 
 from rmo.cli import main, options
 from rmo.config import checks
-from rmo.experiment import pipeline
-from rmo.runtime import errors, files, hosts, sharding
+from rmo.experiment import memory_advice, pipeline
+from rmo.runtime import checkpointer, errors, files, hosts, sharding
 
 ROOT = Path(__file__).parents[2]
 SMOKE = checks.load(ROOT / "configs" / "smoke.py")
@@ -23,8 +23,8 @@ SETTING = r"\b(?:sft|gold|policy|bon|ppo|proxies|fits)\.\w[\w.]*\w"
 
 def test_advice_on_memory_names_settings_that_exist():
     kinds = {name.split("/")[0] for name in pipeline.plan(SMOKE)} - {"report"}
-    assert kinds <= errors.MEMORY.keys()
-    for line in errors.MEMORY.values():
+    assert kinds <= memory_advice.MEMORY.keys()
+    for line in memory_advice.MEMORY.values():
         for setting in re.findall(SETTING, line):
             owner = SMOKE
             for name in setting.split("."):
@@ -58,7 +58,7 @@ def test_memory_is_not_blamed_for_other_errors(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ocp, "load", exhausted)
     with pytest.raises(RuntimeError, match="Out of memory"):  # not: remove the directory and run again
-        files.load_params(tmp_path, {})
+        checkpointer.load_params(tmp_path, {})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from rmo import config
 from rmo.methods import ppo, ppo_loop
 from rmo.models import scoring, transformer
 from rmo.runtime import hosts, sharding
-from rmo.runtime.files import Checkpoints
+from rmo.runtime.checkpointer import Checkpoints
 from rmo.tracking.jsonl import Log
 
 P, R, V, EOS = 4, 6, 12, 2

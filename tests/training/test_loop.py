@@ -12,10 +12,12 @@ from rmo.models import scoring, transformer
 from rmo.models.metrics import token_logps
 from rmo.models.sampling import sample
 from rmo.runtime import sharding
-from rmo.runtime.files import Checkpoints, RunError, load_params, read_json, save_params, write_json
+from rmo.runtime.checkpointer import Checkpoints, load_params, save_params
+from rmo.runtime.files import RunError, read_json, write_json
 from rmo.tracking.jsonl import Log
 from rmo.training import losses
 from rmo.training.loop import Member, init_state, make_optimizer, train, update
+from rmo.training.tracker import NoCheckpoints, Silent
 from rmo.worlds import comparisons
 
 V, T, C = 24, 12, 256
@@ -63,6 +65,7 @@ class Kill(BaseException):
 
 
 def go(kind, where, mesh, die_at=None, steps=25):
+    """Train one of the problems with its files in `where`; None: without files."""
     module, loss, rows, members = PROBLEMS[kind]
     orders = [comparisons.epochs(C, 16, (seed,)) for seed in range(2)]
 
@@ -74,8 +77,9 @@ def go(kind, where, mesh, die_at=None, steps=25):
     fresh = partial(transformer.init, module, jax.random.key(0))
     if members:
         fresh = lambda: jax.vmap(partial(transformer.init, module))(jax.random.split(jax.random.key(0), 2))
-    return train(fresh, loss, batch_at, steps, config.Optimizer(lr=3e-3, warmup=3), mesh, Checkpoints(where),
-                 Log(where, kind, steps), members_of([steps, steps]) if members else None, every=7)  # fmt: skip
+    keep, log = (NoCheckpoints(), Silent()) if where is None else (Checkpoints(where), Log(where, kind, steps))
+    settings = members_of([steps, steps]) if members else None
+    return train(fresh, loss, batch_at, steps, config.Optimizer(lr=3e-3, warmup=3), mesh, keep, log, settings, every=7)
 
 
 @pytest.mark.parametrize("kind", ["rm", pytest.param("sft", marks=pytest.mark.slow)])
@@ -85,6 +89,9 @@ def test_killed_and_resumed_equals_undisturbed(kind, tmp_path, mesh):
         go(kind, tmp_path / "killed", mesh, die_at=17)
     resumed = go(kind, tmp_path / "killed", mesh)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    without_files = go(kind, None, mesh)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(without_files), strict=True):
         np.testing.assert_array_equal(a, b)
     logs = [(tmp_path / w / "metrics.jsonl").read_text() for w in ("whole", "killed")]
     assert logs[0] == logs[1]

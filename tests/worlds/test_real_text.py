@@ -17,10 +17,10 @@ from rmo.config import checks
 from rmo.experiment import gold, pipeline
 from rmo.logs import batch
 from rmo.methods import ppo_loop
-from rmo.models import scoring
-from rmo.runtime import files, sharding
+from rmo.models import reader, scoring
+from rmo.runtime import checkpointer, sharding
 from rmo.runtime.files import RunError, read_json, read_npz
-from rmo.worlds import comparisons, real_text, rm_reader, sources, tokenization
+from rmo.worlds import comparisons, real_text, sources, tokenization
 from tests.helpers.checkpoints import write_checkpoint, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +148,7 @@ def test_gold_is_what_rmo_score_says(made, tmp_path):
 
 
 def test_ids_are_passed_where_the_vocabulary_is_shared(made):
-    assert made.reader("proxies/w32x2-main", made.experiment.proxies.sizes[1]) is rm_reader.IDS
+    assert made.reader("proxies/w32x2-main", made.experiment.proxies.sizes[1]) is reader.IDS
     held = comparisons.read_comparisons(made.path("comparisons") / "dataset", "validation")
     module, params, _ = saved_model.load_reward_model(made.path("proxies/w32x2-main"), member=1)
     kept = read_npz(made.path("proxies/w32x2-main") / "validation.npz")["scores"][1]
@@ -212,7 +212,7 @@ def test_killed_and_continued_is_the_same(made, tmp_path):
         return real(*args)
 
     every = functools.partial(ppo_loop.train_ppo, every=2)
-    restored, restore = [], files.Checkpoints.restore
+    restored, restore = [], checkpointer.Checkpoints.restore
 
     def watched(self, state):
         out = restore(self, state)
@@ -222,7 +222,7 @@ def test_killed_and_continued_is_the_same(made, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ppo_loop, "read", interrupted)
         patch.setattr(ppo_loop, "train_ppo", every)
-        patch.setattr(files.Checkpoints, "restore", watched)
+        patch.setattr(checkpointer.Checkpoints, "restore", watched)
         with pytest.raises(KeyboardInterrupt):
             pipeline.execute(run, ("ppo/w24x2-main",))
         patch.setattr(ppo_loop, "read", real)
@@ -393,7 +393,7 @@ def test_readers_are_told_apart(made):
     """A jitted function must never take one reader for another."""
     read = made.reader("gold", made.experiment.gold.model)
     assert read != dataclasses.replace(read, vocab=7)
-    assert len({read, dataclasses.replace(read), rm_reader.IDS}) == 3
+    assert len({read, dataclasses.replace(read), reader.IDS}) == 3
 
 
 def test_a_checkpoint_without_tokenizer_is_refused(tmp_path):

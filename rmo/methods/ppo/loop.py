@@ -19,9 +19,8 @@ from rmo.models import metrics, scoring
 from rmo.models.sampling import join, response_stats, sample
 from rmo.models.transformer import Params
 from rmo.runtime import flops, hosts, sharding
-from rmo.runtime.files import Checkpoints
-from rmo.tracking.jsonl import Log
 from rmo.training.loop import pick
+from rmo.training.tracker import Checkpoints, Tracker
 
 
 @partial(jax.jit, static_argnames="s")
@@ -68,7 +67,7 @@ def advance(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any =
     return sharding.at_rest(states), last
 
 
-def in_phases(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any, limit: Any, log: Log):
+def in_phases(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any, limit: Any, log: Tracker):
     """As `advance`, member after member, an iteration being three programs whose seconds go to the log."""
 
     def finish(what: str, program: Any, *args: Any) -> Any:
@@ -188,7 +187,7 @@ def train_ppo(
     critics: Params,
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
-    log: Log,
+    log: Tracker,
     every: int = 8,
 ) -> tuple[dict[str, Any], PPOState]:
     """Optimise every member until it is finished, reading on the way; resumes from the last checkpoint.

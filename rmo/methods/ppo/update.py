@@ -15,6 +15,7 @@ import optax
 
 from rmo import config
 from rmo.models import metrics, scoring, transformer
+from rmo.models.reader import IDS, Reader
 from rmo.models.sampling import join, response_stats, sample
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.rewards.calibration import Calibration
@@ -22,7 +23,6 @@ from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime import sharding
 from rmo.training import losses
 from rmo.training.loop import TrainState, init_state, make_optimizer, update
-from rmo.worlds.rm_reader import IDS, Reader
 
 
 @dataclass(frozen=True)
