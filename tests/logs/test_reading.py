@@ -8,9 +8,10 @@ import pytest
 
 from rmo.analysis import bootstrap, fitting, scaling
 from rmo.analysis import stopping as advice
-from rmo.analysis.curve import Columns, Curve, from_rows
-from rmo.cli import main
+from rmo.analysis.curve import Curve, from_rows
+from rmo.cli import fits, main
 from rmo.logs import reading
+from rmo.logs.columns import Columns
 from rmo.runtime.files import RunError, read_csv, read_json
 
 ALPHA, BETA, START, LENGTH = 0.9, 0.45, 2.3, 120.0
@@ -484,7 +485,7 @@ def test_peaks_out_of_all_range_are_said_to_be_beyond_the_data(tmp_path, capsys)
     fitted = scaling.summarise([curve], 400)
     (group,) = fitted["ppo"]["groups"]
     assert group["peak_kl"] == group["peak_gold"] == group["peak_kl_interval"][1] == np.inf
-    main.show_fits([curve], fitted, tmp_path)
+    fits.show([curve], fitted, tmp_path)
     for said in (capsys.readouterr().out, (tmp_path / "report.html").read_text()):
         assert "beyond the data" in said
         assert "e+" not in "".join(line for line in said.splitlines() if "peak beyond" in line)

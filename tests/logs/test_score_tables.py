@@ -157,9 +157,9 @@ def test_bad_tables_are_refused_in_one_line(tmp_path, monkeypatch, capsys, name,
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"proxy": np.ones((3, 4))}, "has proxy: it needs"),
+        ({"proxy": np.ones((3, 4))}, "a.npz has proxy: it needs"),
         ({"proxy": np.ones((3, 4)), "gold": np.ones((3, 5))}, r"proxy is \(3, 4\), gold \(3, 5\)"),
-        ({"proxy": np.ones((2, 3, 4)), "gold": np.ones((3, 4))}, "nothing tells apart"),
+        ({"proxy": np.ones((2, 3, 4)), "gold": np.ones((3, 4))}, "holds 2 RMs without a difference"),
         ({"proxy": np.ones((2, 3, 4)), "gold": np.ones((3, 4)), "seed": np.ones(3)}, "one for each of the 2 RMs"),
         ({"proxy": np.full((3, 4), np.inf), "gold": np.ones((3, 4))}, "no finite numbers"),
     ],
