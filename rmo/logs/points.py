@@ -32,7 +32,7 @@ def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
     Every read of gold takes the KL and the proxy logged at its step or last before it.
 
     Raises:
-      LogError: a column is missing or wrong, fewer than 4 points are left, or nothing says where gold starts.
+      LogError: a column is missing or wrong, fewer than 4 points are left, or where gold starts is not known.
     """
     columns = choose(rows, want)
     reads = series(rows, columns.gold, columns.step)

@@ -1,4 +1,4 @@
-"""What the command line says when something goes wrong: settings that exist, tracebacks only where they are wanted."""
+"""What the command line prints when something goes wrong: settings that exist, tracebacks only where they are wanted."""
 
 import dataclasses
 import errno
@@ -101,7 +101,7 @@ def test_errors_are_one_line_that_names_what_is_near(args, message, rmo):
     assert said.count("\n") == 1
 
 
-def test_who_has_read_enough_is_told_nothing_but_a_lost_connection_is_no_success(monkeypatch):
+def test_a_closed_pipe_ends_quietly_but_a_lost_connection_is_an_error(monkeypatch):
     for args in (["fit", "--help"], ["--help"]):
         code = f"import sys; from rmo.cli.main import main; sys.argv = ['rmo', *{args}]; main()"
         process = subprocess.Popen(
