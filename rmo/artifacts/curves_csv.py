@@ -27,7 +27,8 @@ def to_rows(curve: Curve) -> list[Row]:
         point = {"kl": curve.kl[k], "proxy": curve.proxy[k], "gold": curve.gold[k]}
         point |= {name: values[k] for name, values in known.items()}
         numbers = {name: float(value) for name, value in point.items()}
-        out.append({**curve.id.cells(), "step_or_n": int(step), **numbers})
+        place = int(step) if np.isfinite(step) else None
+        out.append({**curve.id.cells(), "step_or_n": place, **numbers})
     return out
 
 

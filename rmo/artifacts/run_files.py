@@ -91,7 +91,7 @@ class RunFiles:
         return read_json(self.root / "stages.json")
 
     def known_stages(self) -> dict[str, str]:
-        """{stage: its path} of what was asked for last, else of what was published last; empty where neither is known."""
+        """{stage: its path} of what was asked for last, else published last; empty where neither is known."""
         if (self.root / PLANNED).exists():
             return read_json(self.root / PLANNED)
         if (self.root / "stages.json").exists():

@@ -20,7 +20,7 @@ ACCELERATED = {"sft", "gold", "samples", "comparisons", "proxies", "scores"}
 
 
 def memory_advice(what: str) -> str:
-    """Settings that take less memory in a stage (`proxies/w64x4`) or command (`rmo score`); empty where none is known."""
+    """Settings that take less memory in a stage (`proxies/w64x4`) or command (`rmo score`); empty: none is known."""
     kind = what.split("/")[0]
     of_methods = {method.name: method.less_memory for method in methods.every()}
     advice = {**MEMORY, **of_methods}.get(kind, "")

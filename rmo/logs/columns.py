@@ -1,12 +1,11 @@
 """What the columns of a log are called."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What the columns of a log are called; what is not said is recognised, or asked for."""
+    """The names of a log's columns. One that is None is found by the names that trainers use; gold by its own name."""
 
     kl: str | None = None
     """KL from the initial policy in nats, summed over a response: objective/kl, actor/reward_kl_penalty, ..."""
@@ -23,9 +22,10 @@ class Columns:
     group: str | None = None
     """COLUMN or COLUMN,COLUMN (file and run are columns too): every value is a curve with a fit of its own."""
     seeds: str | None = None
-    """COLUMN (or file, or run) that tells repetitions of one curve apart: they are averaged."""
-    method: Literal["ppo", "bon"] | None = None
-    """How the policy was optimised; of a log: ppo (any RL), or bon if it has n."""
+    """COLUMN (or file, or run) whose values are repetitions of one curve: they are averaged."""
+    method: str | None = None
+    """How the policy was optimised, by the name of a method: ppo (any RL), bon, ... Default: bon if the log has n, else
+    ppo."""
     per_token: str | None = None
     """KL is a mean per token: multiply by this COLUMN of mean response lengths, or by this number."""
     start: float | None = None

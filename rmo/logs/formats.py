@@ -5,13 +5,12 @@ logger) and JSON (the Trainer's trainer_state.json).
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rmo.runtime.files import RunError, read_csv
+from rmo.runtime.files import Json, Row, RunError, read_csv
 
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 
 
 class LogError(RunError):
@@ -25,75 +24,129 @@ def load(path: Path) -> Rows:
       LogError: another format, or a line that cannot be read.
     """
     if path.suffix == ".csv":
-        table = read_csv(path)
-        if table and len(only := [n for n in table[0] if n]) == 1 and (other := re.search("[;\t]", only[0])):
-            mark = "tabs" if other[0] == "\t" else "semicolons"
-            raise LogError(f"{path} has {mark} between its cells: save it with commas, and points in numbers")
-        for line, row in enumerate(table, start=2):
-            if None in row or any(cell is None for cell in row.values()):
-                raise LogError(f"{path} line {line}: it has more or fewer cells than the header")
-        return unpivot([{name.strip(): cell for name, cell in row.items()} for row in table])
-    if path.suffix not in (".json", ".jsonl", ".ndjson"):
-        raise LogError(f"{path}: use .csv, .json or .jsonl")
+        return load_csv(path)
+    if path.suffix in (".json", ".jsonl", ".ndjson"):
+        return load_json(path)
+    raise LogError(f"{path}: use .csv, .json or .jsonl")
+
+
+def load_csv(path: Path) -> Rows:
+    """Rows of a CSV file, as text.
+
+    Raises:
+      LogError: cells are not separated by commas, or a line has more or fewer of them than the header.
+    """
+    table = read_csv(path)
+    names = [name for name in table[0] if name] if table else []
+    separator = re.search("[;\t]", names[0]) if len(names) == 1 else None
+    if separator:
+        mark = "tabs" if separator[0] == "\t" else "semicolons"
+        raise LogError(f"{path} has {mark} between its cells: save it with commas, and points in numbers")
+    for line, row in enumerate(table, start=2):
+        if None in row or any(cell is None for cell in row.values()):
+            raise LogError(f"{path} line {line}: it has more or fewer cells than the header")
+    return unpivot([{name.strip(): cell for name, cell in row.items()} for row in table])
+
+
+def load_json(path: Path) -> Rows:
+    """Rows of a JSON or JSONL file.
+
+    Raises:
+      LogError: it is no text, no JSON, or holds something else than rows.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LogError(f"{path} is no UTF-8 text ({error.reason}): unpack it, if it is packed") from error
     try:
         rows = json.loads(text)
-        rows = rows.get("log_history", [rows]) if isinstance(rows, dict) else rows
-    except ValueError as whole:
-        lines, rows = text.rstrip().split("\n"), []  # JSON may hold other ends of lines
-        if path.suffix == ".json" and lines[0].strip() in ("{", "[", ""):  # not a row on each line
-            raise LogError(f"{path} is no JSON, or half of it: {whole}") from whole
-        for i, line in enumerate(lines, start=1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except ValueError as error:
-                if i < len(lines):  # a run that still writes, or was killed, leaves half a last line
-                    raise LogError(f"{path} line {i} is no JSON: {error}") from error
+    except ValueError as error:
+        first = text.rstrip().split("\n")[0].strip()
+        if path.suffix == ".json" and first in ("{", "[", ""):  # one value over many lines, not a row on each
+            raise LogError(f"{path} is no JSON, or half of it: {error}") from error
+        rows = parse_lines(path, text)
+    if isinstance(rows, dict):
+        rows = rows.get("log_history", [rows])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise LogError(f"{path}: it must hold rows, each {{name: value, ...}}, or a log_history of them")
-    verl = lambda row: isinstance(row.get("data"), dict) and "step" in row  # noqa: E731
-    return [flatten({**row["data"], "step": row["step"]} if verl(row) else row) for row in rows]
+    return [flatten(unwrap(row)) for row in rows]
 
 
-def flatten(row: dict[str, Any], at: str = "") -> dict[str, Any]:
-    out = {}
+def parse_lines(path: Path, text: str) -> list[Json]:
+    """The values of JSON lines. A last line that is cut off is left out: its run still writes, or was killed.
+
+    Raises:
+      LogError: another line is no JSON.
+    """
+    lines = text.rstrip().split("\n")  # not splitlines: JSON strings may hold other ends of lines
+    values = []
+    for i, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            if i < len(lines):
+                raise LogError(f"{path} line {i} is no JSON: {error}") from error
+    return values
+
+
+def unwrap(row: Row) -> Row:
+    """verl's {"step": ..., "data": {...}} as one flat row; any other row as it is."""
+    if isinstance(row.get("data"), dict) and "step" in row:
+        return {**row["data"], "step": row["step"]}
+    return row
+
+
+def flatten(row: Row, prefix: str = "") -> Row:
+    """The same values without nesting: {"a": {"b": 1}} becomes {"a/b": 1}."""
+    flat = {}
     for name, value in row.items():
-        out |= flatten(value, f"{at}{name}/") if isinstance(value, dict) else {at + name: value}
-    return out
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}/")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def unpivot(table: Rows) -> Rows:
-    """The columns `RUN - METRIC`, `RUN - METRIC__MIN` and `__MAX` of wandb's panels as a row per step and run."""
+    """A panel of wandb's, with columns `RUN - METRIC`, `RUN - METRIC__MIN` and `__MAX`, as a row per step and run.
+
+    Any other table as it is.
+    """
     wide = [name for name in (table[0] if table else {}) if " - " in name]
     if not any(name.endswith("__MIN") for name in wide):
         return table
-    runs: dict[str, dict[str, str]] = {}
+    columns_of: dict[str, dict[str, str]] = {}  # run -> metric -> column
     for name in wide:
         run, _, metric = name.rpartition(" - ")
         if not metric.endswith(("__MIN", "__MAX")):
-            runs.setdefault(run, {})[metric] = name
-    kept = [name for name in table[0] if name not in wide]
-    return [
-        {**{name: row[name] for name in kept}, "run": run, **{metric: row[name] for metric, name in of.items()}}
-        for row in table for run, of in runs.items()
-    ]  # fmt: skip
+            columns_of.setdefault(run, {})[metric] = name
+    shared = [name for name in table[0] if name not in wide]
+    rows = []
+    for row in table:
+        for run, columns in columns_of.items():
+            metrics = {metric: row[column] for metric, column in columns.items()}
+            rows.append({**{name: row[name] for name in shared}, "run": run, **metrics})
+    return rows
 
 
-def number(value: Any) -> float | None:
-    """None of what is no finite number."""
-    try:
-        out = float(value)
-    except (TypeError, ValueError):
+def number(value: object) -> float | None:
+    """A cell's number; None if it is no finite number."""
+    if not isinstance(value, str | int | float):
         return None
-    return out if np.isfinite(out) else None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if np.isfinite(found) else None
 
 
 def numeric(rows: Rows) -> list[str]:
-    """Columns with a number somewhere."""
-    out: dict[str, None] = {}
+    """Columns with a number somewhere, in the order in which they first have one."""
+    names: dict[str, None] = {}  # an ordered set
     for row in rows:
-        out |= {name: None for name, value in row.items() if name not in out and number(value) is not None}
-    return list(out)
+        for name, value in row.items():
+            if name not in names and number(value) is not None:
+                names[name] = None
+    return list(names)

@@ -1,4 +1,4 @@
-"""What the command line says when something goes wrong: settings that exist, tracebacks only where they are wanted."""
+"""What the command line prints when something goes wrong: settings that exist, tracebacks only where they are wanted."""
 
 import dataclasses
 import errno
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmo.cli import main, options
+from rmo.cli import devices, main, options
+from rmo.cli.commands.run import RunOptions
 from rmo.config import checks
 from rmo.experiment import memory_advice, pipeline
 from rmo.runtime import checkpointer, errors, files, hosts, sharding
@@ -100,7 +101,7 @@ def test_errors_are_one_line_that_names_what_is_near(args, message, rmo):
     assert said.count("\n") == 1
 
 
-def test_who_has_read_enough_is_told_nothing_but_a_lost_connection_is_no_success(monkeypatch):
+def test_a_closed_pipe_ends_quietly_but_a_lost_connection_is_an_error(monkeypatch):
     for args in (["fit", "--help"], ["--help"]):
         code = f"import sys; from rmo.cli.main import main; sys.argv = ['rmo', *{args}]; main()"
         process = subprocess.Popen(
@@ -131,11 +132,11 @@ def test_an_accelerator_that_jax_does_not_see_is_pointed_out(tmp_path, monkeypat
     for name in ("JAX_PLATFORMS", "TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    main.devices()
+    devices.count()
     assert capsys.readouterr().err == ""
     (tmp_path / "nvidia-smi").write_text("")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    main.devices()
+    devices.count()
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "an NVIDIA GPU, but JAX sees only the CPU: EXTRAS=dev,cuda" in said
@@ -146,9 +147,9 @@ def test_an_accelerator_that_jax_does_not_see_is_pointed_out(tmp_path, monkeypat
 
 
 def test_options_are_named_as_the_parser_names_them(capsys):
-    named = {name for name, _ in errors.options(options.RunOptions(SMOKE))}
+    named = {name for name, _ in errors.options(RunOptions(SMOKE))}
     with pytest.raises(SystemExit):
-        options.parse(options.RunOptions, ["--help"], "rmo run", options.RunOptions(SMOKE))
+        options.parse(RunOptions, ["--help"], "rmo run", RunOptions(SMOKE))
     shown = set(re.findall(r"^[│ ]*(--[a-z][\w.-]+)", capsys.readouterr().out, re.M)) - {"--help"}
     assert len(shown) > 150
     assert {name.replace(".no-", ".") for name in shown} <= named

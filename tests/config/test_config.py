@@ -7,6 +7,7 @@ import pytest
 
 from rmo import config
 from rmo.cli import options
+from rmo.cli.commands.run import RunOptions
 from rmo.config import checks
 from rmo.experiment import pipeline
 
@@ -121,7 +122,7 @@ def test_bad_config_files(tmp_path, text, message):
 )
 def test_bad_overrides_are_one_line(args, message):
     with pytest.raises(config.ConfigError, match=message) as error:
-        options.parse(options.RunOptions, args, "rmo run", options.RunOptions(BASE))
+        options.parse(RunOptions, args, "rmo run", RunOptions(BASE))
     assert "\n" not in str(error.value)
 
 
@@ -140,7 +141,7 @@ def test_every_field_can_be_overridden():
         "0",
         "0.1",
     ]
-    got = options.parse(options.RunOptions, args, "rmo run", options.RunOptions(BASE)).experiment
+    got = options.parse(RunOptions, args, "rmo run", RunOptions(BASE)).experiment
     assert got.ppo.batch == 128
     assert got.proxies.sizes[0].width == 32
     assert got.world.optimum == (0.5, 2.0)

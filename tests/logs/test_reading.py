@@ -8,9 +8,10 @@ import pytest
 
 from rmo.analysis import bootstrap, fitting, scaling
 from rmo.analysis import stopping as advice
-from rmo.analysis.curve import Columns, Curve, from_rows
-from rmo.cli import main
+from rmo.analysis.curve import Curve, from_rows
+from rmo.cli import fits, main
 from rmo.logs import reading
+from rmo.logs.columns import Columns
 from rmo.runtime.files import RunError, read_csv, read_json
 
 ALPHA, BETA, START, LENGTH = 0.9, 0.45, 2.3, 120.0
@@ -263,7 +264,7 @@ def test_several_runs_without_steps_are_not_taken_for_one(tmp_path):
 
 
 def test_a_score_that_is_called_gold_is_no_proxy_too(tmp_path):
-    """Where the proxy is only recognised; said twice, it is refused."""
+    """Where only its name makes it a proxy; named as both, it is refused."""
     rows = [{"step": k, "objective/kl": k, "objective/scores": k * (1 - 0.1 * k)} for k in range(6)]
     read, notes = reading.read([jsonl(tmp_path / "a.jsonl", rows)], Columns(gold="objective/scores"))
     assert "proxy = none" in notes[0]
@@ -271,7 +272,7 @@ def test_a_score_that_is_called_gold_is_no_proxy_too(tmp_path):
 
 
 @pytest.mark.parametrize("public", [True, False])
-def test_files_of_one_name_are_told_apart_by_their_directories(tmp_path, public):
+def test_files_of_one_name_are_named_by_their_directories(tmp_path, public):
     paths = [tmp_path / run / "curves.csv" for run in "ab"]
     for i, path in enumerate(paths):
         path.parent.mkdir()
@@ -373,7 +374,7 @@ DOUBTED = {
 
 
 @pytest.mark.parametrize("case", DOUBTED)
-def test_doubts_are_said(tmp_path, case):
+def test_doubts_are_printed(tmp_path, case):
     columns, message = DOUBTED[case]
     proxy = "objective/rlhf_reward" if case == "penalised proxy" else None
     start = START if case in ("some negative", "not the reference") else None  # no point is left at KL 0
@@ -381,7 +382,7 @@ def test_doubts_are_said(tmp_path, case):
     assert any((message or "objective/rlhf_reward is the score less the KL penalty") in note for note in notes)
     assert all("\n" not in note for note in notes)
     assert len(rows) == (34 if case == "some negative" else 40)
-    # Where nothing is wrong nothing is said but what was read.
+    # Where nothing is wrong, the notes are only what was read.
     assert len(reading.read([simple(tmp_path / "fine.csv")], Columns())[1]) == 2
 
 
@@ -484,7 +485,7 @@ def test_peaks_out_of_all_range_are_said_to_be_beyond_the_data(tmp_path, capsys)
     fitted = scaling.summarise([curve], 400)
     (group,) = fitted["ppo"]["groups"]
     assert group["peak_kl"] == group["peak_gold"] == group["peak_kl_interval"][1] == np.inf
-    main.show_fits([curve], fitted, tmp_path)
+    fits.show([curve], fitted, tmp_path)
     for said in (capsys.readouterr().out, (tmp_path / "report.html").read_text()):
         assert "beyond the data" in said
         assert "e+" not in "".join(line for line in said.splitlines() if "peak beyond" in line)

@@ -45,7 +45,7 @@ def test_every_format_gives_the_same_tables(tmp_path):
         np.testing.assert_array_equal(got_gold, gold)
 
 
-def test_several_rms_are_told_apart(tmp_path):
+def test_each_rm_has_a_table_of_its_own(tmp_path):
     (p0, g), (p1, _) = table(0), table(1)
     write(tmp_path / "a.jsonl", rows(p0, g, rm_params=10, seed=1) + rows(p1, g, rm_params=20, seed=0))
     np.savez(tmp_path / "a.npz", proxy=np.stack([p0, p1]), gold=g, rm_params=[10, 20], seed=[1, 0])
@@ -157,9 +157,9 @@ def test_bad_tables_are_refused_in_one_line(tmp_path, monkeypatch, capsys, name,
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"proxy": np.ones((3, 4))}, "has proxy: it needs"),
+        ({"proxy": np.ones((3, 4))}, "a.npz has proxy: it needs"),
         ({"proxy": np.ones((3, 4)), "gold": np.ones((3, 5))}, r"proxy is \(3, 4\), gold \(3, 5\)"),
-        ({"proxy": np.ones((2, 3, 4)), "gold": np.ones((3, 4))}, "nothing tells apart"),
+        ({"proxy": np.ones((2, 3, 4)), "gold": np.ones((3, 4))}, "holds 2 RMs without a difference"),
         ({"proxy": np.ones((2, 3, 4)), "gold": np.ones((3, 4)), "seed": np.ones(3)}, "one for each of the 2 RMs"),
         ({"proxy": np.full((3, 4), np.inf), "gold": np.ones((3, 4))}, "no finite numbers"),
     ],

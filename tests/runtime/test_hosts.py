@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 CLI = [sys.executable, "-c", "from rmo.cli.main import main; main()", "run", "configs/smoke.py"]
 ENV = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FAST}
 FEW = ["--gold.kind", "random", "--only", "sft", "gold", "samples", "comparisons"]
-SAVED = "told to stop, and saved; the same command continues"
+SAVED = "asked to stop, and saved; the same command continues"
 
 
 def free_port():

@@ -261,7 +261,7 @@ def test_the_dashboard_is_what_the_library_takes(tmp_path):
     from wandb_workspaces.workspaces import Workspace, internal
 
     out = tmp_path / "dashboard.json"
-    main.make_dashboard(["project", "--out", str(out)])
+    main.COMMANDS["dashboard"](["project", "--out", str(out)])
     view = internal.View.model_validate(files.read_json(out))
     made = Workspace._from_model(view)
     assert made.project == "project"

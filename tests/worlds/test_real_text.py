@@ -15,7 +15,7 @@ from rmo import config
 from rmo.checkpoints import hf, saved_model
 from rmo.config import checks
 from rmo.experiment import gold, pipeline
-from rmo.logs import batch
+from rmo.logs import score_and_sample
 from rmo.methods import ppo_loop
 from rmo.models import reader, scoring
 from rmo.runtime import checkpointer, sharding
@@ -138,11 +138,11 @@ def test_gold_is_what_rmo_score_says(made, tmp_path):
         alone = float(scoring.score(module, params, ids, np.ones_like(ids, bool))[0])
         assert alone == pytest.approx(draws["gold"][i], abs=1e-4)
     path = Path(jsonl(tmp_path / "t.jsonl", rows))
-    batch.score(str(gold), path, tmp_path / "out.jsonl", 2, chat=True)
+    score_and_sample.score(str(gold), path, tmp_path / "out.jsonl", 2, chat=True)
     got = [json.loads(line)["score"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     np.testing.assert_allclose(got, draws["gold"][:6], atol=1e-4)
     # A stage's directory is a model like any other, with its own tokenizer.
-    batch.score(str(made.path("gold")), path, tmp_path / "again.jsonl", 2, chat=True)
+    score_and_sample.score(str(made.path("gold")), path, tmp_path / "again.jsonl", 2, chat=True)
     again = [json.loads(line)["score"] for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     np.testing.assert_allclose(again, got, atol=1e-5)
 

@@ -142,7 +142,12 @@ def drawing(draw: Callable[[Files], Figure | Overlay]) -> Callable[[Files], Figu
 
 
 def simple(
-    f: Files, groups: Sequence[Group], by: str, title: str, **options: bool | dict[int | None, float] | None
+    f: Files,
+    groups: Sequence[Group],
+    by: str,
+    title: str,
+    starts: dict[int | None, float] | None = None,
+    mark_peak: bool = False,
 ) -> Overlay:
     """Gold and proxy against KL of groups that differ in one thing; the page's answers to a pointer."""
-    return Overlay(groups, f.summary, label_by(by), title, **options)
+    return Overlay(groups, f.summary, label_by(by), title, starts, mark_peak)

@@ -10,7 +10,7 @@ import pytest
 from rmo import config
 from rmo.checkpoints import hf, saved_model
 from rmo.cli import main
-from rmo.logs import batch as serve
+from rmo.logs import score_and_sample
 from rmo.models import scoring, transformer
 from rmo.models.metrics import token_logps
 from rmo.models.sampling import response_logits
@@ -49,8 +49,8 @@ def score_alone(module, params, rows):
 def test_scores_are_those_of_each_text_alone(tmp_path, rm):
     """Order kept, columns kept, and neither batch nor padding changes a score."""
     path = write(tmp_path / "t.jsonl", [{"text": t, "id": i} for i, t in enumerate(TEXTS)])
-    serve.score(str(rm), path, tmp_path / "a.jsonl", batch=4, chat=False)
-    serve.score(str(rm), path, tmp_path / "b.jsonl", batch=1, chat=False)
+    score_and_sample.score(str(rm), path, tmp_path / "a.jsonl", batch=4, chat=False)
+    score_and_sample.score(str(rm), path, tmp_path / "b.jsonl", batch=1, chat=False)
     got, again = read(tmp_path / "a.jsonl"), read(tmp_path / "b.jsonl")
     assert [row["id"] for row in got] == [row["row"] for row in got] == list(range(len(TEXTS)))
     module, params = hf.load_reward_model(rm)
@@ -67,19 +67,19 @@ def test_dialogues_go_through_the_template(tmp_path, rm, lm):
     messages = [{"role": "user", "content": pair["prompt"]}, {"role": "assistant", "content": pair["response"]}]
     spelled = f"<bos>user: {pair['prompt']}<eos><bos>assistant: {pair['response']}<eos>"
     path = write(tmp_path / "t.jsonl", [{"messages": messages}, pair, {"text": spelled}])
-    serve.score(str(rm), path, tmp_path / "out.jsonl", batch=2, chat=True)
+    score_and_sample.score(str(rm), path, tmp_path / "out.jsonl", batch=2, chat=True)
     a, b, c = (row["score"] for row in read(tmp_path / "out.jsonl"))
     assert a == pytest.approx(b, abs=1e-5)
     assert a == pytest.approx(c, abs=1e-5)
-    serve.score(str(rm), path, tmp_path / "plain.jsonl", batch=2, chat=False)
+    score_and_sample.score(str(rm), path, tmp_path / "plain.jsonl", batch=2, chat=False)
     assert abs(read(tmp_path / "plain.jsonl")[1]["score"] - a) > 1e-4  # joined as they are, without a template
     with pytest.raises(tokenization.TextError, match="line 1: a dialogue, but the tokenizer has no chat template"):
-        serve.draw(str(lm), path, tmp_path / "x.jsonl", 2, True, 1, 8, 1.0, 0)
+        score_and_sample.sample(str(lm), path, tmp_path / "x.jsonl", 2, True, 1, 8, 1.0, 0)
 
 
 def test_draws_are_what_their_tokens_say(tmp_path, lm):
     path = write(tmp_path / "p.jsonl", [{"prompt": t} for t in TEXTS])
-    go = lambda name, batch, **kw: serve.draw(
+    go = lambda name, batch, **kw: score_and_sample.sample(
         str(lm), path, tmp_path / name, batch, False, **{"draws": 3, "length": 12, "temperature": 1.0, "seed": 0, **kw}
     )
     go("a.jsonl", 4)
@@ -108,8 +108,8 @@ def test_draws_are_what_their_tokens_say(tmp_path, lm):
 def test_what_was_sampled_is_what_is_scored(tmp_path, lm, rm):
     """The ids go from one to the other, EOS and all; with another vocabulary the text does."""
     path = write(tmp_path / "p.jsonl", [{"prompt": t, "row": 7} for t in TEXTS])
-    serve.draw(str(lm), path, tmp_path / "s.jsonl", 4, False, 4, 12, 2.0, 0)
-    serve.score(str(rm), tmp_path / "s.jsonl", tmp_path / "scored.jsonl", 4, False)
+    score_and_sample.sample(str(lm), path, tmp_path / "s.jsonl", 4, False, 4, 12, 2.0, 0)
+    score_and_sample.score(str(rm), tmp_path / "s.jsonl", tmp_path / "scored.jsonl", 4, False)
     module, params = hf.load_reward_model(rm)
     tokenizer, rows = comparisons.load_tokenizer(lm), read(tmp_path / "scored.jsonl")
     assert [row["row"] for row in rows] == list(range(24))
@@ -131,11 +131,11 @@ def test_what_was_sampled_is_what_is_scored(tmp_path, lm, rm):
 def test_killed_and_continued(tmp_path, rm, monkeypatch):
     """After a kill the same command does only what is left, and the file is the same."""
     path = write(tmp_path / "t.jsonl", [{"text": TEXTS[i % 6] + " cat" * (i % 4)} for i in range(23)])
-    serve.score(str(rm), path, tmp_path / "whole.jsonl", batch=2, chat=False)
+    score_and_sample.score(str(rm), path, tmp_path / "whole.jsonl", batch=2, chat=False)
     real, calls = tokenization.stream, []
     short = lambda *args: real(*args, batches=3)
     monkeypatch.setattr(tokenization, "stream", short)
-    serve.score(str(rm), path, tmp_path / "windows.jsonl", batch=2, chat=False)
+    score_and_sample.score(str(rm), path, tmp_path / "windows.jsonl", batch=2, chat=False)
 
     class Kill(BaseException):
         pass
@@ -150,13 +150,13 @@ def test_killed_and_continued(tmp_path, rm, monkeypatch):
 
     monkeypatch.setattr(tokenization, "pad", dying)
     with pytest.raises(Kill):
-        serve.score(str(rm), path, tmp_path / "out.jsonl", batch=2, chat=False)
+        score_and_sample.score(str(rm), path, tmp_path / "out.jsonl", batch=2, chat=False)
     assert not (tmp_path / "out.jsonl").exists()
     (part,) = tmp_path.glob(".out.jsonl.*.part")
     part.write_bytes(part.read_bytes()[:-7])  # the kill came in the middle of a line
     calls.clear()
     calls += [1] * 100
-    serve.score(str(rm), path, tmp_path / "out.jsonl", batch=2, chat=False)
+    score_and_sample.score(str(rm), path, tmp_path / "out.jsonl", batch=2, chat=False)
     assert len(calls) - 100 == 9  # windows of 6: the second lost its last line, so 6 rows were kept and 17 left
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "windows.jsonl").read_bytes()
     whole, out = read(tmp_path / "whole.jsonl"), read(tmp_path / "out.jsonl")
@@ -226,7 +226,7 @@ def test_our_own_models(tmp_path, monkeypatch, capsys):
 )
 def test_bad_rows_are_named(tmp_path, rm, lines, message):
     with pytest.raises(tokenization.TextError, match=message):
-        serve.score(str(rm), write(tmp_path / "t.jsonl", lines), tmp_path / "out.jsonl", 2, False)
+        score_and_sample.score(str(rm), write(tmp_path / "t.jsonl", lines), tmp_path / "out.jsonl", 2, False)
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -1,0 +1,1 @@
+"""One file per command, each with its options class and `main(args)`. Heavy imports stay inside functions."""

@@ -1,0 +1,42 @@
+"""`rmo plan`: what an experiment takes on a TPU slice."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmo.cli.options import ExperimentOptions, experiment_options
+
+NAME = __name__.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class PlanOptions(ExperimentOptions):
+    """Compile an experiment's programs for a TPU slice, here: memory per device, collectives, time at the roofline."""
+
+    topology: str = "v5e:8x8"
+    """Chip and shape of the slice: v4:4x4x2, v5e:8x8, v5p:2x2x4, v6e:4x4, ..."""
+    suggest: bool = False
+    """Find the smallest slice of this kind of chip, and the least splitting of layers, that fit instead."""
+    model_parallel: int = 1
+    """Devices that every layer is split over."""
+    only: tuple[str, ...] = ()
+    """Only programs with one of these in their names, e.g. ppo or 1.2B."""
+    out: Path | None = None
+    """Where the plan goes as JSON, after every program; the same command continues it (a suggestion is written once, at
+    the end). Default: nowhere."""
+
+
+def main(args: Sequence[str]) -> None:
+    options = experiment_options(PlanOptions, "plan", args)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the slice is looked up, not used
+    from rmo.planning import tpu_plan
+    from rmo.runtime.files import write_json
+
+    if options.suggest:
+        found = tpu_plan.suggest(options.experiment, tpu_plan.kind_of(options.topology))
+        if options.out:
+            write_json(options.out, found)
+    else:
+        found = tpu_plan.plan(options.experiment, options.topology, options.model_parallel, options.only, options.out)
+    print(tpu_plan.table(found))

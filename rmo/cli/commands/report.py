@@ -1,0 +1,35 @@
+"""`rmo report`: figures and pages again, from files alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmo import config
+from rmo.cli.options import Positional, parse
+
+NAME = __name__.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Draw the figures and report.html of a run directory again, from its files alone; of several, a page that compares
+    them."""
+
+    runs: Positional[tuple[str, ...]]
+    """Run directories, such as runs/tiny, or URLs of them."""
+    out: Path | None = None
+    """File of the page that compares several runs; default: compare-RUN1-RUN2.html beside the first."""
+
+
+def main(args: Sequence[str]) -> None:
+    options = parse(ReportOptions, args, "rmo report")
+    from rmo.report import compare, run_report
+    from rmo.runtime.files import directory
+
+    roots = [directory(run) for run in options.runs]
+    if not roots:
+        raise config.ConfigError("rmo report needs a run directory, e.g. rmo report runs/tiny")
+    if len(roots) > 1:
+        print(compare.write(roots, options.out))
+    else:
+        print(run_report.write(roots[0]))

@@ -1,0 +1,93 @@
+"""`rmo run`: every stage of an experiment that is not done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rmo import config
+from rmo.cli import devices
+from rmo.cli.options import ExperimentOptions, asks_for_help, experiment_options
+from rmo.runtime import hosts
+
+if TYPE_CHECKING:
+    from rmo.experiment.run import Run
+
+
+NAME = __name__.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class RunOptions(ExperimentOptions):
+    """Run every stage of an experiment that is not done. Killed at any moment, the same command continues."""
+
+    only: tuple[str, ...] = ()
+    """Run only these stages, e.g. sft, proxies, or one instance as `rmo list` names it (=sft is not sft/64x2)."""
+    runs: str = "runs"
+    """Where run directories live: a directory, or a URL such as gs://bucket/runs."""
+    model_parallel: int = 1
+    """Devices that every layer is split over; over the rest, batches are (and what is trained lies spread)."""
+    remake: bool = False
+    """Make again those stages that other code made (`rmo list` marks them), and all that rests on them."""
+    wandb: str | None = None
+    """Mirror every stage to this Weights & Biases project, as a run of its own; offline where there is no account."""
+
+
+def main(args: Sequence[str]) -> None:
+    if not asks_for_help(args):
+        hosts.join()
+    options, run = open_run("run", args)
+    from rmo.experiment import graph, runner
+    from rmo.experiment.stages.report import publish
+
+    wanted = graph.matching(run, options.only)
+    if options.remake:
+        runner.remake(run, wanted)
+    if hosts.agree(bool([name for name in wanted if not run.done(name)])):
+        execute(options, run)
+    publish(run)
+    hosts.barrier("published")  # JAX waits less long for the others at its end
+    if run.done("report") and hosts.writer():
+        print(run.root / "report.html")
+
+
+def open_run(command: str, args: Sequence[str]) -> tuple[RunOptions, Run]:
+    """(options, run) of a command line that begins with a config file; no device is touched.
+
+    Raises:
+      ConfigError: an option is wrong, or the experiment is not sound.
+    """
+    options = experiment_options(RunOptions, command, args)
+    return options, run_of(options)
+
+
+def run_of(options: RunOptions) -> Run:
+    """The run of an experiment in its directory; no device is touched."""
+    from rmo.experiment import graph
+    from rmo.runtime.files import directory
+
+    return graph.open_run(options.experiment, directory(options.runs) / options.experiment.name)
+
+
+def execute(options: RunOptions, run: Run) -> None:
+    """Make the stages that are asked for and not done.
+
+    Raises:
+      ConfigError: the devices cannot be split so.
+    """
+    from rmo.experiment import runner
+    from rmo.experiment.mirror import tags
+    from rmo.runtime import sharding
+    from rmo.runtime.files import directory
+    from rmo.tracking.wandb_mirror import Wandb
+
+    found = devices.count()
+    sharding.compilation_cache(directory(options.runs) / ".jax_cache")
+    if options.model_parallel < 1 or found % options.model_parallel:
+        raise config.ConfigError(f"--model-parallel is {options.model_parallel}: it must divide the {found} devices")
+    run.mesh = sharding.make_mesh(model=options.model_parallel)
+    runner.meet(run)
+    if options.wandb:
+        Wandb.start(options.wandb, run.root, run.experiment, tags(run.experiment))
+    runner.execute(run, options.only)
