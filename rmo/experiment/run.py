@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo import config
-from rmo.checkpoints import hf, saved_model
+from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.models import scoring, transformer
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.runtime import sharding
 from rmo.runtime.files import RunError, read_json
 from rmo.training.loop import First
-from rmo.worlds import comparisons, tokenization
+from rmo.worlds import tokenization
 from rmo.worlds.real_text import TextWorld
 from rmo.worlds.rm_reader import IDS, Reader, TextReader
 from rmo.worlds.synthetic import SyntheticWorld
@@ -48,7 +48,7 @@ def stage_name(kind: str, policy: int, e: config.Experiment) -> str:
 
 def tokenizer_of(name: str) -> Any:
     """The tokenizer of a checkpoint; its weights are not fetched."""
-    return comparisons.load_tokenizer(hf.resolve(name, hf.SMALL_FILES))
+    return tokenizers.load_tokenizer(hf.resolve(name, hf.SMALL_FILES))
 
 
 @dataclass
@@ -133,7 +133,7 @@ class Run:
         """Where the tokenizer of a stage's RM is: the policy's, or one of its own, saved in `out`."""
         if shape.reads == "ids":
             return self.path("sft") / "tokenizer"
-        comparisons.save_tokenizer(tokenizer_of(shape.checkpoint), out / "tokenizer")
+        tokenizers.save_tokenizer(tokenizer_of(shape.checkpoint), out / "tokenizer")
         return out / "tokenizer"
 
     def read_length(self, shape: config.Model) -> int:
@@ -145,7 +145,7 @@ class Run:
         """How the RM of stage `name` reads the policy's sequences."""
         if shape.reads == "ids":
             return IDS
-        tokenizer = comparisons.load_tokenizer(self.path(name) / "tokenizer")
+        tokenizer = tokenizers.load_tokenizer(self.path(name) / "tokenizer")
         return TextReader(self.world, tokenizer, shape.reads == "chat", shape.vocab, self.read_length(shape))
 
     def gold_rm(self) -> RewardModel:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo import config
-from rmo.checkpoints import hf, saved_model
+from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.config.checks import STOPPING
 from rmo.experiment.run import Run, stage_name, tokenizer_of
 from rmo.methods import best_of_n as bon
@@ -48,7 +48,7 @@ def prompts(run: Run, out: Path) -> None:
         print(f"prompts: {info['prompts']:,} from {info['rows']}; {info['longer_than_prompt']:,} too long")
         if e.gold.comparisons:
             real_text.write_comparisons(e.gold.comparisons, c.tolerance, out)
-    data.save_tokenizer(tokenizer, out / "tokenizer")
+    tokenizers.save_tokenizer(tokenizer, out / "tokenizer")
     # Refuse now what would stop a later stage, hours on.
     for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
         if shape.checkpoint:
@@ -61,10 +61,7 @@ def sft(run: Run, out: Path, policy: int = 0) -> None:
     """An initial policy: next-token training on response tokens of the corpus, from random weights or a checkpoint, or
     the checkpoint as it stands. All see the same texts."""
     e, lm = run.experiment, run.lm(policy)
-    if run.synthetic:
-        data.make_tokenizer(run.world.vocabulary, out / "tokenizer")
-    else:
-        data.save_tokenizer(run.world.tokenizer, out / "tokenizer")
+    tokenizers.save_tokenizer(run.world.tokenizer, out / "tokenizer")
     first = run.first(lm, run.key("sft"))
     if not e.sft.texts and first.load:
         saved_model.save(out, lm, params := first.load(), out / "tokenizer")

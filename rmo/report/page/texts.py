@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from rmo.checkpoints.tokenizers import decode, load_tokenizer
 from rmo.report.figures.style import size
 from rmo.report.page.interactive import point_key
 from rmo.report.page.tables import table
 from rmo.runtime.files import read_json, read_npz
-from rmo.worlds import comparisons
 
 
 def at_points(where: dict[str, Path]) -> dict[tuple, str]:
     """What stands at the points of every curve of the main policy, for one prompt, by `point_key`."""
-    tokenizer, policy = comparisons.load_tokenizer(where["sft"] / "tokenizer"), read_json(where["sft"] / "info.json")
+    tokenizer, policy = load_tokenizer(where["sft"] / "tokenizer"), read_json(where["sft"] / "info.json")
     draws, out = read_npz(where["samples"] / "draws" / "00000.npz"), {}
     for name in where:
         method = name.split("/")[0]
@@ -35,9 +35,7 @@ def at_points(where: dict[str, Path]) -> dict[tuple, str]:
             else:
                 keep = np.flatnonzero(curve["fresh"][:, m])
                 found = [(curve["step"][k, m], curve["tokens"][k, m, 0], curve["mask"][k, m, 0]) for k in keep]
-            out |= {
-                point_key(method, meta, at): comparisons.decode(tokenizer, tokens, mask) for at, tokens, mask in found
-            }
+            out |= {point_key(method, meta, at): decode(tokenizer, tokens, mask) for at, tokens, mask in found}
     return out
 
 
@@ -68,7 +66,7 @@ def along(where: dict[str, Path], name: str, prompts: int, tokenizer: Any) -> It
         draws, found = read_npz(where["samples"] / "draws" / f"{q:05d}.npz"), []
         for place, k in picks.items():
             i = curve["winner"][0, k, q]
-            text = comparisons.decode(tokenizer, draws["tokens"][i], draws["mask"][i])
+            text = decode(tokenizer, draws["tokens"][i], draws["mask"][i])
             at = f"{place}, n = {curve['n'][k]:,}"
             found.append((at, float(curve["kl"][k]), curve["proxy"][0, k, q], curve["gold"][0, k, q], text))
         yield "best-of-n", q, found
@@ -80,7 +78,7 @@ def along(where: dict[str, Path], name: str, prompts: int, tokenizer: Any) -> It
     for q in range(prompts):
         found = []
         for place, k in picks.items():
-            text = comparisons.decode(tokenizer, run["tokens"][k, 0, q], run["mask"][k, 0, q])
+            text = decode(tokenizer, run["tokens"][k, 0, q], run["mask"][k, 0, q])
             at = f"{place}, iteration {run['step'][k, 0]:,}"
             found.append((at, float(run["kl"][k, 0].mean()), run["proxy"][k, 0, q], run["gold"][k, 0, q], text))
         yield "PPO", q, found
@@ -88,7 +86,7 @@ def along(where: dict[str, Path], name: str, prompts: int, tokenizer: Any) -> It
 
 def section(where: dict[str, Path], main: str, read_draws: int, prompts_shown: int = 3) -> str:
     """Texts side by side, for the smallest and the largest proxy of the main sweep; words that changed are marked."""
-    tokenizer = comparisons.load_tokenizer(where["sft"] / "tokenizer")
+    tokenizer = load_tokenizer(where["sft"] / "tokenizer")
     prompts = read_npz(where["samples"] / "prompts.npz")
     names = [name.removeprefix("bon/") for name in where if name.startswith("bon/") and name.endswith(f"-{main}")]
     params = {name: read_json(where[f"bon/{name}"] / "info.json")["params"]["non_embedding"] for name in names}
@@ -102,7 +100,7 @@ def section(where: dict[str, Path], main: str, read_draws: int, prompts_shown: i
     for name in dict.fromkeys([names[0], names[-1]]):
         out.append(f"<h3>Against the proxy of {size(params[name])} parameters</h3>")
         for method, q, found in along(where, name, min(prompts_shown, len(prompts["tokens"])), tokenizer):
-            prompt = html.escape(comparisons.decode(tokenizer, prompts["tokens"][q], prompts["mask"][q]))
+            prompt = html.escape(decode(tokenizer, prompts["tokens"][q], prompts["mask"][q]))
             cells, before = [], found[0][-1]
             for place, kl, proxy, gold, text in found:
                 numbers = f"KL {kl:.3g}, proxy {proxy:.2f}, gold {gold:.2f}"
@@ -118,7 +116,7 @@ def table_2(nested: list[dict[str, Any]], where: dict[str, Path], prompt: int = 
     second = sizes[min(1, len(sizes) - 1)]
     policy = nested[0]["policy_params"]
     chosen = [r for r in nested if (r["rm_params"], r["prompt"], r["policy_params"]) == (second, prompt, policy)]
-    tokenizer = comparisons.load_tokenizer(where["sft"] / "tokenizer")
+    tokenizer = load_tokenizer(where["sft"] / "tokenizer")
     prompts = read_npz(where["samples"] / "prompts.npz")
     draws = read_npz(where["samples"] / "draws" / f"{prompt:05d}.npz")
     rows = [
@@ -126,11 +124,11 @@ def table_2(nested: list[dict[str, Any]], where: dict[str, Path], prompt: int = 
             r["n"],
             r["proxy"],
             r["gold"],
-            comparisons.decode(tokenizer, draws["tokens"][r["draw"]], draws["mask"][r["draw"]]),
+            decode(tokenizer, draws["tokens"][r["draw"]], draws["mask"][r["draw"]]),
         ]
         for r in chosen
     ]
-    text = html.escape(comparisons.decode(tokenizer, prompts["tokens"][prompt], prompts["mask"][prompt]))
+    text = html.escape(decode(tokenizer, prompts["tokens"][prompt], prompts["mask"][prompt]))
     note = f"<p class=note>Prompt: <code>{text}</code>. Proxy of {size(second)} parameters, its first seed. The "
     note += (
         "paper's own (1.2B policy, 12M proxy): proxy -0.19 at n = 1, 0.23 at 10, 0.90 at 1,000, 0.95 at 30,000; gold "
