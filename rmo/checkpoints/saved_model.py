@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from rmo import config
 from rmo.checkpoints import hf
+from rmo.checkpoints.tokenizers import load_tokenizer
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.runtime import files, sharding
 from rmo.runtime.checkpointer import load_params, save_params
 from rmo.runtime.files import read_json, write_json
-from rmo.worlds import comparisons
 
 FILE = "model.json"  # beside `params` in the directory of a stage of ours
 
@@ -76,7 +76,7 @@ def _load(name_or_path, reward: bool, member: int, dtype) -> tuple[LanguageModel
     if not (directory / FILE).exists():
         directory = hf.resolve(name_or_path)
         module, params = (hf.load_reward_model if reward else hf.load_language_model)(directory, dtype=dtype)
-        return module, params, comparisons.load_tokenizer(directory)
+        return module, params, load_tokenizer(directory)
     what = read_json(directory / FILE)
     if (what["kind"] == "reward") != reward:
         raise hf.CheckpointError(
@@ -93,4 +93,4 @@ def _load(name_or_path, reward: bool, member: int, dtype) -> tuple[LanguageModel
     if what["members"]:
         params = jax.tree.map(lambda x: x[member], params)
     module = kind(dataclasses.replace(shape, dtype=dtype), what["vocab"], what["length"])
-    return module, params, comparisons.load_tokenizer(directory / what["tokenizer"])
+    return module, params, load_tokenizer(directory / what["tokenizer"])

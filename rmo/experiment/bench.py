@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -38,7 +37,7 @@ class RunBench:
     def experiment(self) -> Experiment:
         return self.run.experiment
 
-    @cached_property
+    @property
     def rewards(self) -> Sequence[RewardRow]:
         return self.scored.files.rows()
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo.checkpoints import hf, saved_model
+from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.config import Text
 from rmo.experiment import audit
 from rmo.experiment.run import Run
@@ -148,7 +148,7 @@ def human_comparisons(run: Run, rm: RewardModel, out: Path):
     assert isinstance(w, Text)
     source = run.path("prompts") / "people.jsonl"
     found = sources.load_comparisons(source, 0)
-    own = comparisons.load_tokenizer(out / "tokenizer") if g.model.reads != "ids" else run.world.tokenizer
+    own = tokenizers.load_tokenizer(out / "tokenizer") if g.model.reads != "ids" else run.world.tokenizer
     limit = w.prompt + w.response if g.model.reads == "ids" else run.read_length(rm.shape)
 
     def encode(prompt: str, response: str) -> list[int]:

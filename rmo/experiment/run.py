@@ -14,7 +14,7 @@ import numpy as np
 from rmo import config
 from rmo.artifacts.stages import Comparisons as ComparisonsFiles
 from rmo.artifacts.stages import Policy, PolicyInfo, Samples, Stage
-from rmo.checkpoints import hf, saved_model
+from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.config.names import of_policy
 from rmo.models import transformer
 from rmo.models.reader import IDS, SameIds
@@ -47,7 +47,7 @@ class StageOf:
 
 def tokenizer_of(name: str) -> Any:
     """The tokenizer of a checkpoint; its weights are not fetched."""
-    return comparisons.load_tokenizer(hf.resolve(name, hf.SMALL_FILES))
+    return tokenizers.load_tokenizer(hf.resolve(name, hf.SMALL_FILES))
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Run:
         """Where the tokenizer of a stage's RM is: the policy's, or one of its own, saved in `out`."""
         if shape.reads == "ids":
             return Policy(self.path("sft")).tokenizer
-        comparisons.save_tokenizer(tokenizer_of(shape.checkpoint), out / "tokenizer")
+        tokenizers.save_tokenizer(tokenizer_of(shape.checkpoint), out / "tokenizer")
         return out / "tokenizer"
 
     def read_length(self, shape: config.Model) -> int:
@@ -147,7 +147,7 @@ class Run:
         """How the RM of stage `name` reads the policy's sequences."""
         if shape.reads == "ids":
             return IDS
-        tokenizer = comparisons.load_tokenizer(Policy(self.path(name)).tokenizer)
+        tokenizer = tokenizers.load_tokenizer(Policy(self.path(name)).tokenizer)
         return TextReader(self.world, tokenizer, shape.reads == "chat", shape.vocab, self.read_length(shape))
 
     def held_out_comparisons(self, name: str, shape: config.Model) -> comparisons.Comparisons:

@@ -1,4 +1,4 @@
-"""Tokenizers, comparisons on disk (a tfds array_record dataset), and batches as pure functions of the step."""
+"""Comparisons: labelled, on disk (a tfds array_record dataset), and in batches that are pure functions of the step."""
 
 import contextlib
 import functools
@@ -21,57 +21,6 @@ class Comparisons(NamedTuple):
     mask: np.ndarray  # bool[C, 2, T]
     gold: np.ndarray  # f32[C, 2], raw gold scores
     prompt: np.ndarray  # i32[C], index of the prompt, for splits and bootstraps
-
-
-def make_tokenizer(vocabulary: list[str], directory: Path) -> Any:
-    """A real, saved `PreTrainedTokenizerFast` whose tokens are whole words. Needs <pad>, <bos>, <eos> first."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=vocabulary[0]))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    pad, bos, eos = vocabulary[:3]
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=pad, bos_token=bos, eos_token=eos, padding_side="left"
-    )
-    save_tokenizer(tokenizer, directory)
-    return tokenizer
-
-
-def save_tokenizer(tokenizer: Any, directory: Path) -> None:
-    """All processes find it there afterwards."""
-    if hosts.writer():
-        with written(directory) as here:
-            tokenizer.save_pretrained(here)
-    hosts.barrier(f"tokenizer in {directory}")
-
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-
-
-def load_tokenizer(directory: Path) -> Any:
-    """The tokenizer saved in `directory`.
-
-    Raises:
-      RunError: there is none, or it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    # Without files some classes of transformers would make an empty tokenizer of their own.
-    if not any((directory / name).exists() for name in TOKENIZER_FILES):
-        raise RunError(f"{directory} has no tokenizer ({', '.join(TOKENIZER_FILES)}): put one beside the model")
-    try:
-        return AutoTokenizer.from_pretrained(str(local(directory)))
-    except Exception as error:
-        raise RunError(f"{directory}: cannot load the tokenizer: {' '.join(str(error).split())}") from error
-
-
-def decode(tokenizer: Any, tokens_T: np.ndarray, mask_T: np.ndarray) -> str:
-    """Text of the existing tokens, special ones shown; where tokens are whole words, a space between them."""
-    ids = [int(t) for t, m in zip(tokens_T, mask_T, strict=True) if m]
-    if tokenizer.backend_tokenizer.decoder is None:
-        return " ".join(tokenizer.convert_ids_to_tokens(ids))
-    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
 @functools.cache  # tfds registers a class once per process

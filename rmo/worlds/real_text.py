@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from rmo import config
+from rmo.checkpoints.tokenizers import load_tokenizer
 from rmo.runtime.files import RunError, read_json, read_npz, write_json, write_npz, write_text
-from rmo.worlds import comparisons, sources, tokenization
+from rmo.worlds import sources, tokenization
 from rmo.worlds.synthetic import PURPOSES, Prompts, Texts
 
 NAMES = {"read": "bon.prompts", "comparisons": "comparisons.prompts", "ppo": "ppo.prompts"}
@@ -125,7 +126,7 @@ class TextWorld:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return comparisons.load_tokenizer(self.directory / "tokenizer")
+        return load_tokenizer(self.directory / "tokenizer")
 
     @cached_property
     def word_ids(self) -> np.ndarray:

@@ -20,14 +20,20 @@ The world is designed so that overoptimization exists and RM sizes differ; it is
 Everything is numpy and follows from `World.seed`.
 """
 
+from __future__ import annotations
+
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from rmo import config
+from rmo.checkpoints.tokenizers import make_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PAD, BOS, EOS, FIRST = 0, 1, 2, 3
 PURPOSES = {"read": (0,), "ppo": (1, 2), "comparisons": (3, 4, 5, 6, 7)}  # residues of a prompt's hash
@@ -45,7 +51,7 @@ class Texts(NamedTuple):
         """(tokens, mask) [B, T]: prompt and response in one row."""
         return np.concatenate([self.prompts, self.tokens], 1), np.concatenate([self.prompt_mask, self.mask], 1)
 
-    def rows(self, index) -> "Texts":
+    def rows(self, index) -> Texts:
         """Some of the rows."""
         return Texts(*(x[index] for x in self))
 
@@ -112,6 +118,11 @@ class SyntheticWorld:
             seen[word] = seen.get(word, -1) + 1
             words[i] = word + (str(seen[word]) if seen[word] else "")
         return ["<pad>", "<bos>", "<eos>", *words]
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokens are the words of `vocabulary`."""
+        return make_tokenizer(self.vocabulary)
 
     @cached_property
     def grammar(self) -> dict[str, np.ndarray]:

@@ -16,13 +16,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rmo import config
-from rmo.checkpoints import hf, weights
+from rmo.checkpoints import hf, tokenizers, weights
 from rmo.checkpoints.families import FAMILIES, canonical, family_of
 from rmo.config import checks
 from rmo.models import scoring, transformer
 from rmo.models.sampling import sample
 from rmo.runtime import sharding
-from rmo.worlds import comparisons
 from tests.helpers.checkpoints import CONFIGS, LENGTH, VOCAB, write_checkpoint, write_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "data" / "hf.npz"
@@ -125,7 +124,7 @@ def test_transformers_itself(tmp_path, name, kind):
     assert kept(name, kind)["names"].tolist() == names.tolist()
     agree(kept(name, kind), want, 1e-5)
     module, params = LOAD[kind](directory)
-    tokenizer = comparisons.load_tokenizer(write_tokenizer(tmp_path / "tokenizer"))
+    tokenizer = tokenizers.load_tokenizer(write_tokenizer(tmp_path / "tokenizer"))
     hf.export(module, params, tmp_path / "out", tokenizer)
     again = auto.from_pretrained(tmp_path / "out")
     assert (again.config.bos_token_id, again.config.eos_token_id, again.config.pad_token_id) == (1, 2, 0)
@@ -349,14 +348,14 @@ def test_special_tokens_of_an_export_are_the_tokenizers(tmp_path):
     ids = lambda directory: [
         json.loads((directory / "config.json").read_text()).get(f"{n}_token_id") for n in ("bos", "eos", "pad")
     ]
-    hf.export(module, params, tmp_path / "a", comparisons.load_tokenizer(write_tokenizer(tmp_path / "t")))
+    hf.export(module, params, tmp_path / "a", tokenizers.load_tokenizer(write_tokenizer(tmp_path / "t")))
     assert ids(tmp_path / "a") == [1, 2, 0]
-    assert comparisons.load_tokenizer(tmp_path / "a").pad_token == "<pad>"
+    assert tokenizers.load_tokenizer(tmp_path / "a").pad_token == "<pad>"
     hf.export(module, params, tmp_path / "b")
     assert ids(tmp_path / "b") == [None, None, None]
     with pytest.raises(hf.CheckpointError, match="no pad token besides eos"):
         hf.export(
-            module, params, tmp_path / "d", comparisons.load_tokenizer(write_tokenizer(tmp_path / "t2", pad=False))
+            module, params, tmp_path / "d", tokenizers.load_tokenizer(write_tokenizer(tmp_path / "t2", pad=False))
         )
 
 

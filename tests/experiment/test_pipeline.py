@@ -19,7 +19,7 @@ import pytest
 
 from rmo import config
 from rmo.analysis.curve import COLUMNS, from_rows
-from rmo.checkpoints import saved_model
+from rmo.checkpoints import saved_model, tokenizers
 from rmo.cli import main
 from rmo.config import checks
 from rmo.experiment import pipeline
@@ -181,8 +181,8 @@ def test_the_page_in_a_browser(smoke, size):
         assert f"gold {float(want['gold']):.3f}, proxy {float(want['proxy']):.3f}" in said
         samples = read_npz(next(smoke.glob("samples-*/draws/00000.npz")))
         winner = read_npz(next(smoke.glob("bon/w8x1-main-*/curve.npz")))["winner"][0, k, 0]
-        tokenizer = comparisons.load_tokenizer(next(smoke.glob("sft-*/tokenizer")))
-        text = comparisons.decode(tokenizer, samples["tokens"][winner], samples["mask"][winner])
+        tokenizer = tokenizers.load_tokenizer(next(smoke.glob("sft-*/tokenizer")))
+        text = tokenizers.decode(tokenizer, samples["tokens"][winner], samples["mask"][winner])
         assert "one response to the first prompt" in said
         assert text.split()[0] in said
         assert text.split()[-1] in said

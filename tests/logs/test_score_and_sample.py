@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from rmo import config
-from rmo.checkpoints import hf, saved_model
+from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.cli import main
 from rmo.logs import score_and_sample
 from rmo.models import scoring, transformer
 from rmo.models.metrics import token_logps
 from rmo.models.sampling import response_logits
-from rmo.worlds import comparisons, tokenization
+from rmo.worlds import tokenization
 from tests.helpers.checkpoints import write_checkpoint, write_tokenizer
 
 TEXTS = ["the cat sat", "what is the weather in paris?", "it is warm", "the mat", "a", "sunny and warm in paris. " * 3]
@@ -54,7 +54,7 @@ def test_scores_are_those_of_each_text_alone(tmp_path, rm):
     got, again = read(tmp_path / "a.jsonl"), read(tmp_path / "b.jsonl")
     assert [row["id"] for row in got] == [row["row"] for row in got] == list(range(len(TEXTS)))
     module, params = hf.load_reward_model(rm)
-    tokenizer = comparisons.load_tokenizer(rm)
+    tokenizer = tokenizers.load_tokenizer(rm)
     wanted = score_alone(module, params, [tokenizer(row["text"])["input_ids"] for row in got])
     for row, other, alone in zip(got, again, wanted, strict=True):
         assert row["score"] == pytest.approx(alone, abs=1e-5)
@@ -92,7 +92,7 @@ def test_draws_are_what_their_tokens_say(tmp_path, lm):
     assert key("a.jsonl") != key("c.jsonl")
     assert len({tuple(t) for t in key("a.jsonl")}) > 15
     module, params = hf.load_language_model(lm)
-    tokenizer = comparisons.load_tokenizer(lm)
+    tokenizer = tokenizers.load_tokenizer(lm)
     for row in rows[:6]:
         prompt, answer = (jnp.array([ids]) for ids in (tokenizer(row["prompt"])["input_ids"], row["tokens"]))
         logits = response_logits(
@@ -111,7 +111,7 @@ def test_what_was_sampled_is_what_is_scored(tmp_path, lm, rm):
     score_and_sample.sample(str(lm), path, tmp_path / "s.jsonl", 4, False, 4, 12, 2.0, 0)
     score_and_sample.score(str(rm), tmp_path / "s.jsonl", tmp_path / "scored.jsonl", 4, False)
     module, params = hf.load_reward_model(rm)
-    tokenizer, rows = comparisons.load_tokenizer(lm), read(tmp_path / "scored.jsonl")
+    tokenizer, rows = tokenizers.load_tokenizer(lm), read(tmp_path / "scored.jsonl")
     assert [row["row"] for row in rows] == list(range(24))
     assert any(row["ended"] for row in rows)
     want = score_alone(module, params, [tokenizer(row["prompt"])["input_ids"] + row["tokens"] for row in rows])
@@ -168,7 +168,7 @@ def test_our_own_models(tmp_path, monkeypatch, capsys):
     """A stage's directory serves as a model: members, tokenizer and all."""
     shape = config.Model(width=16, layers=1, heads=2)
     vocabulary = ["<pad>", "<bos>", "<eos>", *(f"w{i}" for i in range(8))]
-    comparisons.make_tokenizer(vocabulary, tmp_path / "sft" / "tokenizer")
+    tokenizers.save_tokenizer(tokenizers.make_tokenizer(vocabulary), tmp_path / "sft" / "tokenizer")
     module = transformer.RewardModel(shape, 11, 16)
     params = jax.vmap(lambda key: transformer.init(module, key))(jax.random.split(jax.random.key(0), 2))
     saved_model.save(tmp_path / "proxy", module, params, tmp_path / "sft" / "tokenizer", 2)
@@ -194,7 +194,7 @@ def test_our_own_models(tmp_path, monkeypatch, capsys):
     assert max(len(row["tokens"]) for row in read(tmp_path / "half.jsonl")) <= 8
     (tmp_path / "gold-0123456789").symlink_to(tmp_path / "proxy")
     assert "2 rows scored" in rmo("score", tmp_path / "gold", path, "--out", tmp_path / "gold.jsonl")
-    tokenizer = comparisons.load_tokenizer(tmp_path / "sft" / "tokenizer")
+    tokenizer = tokenizers.load_tokenizer(tmp_path / "sft" / "tokenizer")
     assert [tokenizer(row["response"])["input_ids"] + [2] * row["ended"] for row in rows] == [
         row["tokens"] for row in rows
     ]

@@ -50,16 +50,6 @@ def test_epochs_visit_every_row_once_and_depend_on_step_alone():
     assert not np.array_equal(comparisons.epochs(103, 10, (4,))(0), rows(0))
 
 
-def test_tokenizer_is_real_and_reloads(tmp_path):
-    vocabulary = ["<pad>", "<bos>", "<eos>", "ba", "be", "bi"]
-    comparisons.make_tokenizer(vocabulary, tmp_path)
-    tokenizer = comparisons.load_tokenizer(tmp_path)
-    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
-    assert tokenizer("bi ba be")["input_ids"] == [5, 3, 4]
-    mask = np.array([False, True, True, True])
-    assert comparisons.decode(tokenizer, np.array([0, 1, 4, 2]), mask) == "<bos> be <eos>"
-
-
 def test_rows_of_a_recipe():
     prompts = np.random.default_rng(0).permutation(np.repeat(np.arange(50), 8))
     one, other = (comparisons.chosen_rows(prompts, config.Recipe(100), np.random.default_rng(s)) for s in (0, 1))

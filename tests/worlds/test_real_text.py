@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rmo import config
-from rmo.checkpoints import hf, saved_model
+from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.config import checks
 from rmo.experiment import gold, pipeline
 from rmo.logs import score_and_sample
@@ -128,7 +128,7 @@ def test_gold_is_what_rmo_score_says(made, tmp_path):
     prompt = made.world.texts[prompts["tokens"][3][prompts["mask"][3]].tobytes()]
     assert prompt in PROMPTS
     rows, module, params = [], *hf.load_reward_model(gold)
-    own = comparisons.load_tokenizer(gold)
+    own = tokenizers.load_tokenizer(gold)
     for i, (tokens, mask) in enumerate(zip(draws["tokens"][:6], draws["mask"][:6], strict=True)):
         ids = tokens[mask].tolist()
         said = policy.decode(ids[:-1] if ids[-1] == policy.eos_token_id else ids)
@@ -353,13 +353,13 @@ def test_pad_that_equals_eos_or_is_missing_changes_nothing(made, tmp_path):
     read = made.reader("gold", made.experiment.gold.model)
     shown = read.host(held.tokens[:8, 0], held.mask[:8, 0])
     for pad, side in itertools.product(("<eos>", "<pad>"), ("left", "right")):
-        tokenizer = comparisons.load_tokenizer(made.path("prompts") / "tokenizer")
+        tokenizer = tokenizers.load_tokenizer(made.path("prompts") / "tokenizer")
         tokenizer.pad_token, tokenizer.padding_side = pad, side
         real_text.write(world.c, tokenizer, world.vocab, tmp_path / pad)
         for name, rows in kept.items():
             again = read_npz(tmp_path / pad / f"{name}.npz")
             assert all((again[column] == values).all() for column, values in rows.items())
-        own = comparisons.load_tokenizer(made.path("gold") / "tokenizer")
+        own = tokenizers.load_tokenizer(made.path("gold") / "tokenizer")
         own.pad_token, own.padding_side = pad, side
         again = dataclasses.replace(read, tokenizer=own).host(held.tokens[:8, 0], held.mask[:8, 0])
         assert all((a == b).all() for a, b in zip(again, shown, strict=True))
@@ -398,7 +398,7 @@ def test_readers_are_told_apart(made):
 
 def test_a_checkpoint_without_tokenizer_is_refused(tmp_path):
     with pytest.raises(RunError, match="has no tokenizer"):
-        comparisons.load_tokenizer(write_checkpoint(tmp_path / "c", "gpt2"))
+        tokenizers.load_tokenizer(write_checkpoint(tmp_path / "c", "gpt2"))
 
 
 def test_shape_and_trunk_of_a_checkpoint(made):

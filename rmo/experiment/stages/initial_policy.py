@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from rmo.artifacts.stages import Policy, PolicyInfo
-from rmo.checkpoints import saved_model
+from rmo.checkpoints import saved_model, tokenizers
 from rmo.config.names import of_policy
 from rmo.experiment.run import Run
 from rmo.models import transformer
@@ -23,9 +23,9 @@ def initial_policy(run: Run, out: Path, policy: int = 0) -> None:
     """From random weights or a checkpoint, or the checkpoint as it stands. All policies see the same texts."""
     e, lm, files = run.experiment, run.lm(policy), Policy(out)
     if run.synthetic:
-        comparisons.make_tokenizer(run.world.vocabulary, files.tokenizer)
+        tokenizers.save_tokenizer(tokenizers.make_tokenizer(run.world.vocabulary), files.tokenizer)
     else:
-        comparisons.save_tokenizer(run.world.tokenizer, files.tokenizer)
+        tokenizers.save_tokenizer(run.world.tokenizer, files.tokenizer)
     first = run.first(lm, run.key("sft"))
     if not e.sft.texts and first.load:
         params = first.load()

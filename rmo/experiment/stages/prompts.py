@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from rmo import config
-from rmo.checkpoints import hf
+from rmo.checkpoints import hf, tokenizers
 from rmo.experiment.run import Run, tokenizer_of
 from rmo.runtime import hosts
-from rmo.worlds import comparisons, real_text, tokenization
+from rmo.worlds import real_text, tokenization
 
 
 def prompts(run: Run, out: Path) -> None:
@@ -21,7 +21,7 @@ def prompts(run: Run, out: Path) -> None:
         print(f"prompts: {info['prompts']:,} from {info['rows']}; {info['longer_than_prompt']:,} too long")
         if e.gold.comparisons:
             real_text.write_comparisons(e.gold.comparisons, c.tolerance, out)
-    comparisons.save_tokenizer(tokenizer, out / "tokenizer")
+    tokenizers.save_tokenizer(tokenizer, out / "tokenizer")
     for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
         if shape.checkpoint:
             run.check_checkpoint(shape)

@@ -10,12 +10,12 @@ import numpy as np
 from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.run_files import RunFiles
 from rmo.artifacts.stages import Optimised, Policy, Samples, Scores
+from rmo.checkpoints.tokenizers import decode, load_tokenizer
 from rmo.methods.method import Method
 from rmo.report.figures.style import size
 from rmo.report.page.interactive import point_key
 from rmo.report.page.tables import table
 from rmo.runtime.files import Row
-from rmo.worlds.comparisons import decode, load_tokenizer
 
 
 def policy_tokenizer(run: RunFiles):
