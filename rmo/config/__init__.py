@@ -52,8 +52,8 @@ from rmo.config.experiment import (
     World as World,
 )
 from rmo.config.experiment import (
-    digest as digest,
-)
-from rmo.config.experiment import (
     to_json as to_json,
+)
+from rmo.config.identity import (
+    digest as digest,
 )
