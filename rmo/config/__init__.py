@@ -19,9 +19,9 @@ from rmo.config.experiment import (
     Sweep,
     Text,
     World,
-    digest,
     to_json,
 )
+from rmo.config.identity import digest
 from rmo.config.model import Model
 
 __all__ = [

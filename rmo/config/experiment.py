@@ -1,13 +1,12 @@
 """One experiment is one frozen value; every field's docstring is its `--help`. `checks.py` refuses bad values."""
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from rmo.config.identity import memory
 from rmo.config.model import Model as Model
 
 
@@ -32,7 +31,7 @@ class Optimizer:
     """Decoupled (AdamW) weight decay."""
     clip: float = 1.0
     """Largest global norm of the gradient."""
-    accumulate: int = 1
+    accumulate: int = memory(1)
     """Parts that a batch is worked on in, one after the other; the step is that of the whole batch."""
 
 
@@ -237,7 +236,7 @@ class BestOfN:
     """Largest n of the curve; far below `draws`, or the estimator's variance explodes."""
     points: int = 32
     """Points of the curve, on a log grid from 1 to max_n."""
-    chunk: int = 1024
+    chunk: int = memory(1024)
     """Sequences sampled or scored at once."""
 
 
@@ -277,7 +276,7 @@ class PPO:
     """Training prompts, disjoint from every other prompt of the run."""
     batch: int = 256
     """B, episodes per iteration."""
-    chunk: int = 0
+    chunk: int = memory(0)
     """Episodes that are sampled and scored at once, in reads too, for batches that do not fit; 0: all."""
     epochs: int = 1
     """Passes over each batch."""
@@ -352,12 +351,6 @@ class Experiment:
     def policies(self) -> tuple[Model, ...]:
         """Shapes of all initial policies, the main one first."""
         return self.policy, *(other.model for other in self.other_policies)
-
-
-def digest(*parts: Any) -> str:
-    """Hex digest of any nesting of dataclasses, tuples, numbers and strings."""
-    text = json.dumps(parts, sort_keys=True, default=dataclasses.asdict)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

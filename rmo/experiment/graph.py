@@ -71,7 +71,7 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         for size in sizes_of(e, sweep):
             shape, name = e.proxies.sizes[size], proxies_name(e, size, sweep)
             make = partial(proxies, shape=shape, sweep=sweep, name=name)
-            add(f"proxies/{name}", make, (e.seed, slice_of_proxies(e, shape, sweep)), "comparisons")
+            add(f"proxies/{name}", make, (e.seed, *slice_of_proxies(e, shape, sweep)), "comparisons")
     for size, sweep, policy in scored(e):
         before = [of_policy("samples", policy, e), "samples", f"proxies/{proxies_name(e, size, sweep)}"]
         before += [f"scores/{scores_name(e, size, sweep)}"] if policy else []
@@ -85,14 +85,17 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
             add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
     measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]
     add("fits", fits, (e.fits,), *measured)
-    add("report", report, (), *out)
+    # The page shows the note and the whole config.
+    add("report", report, (dataclasses.replace(e, name="", tags=()),), *out)
     return out
 
 
-def slice_of_proxies(e: config.Experiment, shape: config.Model, sweep: config.Sweep) -> config.Proxies:
+def slice_of_proxies(e: config.Experiment, shape: config.Model, sweep: config.Sweep) -> tuple:
     """What a `proxies` stage depends on."""
     alone = dataclasses.replace(sweep, sizes=(), best_of_n=True, combined=())
-    return dataclasses.replace(e.proxies, sizes=(shape,), sweeps=(alone,))
+    # Parts of a batch share one mask of dropout, so that with dropout their number is more than rounding.
+    parts = e.proxies.optimizer.accumulate if any(recipe.dropout for recipe in sweep.recipes) else 1
+    return dataclasses.replace(e.proxies, sizes=(shape,), sweeps=(alone,)), parts
 
 
 def make_scores(run: Run, out: Path, size: int, sweep: config.Sweep, policy: int) -> None:

@@ -168,7 +168,7 @@ def summary(e: config.Experiment, name: str, mesh: Mesh, chip: Chip, rows: list[
     chips = mesh.size // chip.devices
     known = [row["seconds"] * row["calls"] for row in rows if row["seconds"] is not None]
     hours = sum(known) * chips / 3600
-    head = {"experiment": config.digest(e), "topology": name, "chips": chips, "mesh": dict(mesh.shape)}
+    head = {"experiment": config.digest(config.to_json(e)), "topology": name, "chips": chips, "mesh": dict(mesh.shape)}
     return head | {"chip_hours": hours, "programs": rows}
 
 

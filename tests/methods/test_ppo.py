@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from rmo import config
+from rmo.analysis.curve_id import Settings
 from rmo.methods.bench import RewardRow
 from rmo.methods.ppo import Plan, arms
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.methods.ppo import setup as ppo_setup
 from rmo.methods.ppo import update as ppo
-from rmo.analysis.curve_id import Settings
 from rmo.models import scoring, transformer
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams
@@ -388,14 +388,19 @@ def test_ppo_sees_one_score_of_several_rms():
     state = ppo.begin(s, frozen.reference, first(critics))
     batch, out = ppo.judge(several, frozen, task, state, ppo.draw(several, frozen, state, jax.random.key(7)))
     tokens, mask = ppo.join(batch.prompts, batch.prompt_mask, batch.tokens, batch.mask)
-    raw = [scoring.score(s.reward.rm, jax.tree.map(lambda x, m=m: x[m], members.reward.params), tokens, mask) for m in (0, 1)]
+    raw = [
+        scoring.score(s.reward.rm, jax.tree.map(lambda x, m=m: x[m], members.reward.params), tokens, mask)
+        for m in (0, 1)
+    ]
     calibrated = [(raw[m] - each.shift[m]) * each.scale[m] for m in (0, 1)]
     expected = (jnp.minimum(*calibrated) - 0.3) * 1.5
     np.testing.assert_allclose(out["proxy"], expected.mean(), rtol=1e-5)
     assert np.isfinite(jax.jit(partial(ppo.iteration, several, frozen))(task, state)[1]["policy_loss"])
 
 
-@pytest.mark.parametrize(("init", "reward", "from_proxy"), [("proxy", {}, True), ("sft", {}, False), ("proxy", {"how": "mean"}, False)])
+@pytest.mark.parametrize(
+    ("init", "reward", "from_proxy"), [("proxy", {}, True), ("sft", {}, False), ("proxy", {"how": "mean"}, False)]
+)
 def test_critic_starts_from_the_proxy_where_it_can(init, reward, from_proxy):
     """Then its value of the last token is the calibrated score; else it starts at zero on the policy's trunk."""
     s, frozen, members, _ = make(size=2, critic_init=init)
