@@ -13,7 +13,7 @@ from rmo.experiment import graph
 ROOT = Path(__file__).parents[2]
 CLASSES = [
     config.Optimizer, config.World, config.Text, config.SFT, config.Gold, config.Comparisons, config.Recipe,
-    config.Sweep, config.Proxies, config.BestOfN, config.Against, config.PPO, config.OtherPolicy, config.Fits,
+    config.Combined, config.Sweep, config.Proxies, config.BestOfN, config.Against, config.PPO, config.OtherPolicy, config.Fits,
     config.Model, config.Experiment,
 ]  # fmt: skip
 MARKED = {("Model", "remat"), ("Optimizer", "accumulate"), ("BestOfN", "chunk"), ("PPO", "chunk")}
