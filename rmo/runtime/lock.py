@@ -40,10 +40,13 @@ class Lock:
     def __init__(self, directory: Path):
         self.path = directory / FILE
         self.me = {
-            "host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid()),
-            "job": os.environ.get("SLURM_JOB_ID", ""), "start": os.environ.get("SLURM_RESTART_COUNT", "0"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "born": born(os.getpid()),
+            "job": os.environ.get("SLURM_JOB_ID", ""),
+            "start": os.environ.get("SLURM_RESTART_COUNT", "0"),
             "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        }  # fmt: skip
+        }
         self.done = threading.Event()
 
     def __enter__(self) -> "Lock":

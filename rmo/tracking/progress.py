@@ -67,9 +67,15 @@ class Progress:
         self.name, self.total, self.unit, self.n = Stage.name or name, total, unit, done
         self.began = self.said = time.monotonic()
         self.bar = Stage.bar = tqdm(
-            total=total, desc=None if Stage.name else name, unit=unit, initial=done, mininterval=0.5,
-            dynamic_ncols=True, postfix="starting", disable=not (hosts.writer() and terminal()),
-        )  # fmt: skip
+            total=total,
+            desc=None if Stage.name else name,
+            unit=unit,
+            initial=done,
+            mininterval=0.5,
+            dynamic_ncols=True,
+            postfix="starting",
+            disable=not (hosts.writer() and terminal()),
+        )
 
     def resume(self, done: int) -> None:
         """So much was done before: no part of the rate."""
