@@ -132,9 +132,11 @@ def update_member(
 
 
 def make_step(
-    loss: Callable[..., tuple[jax.Array, Metrics]], optimizer: config.Optimizer, steps: int,
+    loss: Callable[..., tuple[jax.Array, Metrics]],
+    optimizer: config.Optimizer,
+    steps: int,
     members: Member | None = None,
-) -> tuple[Callable[[Params], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]:  # fmt: skip
+) -> tuple[Callable[[Params], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]:
     """(parameters -> first state, (state, batch) -> (state, metrics)), of one model or of M members side by side.
 
     Args:
@@ -247,9 +249,13 @@ def placed_shapes(first: First, begin: Callable[[Params], TrainState], mesh: jax
 
 
 def begin_or_resume(
-    first: First, begin: Callable[[Params], TrainState], shapes: TrainState, mesh: jax.sharding.Mesh,
-    checkpoints: Checkpoints, watched: Member | None,
-) -> tuple[tuple[TrainState, Best | None], int]:  # fmt: skip
+    first: First,
+    begin: Callable[[Params], TrainState],
+    shapes: TrainState,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    watched: Member | None,
+) -> tuple[tuple[TrainState, Best | None], int]:
     """((state, best parameters of `watched` members, if any), steps made).
 
     What was saved is looked for before anything is drawn or loaded: a whole state never exists twice.
