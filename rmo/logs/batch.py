@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo.checkpoints import saved_model
+from rmo.checkpoints.tokenizers import eos_of
 from rmo.models import scoring
 from rmo.models.sampling import sample
 from rmo.worlds import tokenization
@@ -41,7 +42,8 @@ def draw(
     length = length or min(64, lm.length // 2)
     if length >= lm.length:
         raise tokenization.TextError(f"--length {length}: the model takes {lm.length} tokens, prompt included")
-    eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else -1
+    ends = eos_of(tokenizer)
+    eos = -1 if ends is None else ends
     run, vocabulary = jax.jit(partial(sample, lm, length=length, eos=eos)), tokenization.fingerprint(tokenizer)
 
     def work(items: list[tokenization.Item], width: int) -> list[list[dict[str, Any]]]:
