@@ -52,6 +52,9 @@ from rmo.config.experiment import (
     World as World,
 )
 from rmo.config.experiment import (
+    WorldConfig as WorldConfig,
+)
+from rmo.config.experiment import (
     digest as digest,
 )
 from rmo.config.experiment import (

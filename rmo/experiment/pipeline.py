@@ -31,6 +31,7 @@ from rmo.tracking import progress
 from rmo.tracking.status import left, look, rows
 from rmo.tracking.wandb_mirror import Wandb, careful
 from rmo.tracking.watch import PLANNED
+from rmo.worlds.world import world_of
 
 # What only gathers what others made is made again with any of it: digests know settings, not the code that was edited.
 GATHERERS = ("fits", "report")
@@ -57,7 +58,7 @@ def plan(e: config.Experiment) -> dict[str, Stage]:
         out[name] = Stage(name, make, depends, tuple(out[u] for u in upstream))
 
     base = (e.seed, e.world)
-    real = ("prompts",) if isinstance(e.world, config.Text) else ()
+    real = ("prompts",) if world_of(e.world).reads_sources else ()
     if real:
         add("prompts", stages.prompts, (e.seed, e.world, e.policy.checkpoint, e.policy.vocab, e.gold.comparisons))
     for policy, shape in enumerate(e.policies):
@@ -273,8 +274,7 @@ def mirror(run: Run, name: str) -> None:
 
 def labels(e: config.Experiment) -> list[str]:
     """Tags in wandb: the experiment's name and kind of world, shapes of policies and proxies, and its own."""
-    world = "text" if isinstance(e.world, config.Text) else "synthetic"
-    return [e.name, world, *map(policy_name, e.policies), *size_names(e.proxies.sizes), *e.tags]
+    return [e.name, world_of(e.world).name, *map(policy_name, e.policies), *size_names(e.proxies.sizes), *e.tags]
 
 
 def status(run: Run) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from rmo.training.loop import Member, pick, train
 from rmo.worlds import comparisons as data
 from rmo.worlds import real_text, tokenization
 from rmo.worlds.rm_reader import TextReader
-from rmo.worlds.synthetic import Texts
+from rmo.worlds.world import Texts
 
 PAIRS = 8  # pairs of winners per prompt and n on which an RM is judged along the path
 

@@ -86,7 +86,7 @@ def write(root: Path, out: Path | None = None) -> Path:
         body += [to_copy("Coefficients to copy, as a table with tabs", coefficients(part))]
         body += [lower_end_table(part), rivals_table(part)]
     body += ["<h3>Coefficients against RM size</h3>", trend_text(f.summary), laws_table(f.summary)]
-    body += ["<h2 id=gold>Is gold a fair judge?</h2>", gold_section(e, gold, where)]
+    body += ["<h2 id=gold>Is gold a fair judge?</h2>", gold_section(gold, where)]
     if main_ppo:
         caption = (
             "Read on held-out prompts (KL, entropy, length) or from the last iteration before the read. KL efficiency "
