@@ -19,6 +19,7 @@ from rmo.config.experiment import (
     Sweep,
     Text,
     World,
+    WorldConfig,
     to_json,
 )
 from rmo.config.identity import digest
@@ -44,6 +45,7 @@ __all__ = [
     "Sweep",
     "Text",
     "World",
+    "WorldConfig",
     "digest",
     "to_json",
 ]

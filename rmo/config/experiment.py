@@ -2,9 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, ClassVar, Literal
 
 from rmo.config.identity import memory
 from rmo.config.model import Model as Model
@@ -36,7 +34,29 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class World:
+class WorldConfig:
+    """What every config of a world has; a dataclass of this kind is registered with its world (rmo/worlds/world.py)."""
+
+    prompt: int
+    """P, longest prompt in tokens."""
+    response: int
+    """R, longest response in tokens, EOS included."""
+
+    may_be_zero: ClassVar[tuple[str, ...]] = ()  # names of its numbers that need not be positive
+
+    @property
+    def tokens(self) -> int:
+        """V; 0 where only the sources tell it."""
+        return 0
+
+    @property
+    def read_length(self) -> int:
+        """Tokens that an RM's own tokenizer may make of a text: twice prompt and response, and 64 for a template."""
+        return 2 * (self.prompt + self.response) + 64
+
+
+@dataclass(frozen=True)
+class World(WorldConfig):
     """The synthetic world: where prompts and texts come from and what the annotator likes (rmo/worlds/synthetic.py)."""
 
     seed: int = 0
@@ -76,9 +96,15 @@ class World:
     width: float = 0.6
     """Width of a sweet spot as a multiple of its optimum."""
 
+    may_be_zero = ("seed", "answer", "counts", "conditionals", "pairs", "decay", "stop")
+
+    @property
+    def tokens(self) -> int:
+        return self.vocab
+
 
 @dataclass(frozen=True)
-class Text:
+class Text(WorldConfig):
     """Real text in the world's place: where prompts and demonstrations come from (shapes: rmo/worlds/sources.py)."""
 
     prompts: str = ""
@@ -101,10 +127,12 @@ class Text:
     tolerance: float = 0.01
     """Share of a source's rows that may be malformed; more stop the run."""
 
+    may_be_zero = ("longest", "tolerance")
+
     @property
     def read_length(self) -> int:
         """Tokens that an RM's own tokenizer may make of a text."""
-        return self.longest or 2 * (self.prompt + self.response) + 64
+        return self.longest or super().read_length
 
 
 @dataclass(frozen=True)
@@ -122,7 +150,7 @@ class SFT:
 class Gold:
     """The gold RM, the truth by definition; larger than every proxy."""
 
-    kind: Literal["annotator", "random", "checkpoint", "people"] = "annotator"
+    kind: str = "annotator"
     """annotator: a RewardModel regressed on the world's annotator; random: a frozen, seeded teacher (a free gold);
     checkpoint: model.checkpoint as it stands; people: trained on human comparisons, from model.checkpoint if given."""
     model: Model = field(default_factory=lambda: Model(width=128, layers=2, heads=4))
@@ -331,8 +359,8 @@ class Experiment:
     """What readers of its report should know first; nothing depends on it."""
     seed: int = 0
     """Seed of every stage."""
-    world: Annotated[World | Text, tyro.conf.AvoidSubcommands] = field(default_factory=World)
-    """Where prompts and texts come from: the synthetic world, or real text."""
+    world: WorldConfig = field(default_factory=World)
+    """Where prompts and texts come from: the synthetic world, real text, or another that is registered."""
     policy: Model = field(default_factory=Model)
     other_policies: tuple[OtherPolicy, ...] = ()
     sft: SFT = field(default_factory=SFT)

@@ -30,6 +30,7 @@ from rmo.experiment.stages.scores import scores
 from rmo.methods import method as methods
 from rmo.runtime import errors
 from rmo.runtime.files import RunError
+from rmo.worlds.world import world_of
 
 Make = Callable[[Run, Path], None]
 BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")
@@ -57,7 +58,7 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         out[name] = StageOf(name, make, depends, tuple(out[u] for u in upstream))
 
     base = (e.seed, e.world)
-    real = ("prompts",) if isinstance(e.world, config.Text) else ()
+    real = ("prompts",) if world_of(e.world).reads_sources else ()
     if real:
         add("prompts", prompts, (e.seed, e.world, e.policy.checkpoint, e.policy.vocab, e.gold.comparisons))
     for policy, shape in enumerate(e.policies):

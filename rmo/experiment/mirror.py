@@ -10,6 +10,7 @@ from rmo.experiment.run import Run
 from rmo.methods import method as methods
 from rmo.runtime.files import Row, local
 from rmo.tracking.wandb_mirror import Wandb, careful
+from rmo.worlds.world import world_of
 
 
 @careful()
@@ -57,5 +58,4 @@ def mirror_curves(run: Run, name: str) -> dict[str, list[Row]]:
 
 def tags(e: config.Experiment) -> list[str]:
     """Of the run in wandb: the experiment's name and kind of world, shapes of policies and proxies, and its own."""
-    world = "text" if isinstance(e.world, config.Text) else "synthetic"
-    return [e.name, world, *map(policy_name, e.policies), *size_names(e.proxies.sizes), *e.tags]
+    return [e.name, world_of(e.world).name, *map(policy_name, e.policies), *size_names(e.proxies.sizes), *e.tags]

@@ -70,7 +70,7 @@ def sample(
     if length >= lm.length:
         raise tokenization.TextError(f"--length {length}: the model takes {lm.length} tokens, prompt included")
     vocabulary = tokenization.fingerprint(tokenizer)
-    eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else -1
+    eos = -1 if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)  # type: ignore[arg-type]
     sample_batch = jax.jit(partial(sampling.sample, lm, length=length, eos=eos))
 
     def encode(where: str, row: Row) -> list[int]:

@@ -73,7 +73,7 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
     """
     w, out = e.world, []
     p, r = w.prompt, w.response
-    vocab = e.policy.vocab or getattr(w, "vocab", 0)
+    vocab = e.policy.vocab or w.tokens
     lm_of = lambda m: LanguageModel(m, m.vocab or vocab, m.length or p + r)  # noqa: E731
     rm_of = lambda m: RewardModel(m, m.vocab or vocab, m.length or p + r)  # noqa: E731
     ints, bools = jnp.int32, jnp.bool_
@@ -104,7 +104,7 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
             steps = e.sft.epochs * (e.sft.texts // b)
             trained("sft", f"step, {label(shape)}", lm, objectives.sft(lm), e.sft.optimizer, steps, texts)
     gold = rm_of(e.gold.model)
-    reads = p + r if e.gold.model.reads == "ids" or not isinstance(w, config.Text) else w.read_length
+    reads = p + r if e.gold.model.reads == "ids" else w.read_length
     if e.gold.kind in ("annotator", "people"):
         b = e.gold.batch
         if e.gold.kind == "people":

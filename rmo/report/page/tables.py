@@ -180,17 +180,14 @@ def side(v: dict[str, float]) -> str:
 
 def gold_section(run: RunFiles, gold: dict[str, Any]) -> str:
     """Gold is the truth by definition; here is how it relates to the annotator it learned from, and to broken text."""
-    e, info = run.experiment, run.stage("gold").info()
+    info = run.stage("gold").info()
     broken = {k: v for k, v in gold.items() if k.startswith(("garbled", "collapsed"))}
     verdict = " ".join(
         f"{k.capitalize()} text scores {v['gold_mean']:+.2f} ± {v['gold_se']:.2f}, "
         f"{side(v)} the initial policy's mean of 0." for k, v in broken.items()
     )  # fmt: skip
-    kind = {
-        "annotator": "a network regressed on the world's annotator", "random": "a random teacher",
-        "checkpoint": f"the checkpoint {e['gold']['model']['checkpoint']}", "people": "trained on human comparisons",
-    }[e["gold"]["kind"]]  # fmt: skip
-    text = f"<p>Gold is {html.escape(kind)} ({info['params']['non_embedding']:,} parameters without embeddings). "
+    sentence = info.get("sentence", f"of kind {info['kind']}")  # runs of earlier versions have none
+    text = f"<p>Gold is {html.escape(sentence)} ({info['params']['non_embedding']:,} parameters without embeddings). "
     if "held_out_broad_text" in info:
         found = info["held_out_broad_text"]["rank_correlation"]
         text += f"On held-out broad text its rank correlation with the annotator is {found:.3f}. "
