@@ -257,7 +257,7 @@ def synthetic_world(e: config.Experiment, w: config.World, need: Callable[[bool,
         "world has no features: the annotator needs some of counts, conditionals, pairs",
     )
     need(
-        e.gold.texts - max(e.gold.texts // 20, 1) >= e.gold.batch,
+        e.gold.train_texts >= e.gold.batch,
         f"gold.texts is {e.gold.texts}: less the held-out twentieth it must be at least one batch ({e.gold.batch})",
     )
     need(

@@ -54,12 +54,11 @@ def annotator(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, A
     """Regressed on the annotator over broad text."""
     e, (texts, target) = run.experiment, annotated(run)
 
-    held = max(e.gold.texts // 20, 1)
-    train_size = e.gold.texts - held
-    rows = comparisons.epochs(train_size, e.gold.batch, run.seeds("gold order"))
+    held = e.gold.held_out_texts
+    rows = comparisons.epochs(e.gold.train_texts, e.gold.batch, run.seeds("gold order"))
     kept = texts.rows(slice(held, None))
     pick = lambda i: (kept.rows(i), target[held:][i])  # noqa: E731
-    steps = e.gold.epochs * (train_size // e.gold.batch)
+    steps = e.gold.epochs * (e.gold.train_texts // e.gold.batch)
     params = train(
         lambda: transformer.init(rm, run.key("gold")), objectives.regression(rm), lambda s: pick(rows(s)), steps,
         e.gold.optimizer, run.mesh,
@@ -77,7 +76,7 @@ def annotated(run: Run) -> tuple[Texts, np.ndarray]:
 
 def judge_annotated(run: Run, rm: RewardModel, params: Params, texts: Texts, target: np.ndarray) -> dict[str, Any]:
     """How gold agrees with the annotator on the held-out texts."""
-    e, held = run.experiment, max(run.experiment.gold.texts // 20, 1)
+    e, held = run.experiment, run.experiment.gold.held_out_texts
     predicted = scoring.score_all(rm, params, *texts.rows(slice(held)).sequences(), e.bon.chunk)
     r2 = float(1 - np.mean((predicted - target[:held]) ** 2) / target[:held].var())
     correlation = audit.rank_correlation(predicted, target[:held])

@@ -17,6 +17,7 @@ from rmo.tracking.jsonl import Log
 
 Batch = Any
 Loss = Callable[[Params, Batch], tuple[jax.Array, dict[str, jax.Array]]]
+VALIDATIONS = 10  # times that a member which may stop early is validated
 
 
 class TrainState(NamedTuple):
@@ -147,7 +148,7 @@ def train(
     log: Log,
     members: Member | None = None,
     validate: Callable[[Params], jax.Array] | None = None,
-    validations: int = 10,
+    validations: int = VALIDATIONS,
     every: int = 200,
 ) -> Params:
     """Train from `first` for `steps`, continuing from the last checkpoint if there is one.
