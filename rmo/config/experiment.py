@@ -166,6 +166,16 @@ class Gold:
     gain: float = 3.0
     """Random teacher only: scale of the weights inside the blocks."""
 
+    @property
+    def held_out_texts(self) -> int:
+        """Of `texts`, those that gold is judged on."""
+        return max(self.texts // 20, 1)
+
+    @property
+    def train_texts(self) -> int:
+        """Of `texts`, those that gold is trained on."""
+        return self.texts - self.held_out_texts
+
 
 @dataclass(frozen=True)
 class Comparisons:

@@ -101,7 +101,7 @@ def gold(run: Run, out: Path) -> None:
 def annotator(run: Run, rm: RewardModel, out: Path) -> tuple[Params, Row]:
     """Regressed on the annotator over broad text."""
     e, (texts, target) = run.experiment, annotated(run)
-    held = held_out_texts(e)
+    held = e.gold.held_out_texts
     kept, wanted = texts.rows(slice(held, None)), target[held:]
     order = comparisons.epochs(len(wanted), e.gold.batch, run.seeds("gold order"))
     steps = e.gold.epochs * (len(wanted) // e.gold.batch)
@@ -118,14 +118,9 @@ def annotator(run: Run, rm: RewardModel, out: Path) -> tuple[Params, Row]:
     return params, judge_annotated(run, rm, params, texts, target)
 
 
-def held_out_texts(e: config.Experiment) -> int:
-    """How many of the annotated texts gold is judged on: a twentieth, the first ones."""
-    return max(e.gold.texts // 20, 1)
-
-
 def check_annotator(e: config.Experiment, need: Need) -> None:
     need(
-        e.gold.texts - held_out_texts(e) >= e.gold.batch,
+        e.gold.train_texts >= e.gold.batch,
         f"gold.texts is {e.gold.texts}: less the held-out twentieth it must be at least one batch ({e.gold.batch})",
     )
 
@@ -150,7 +145,7 @@ def annotated(run: Run) -> tuple[Texts, np.ndarray]:
 
 def judge_annotated(run: Run, rm: RewardModel, params: Params, texts: Texts, target: np.ndarray) -> Row:
     """How gold agrees with the annotator on the held-out texts."""
-    e, held = run.experiment, held_out_texts(run.experiment)
+    e, held = run.experiment, run.experiment.gold.held_out_texts
     truth = target[:held]
     predicted = scoring.score_all(rm, params, *texts.rows(slice(held)).sequences(), e.bon.chunk)
     r2 = float(1 - np.mean((predicted - truth) ** 2) / truth.var())

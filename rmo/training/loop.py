@@ -20,6 +20,7 @@ from rmo.training.tracker import Checkpoints, Tracker
 Batch = Tree  # of arrays whose first axis is the batch; its bool arrays are the masks of tokens
 Metrics = dict[str, jax.Array]  # numbers of one step, by name
 Loss = Callable[[Params, Batch], tuple[jax.Array, Metrics]]
+VALIDATIONS = 10  # times that a member which may stop early is validated
 
 
 class TrainState(NamedTuple):
@@ -181,7 +182,7 @@ def train(
     log: Tracker,
     members: Member | None = None,
     validate: Callable[[Params], jax.Array] | None = None,
-    validations: int = 10,
+    validations: int = VALIDATIONS,
     every: int = 200,
 ) -> Params:
     """Train from `first` for `steps`, continuing from the last checkpoint if there is one.

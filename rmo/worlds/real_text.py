@@ -23,7 +23,7 @@ from rmo.worlds.world import PURPOSES, Need, Prompts, Texts, World, register
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-NAMES = {"read": "bon.prompts", "comparisons": "comparisons.prompts", "ppo": "ppo.prompts"}
+NAMES = {"read": "bon.prompts", "comparisons": "comparisons.prompts", "optimise": "ppo.prompts"}
 
 
 def shown(c: config.Text, prompt: str) -> str:

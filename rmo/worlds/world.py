@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 # What a prompt may be used for, as residues modulo 8 of a hash of it: no prompt ever serves two purposes.
-PURPOSES = {"read": (0,), "ppo": (1, 2), "comparisons": (3, 4, 5, 6, 7)}
+PURPOSES = {"read": (0,), "optimise": (1, 2), "comparisons": (3, 4, 5, 6, 7)}
 
 
 class Texts(NamedTuple):

@@ -56,7 +56,8 @@ def ours(case):
 
     from rmo import config
     from rmo.checkpoints import hf
-    from rmo.methods import ppo, ppo_loop
+    from rmo.methods.ppo import loop as ppo_loop
+from rmo.methods.ppo import update as ppo
     from rmo.models import scoring, transformer
 
     lm, policy = hf.load_language_model(case["lm"])
@@ -186,7 +187,8 @@ def several(case, as_one: bool):
 
     from rmo import config
     from rmo.config import checks
-    from rmo.methods import ppo, ppo_loop
+    from rmo.methods.ppo import loop as ppo_loop
+from rmo.methods.ppo import update as ppo
     from rmo.models import scoring, transformer
     from rmo.worlds.synthetic import EOS, SyntheticWorld
 
@@ -195,7 +197,7 @@ def several(case, as_one: bool):
     lm = transformer.LanguageModel(e.policy, w.vocab, w.prompt + w.response)
     rm = partial(transformer.RewardModel, vocab=w.vocab, length=w.prompt + w.response)
     proxy, critic = rm(e.proxies.sizes[2]), rm(e.policy)
-    prompts = tuple(map(jnp.asarray, SyntheticWorld(w).prompts(np.random.default_rng(0), 512, "ppo")))
+    prompts = tuple(map(jnp.asarray, SyntheticWorld(w).prompts(np.random.default_rng(0), 512, "optimise")))
     reference = transformer.init(lm, jax.random.key(0))
     c = config.PPO(batch=e.ppo.batch, max_steps=steps, patience=steps, kl_max=1e9, d_step=1e3)
     side_by_side = jax.default_backend() != "cpu"  # as stages.optimise chooses

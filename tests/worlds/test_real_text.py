@@ -16,7 +16,7 @@ from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.config import checks
 from rmo.experiment import gold, pipeline
 from rmo.logs import score_and_sample
-from rmo.methods import ppo_loop
+from rmo.methods.ppo import loop as ppo_loop
 from rmo.models import reader, scoring
 from rmo.runtime import checkpointer, sharding
 from rmo.runtime.files import RunError, read_json, read_npz

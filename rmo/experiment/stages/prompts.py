@@ -25,6 +25,6 @@ def prompts(run: Run, out: Path) -> None:
     for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
         if shape.checkpoint:
             run.check_checkpoint(shape)
-    needed = {"read": e.bon.prompts, "comparisons": e.comparisons.prompts, "ppo": e.ppo.prompts}
+    needed = {"read": e.bon.prompts, "comparisons": e.comparisons.prompts, "optimise": e.ppo.prompts}
     for purpose, size in needed.items():
         run.world.prompts(run.rng(purpose), size, purpose)

@@ -261,7 +261,7 @@ def paper_table(summary: dict[str, Any]) -> str:
 
 def table_1(e: dict[str, Any]) -> str:
     """The paper's Table 1 beside this run's."""
-    rm, rl = e["proxies"], e["ppo"]
+    rm, rl = e["proxies"], e[PPO]
     rows = [
         ["RM Adam learning rate", "1.67e-2 × GPT-3's", f"{rm['optimizer']['lr']:g} at width 16, × 16/width"],
         ["RM batch size", "64", str(rm["batch"])],
