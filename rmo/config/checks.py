@@ -74,7 +74,11 @@ def check(experiment: config.Experiment) -> None:
                 positive(value, where + ".")
             elif isinstance(value, int | float) and not isinstance(value, bool):
                 need(math.isfinite(value), f"{where} is {value}: it must be finite")
-                if where in may_be_zero or item.name in may_be_zero_anywhere or isinstance(owner, config.Recipe):
+                if (
+                    where in may_be_zero
+                    or item.name in may_be_zero_anywhere
+                    or isinstance(owner, config.Recipe | config.Combined | config.MethodSettings)
+                ):
                     need(value >= 0, f"{where} is {value}: it must be at least 0")
                 else:
                     need(value > 0, f"{where} is {value}: it must be positive")
@@ -159,6 +163,13 @@ def check(experiment: config.Experiment) -> None:
                 not recipe.stop_early or recipe.comparisons + STOPPING <= available,
                 f"{where}.stop_early needs {STOPPING} training comparisons beside the {recipe.comparisons} it uses",
             )
+        names = [c.name for c in sweep.combined]
+        where = f"proxies.sweeps.{w}.combined"
+        need(len(set(names)) == len(names), f"{where} has two entries of one name: {', '.join(names)}")
+        need(all(n and "/" not in n for n in names), f"{where}: names are part of directory names, so no slashes")
+        for c in sweep.combined:
+            indices((c.recipe,), sweep.recipes, f"{where}.recipe", f"the recipes of sweep {sweep.name}")
+            indices(c.seeds, tuple(range(e.proxies.seeds)), f"{where}.seeds", "proxies.seeds")
     need(bool(e.proxies.sweeps) and e.proxies.sweeps[0].best_of_n, "proxies.sweeps: the first is best-of-n's main one")
     for i, other in enumerate(e.other_policies):
         model(other.model, f"other_policies.{i}.model")
@@ -187,6 +198,7 @@ def check(experiment: config.Experiment) -> None:
         need(against.sweep in sweeps, f"{where}.sweep is {against.sweep!r}: proxies.sweeps has {', '.join(sweeps)}")
         sweep = sweeps[against.sweep]
         need(sweep.best_of_n, f"{where}.sweep is {against.sweep!r}, which has no best-of-n: PPO needs its calibration")
+        indices(against.combined, sweep.combined, f"{where}.combined", f"the combined rewards of sweep {sweep.name}")
         indices(against.recipes, sweep.recipes, f"{where}.recipes", f"the recipes of sweep {sweep.name}")
         have = sweep.sizes or tuple(range(len(e.proxies.sizes)))
         need(set(against.sizes) <= set(have), f"{where}.sizes is {against.sizes}: sweep {sweep.name} has sizes {have}")

@@ -28,6 +28,7 @@ from rmo.experiment.stages.report import report
 from rmo.experiment.stages.samples import samples
 from rmo.experiment.stages.scores import scores
 from rmo.methods import method as methods
+from rmo.rewards import combination
 from rmo.runtime import errors
 from rmo.runtime.files import RunError
 from rmo.worlds.world import world_of
@@ -73,6 +74,7 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
             shape, name = e.proxies.sizes[size], proxies_name(e, size, sweep)
             make = partial(proxies, shape=shape, sweep=sweep, name=name)
             add(f"proxies/{name}", make, (e.seed, *slice_of_proxies(e, shape, sweep)), "comparisons")
+    known_combinations(e)
     for size, sweep, policy in scored(e):
         before = [of_policy("samples", policy, e), "samples", f"proxies/{proxies_name(e, size, sweep)}"]
         before += [f"scores/{scores_name(e, size, sweep)}"] if policy else []
@@ -89,6 +91,16 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
     # The page shows the note and the whole config.
     add("report", report, (dataclasses.replace(e, name="", tags=()),), *out)
     return out
+
+
+def known_combinations(e: config.Experiment) -> None:
+    """Raises ConfigError where a sweep combines RMs in a way that nobody registered."""
+    for sweep in e.proxies.sweeps:
+        for c in sweep.combined:
+            try:
+                combination.find(c.how)
+            except ValueError as error:
+                raise config.ConfigError(f"sweep {sweep.name}, combined {c.name}: {error}") from error
 
 
 def slice_of_proxies(e: config.Experiment, shape: config.Model, sweep: config.Sweep) -> tuple:
