@@ -85,7 +85,7 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
             add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
     measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]
     add("fits", fits, (e.fits,), *measured)
-    add("report", report, (), *out)
+    add("report", report, (e,), *out)  # it shows the whole config, the note among it
     return out
 
 
@@ -119,16 +119,17 @@ def matching(run: Run, only: tuple[str, ...]) -> list[str]:
         if not any(picks(want, name) for name in run.stages):
             there = list(dict.fromkeys(name.split("/")[0] for name in run.stages))
             near = errors.nearest(want.removeprefix("="), [*there, *run.stages])
-            raise RunError(
-                f"--only {want}: no such stage{near}; there are {', '.join(there)}, and instances as `rmo list` names "
-                "them"
-            )
+            known = f"there are {', '.join(there)}, and instances as `rmo list` names them"
+            raise RunError(f"--only {want}: no such stage{near}; {known}")
     return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
 
 
 def groups(run: Run) -> list[tuple[str, list[str], list[str]]]:
-    """(name, groups it waits for, instances) of the stage instances that are not done: those of one group are of one
-    kind and need nothing of one another, so that they can run side by side, on machines of their own."""
+    """Stage instances that are not done, in groups: (name, groups it waits for, instances).
+
+    Those of one group are of one kind and need nothing of one another, so that they can run side by side, on machines
+    of their own.
+    """
     group_of: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     needs: dict[str, dict[str, None]] = {}
