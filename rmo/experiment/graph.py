@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 
 from rmo import config
+from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
 from rmo.config.names import of_policy, proxies_name, scored, scores_name, sizes_of
 from rmo.experiment.bench import RunBench
 from rmo.experiment.gold import gold
@@ -32,9 +33,6 @@ from rmo.runtime import errors
 from rmo.runtime.files import RunError
 
 Make = Callable[[Run, Path], None]
-BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")
-# What only gathers what others made is made again with any of it.
-GATHERERS = ("fits", "report")
 
 
 def kinds() -> list[str]:

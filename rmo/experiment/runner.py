@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from rmo import __version__
-from rmo.artifacts.run_files import PLANNED
+from rmo.artifacts.run_files import GATHERERS, PLANNED
 from rmo.artifacts.stages import Stage
-from rmo.experiment.graph import GATHERERS, matching
+from rmo.experiment.graph import matching
 from rmo.experiment.memory_advice import memory_advice
 from rmo.experiment.mirror import mirror
 from rmo.experiment.run import Run

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from rmo.artifacts.run_files import GATHERERS
 from rmo.artifacts.stages import Stage
 from rmo.runtime import code
 from rmo.runtime.files import Row, modified
@@ -134,7 +135,7 @@ def left(found: list[Row], names: list[str]) -> str:
             seconds += row["before"]
         elif len(alike) > 1 and max(alike) <= 2 * min(alike):
             seconds += sum(alike) / len(alike)
-        elif kind in ("fits", "report"):
+        elif kind in GATHERERS:
             without = " before fits and report"
         else:
             return ""

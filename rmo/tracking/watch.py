@@ -10,7 +10,7 @@ import numpy as np
 
 from rmo.analysis.curve import Curve, common_d, regrid
 from rmo.analysis.curve_id import CurveId
-from rmo.artifacts.run_files import RunFiles
+from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS, RunFiles
 from rmo.artifacts.stages import Optimised
 from rmo.methods import method as methods
 from rmo.methods.bench import Record
@@ -19,7 +19,6 @@ from rmo.runtime import errors
 from rmo.runtime.files import Row, RunError, remote
 from rmo.tracking import status
 
-BEFORE = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")  # kinds of stages, in order
 COLORS = (33, 208, 70, 196, 135, 37, 205, 142, 94, 245)  # of 256
 SECONDS = 5.0  # between two looks
 _finished: dict[Path, Curve] = {}  # their files do not change
@@ -35,7 +34,7 @@ def stages(root: Path) -> dict[str, str]:
     """
     if known := RunFiles(root).known_stages():
         return known
-    kinds = (*BEFORE, *methods.names(), "fits", "report")
+    kinds = (*BEFORE_METHODS, *methods.names(), *GATHERERS)
     there = [path for kind in kinds for pattern in (f"{kind}-*", f"{kind}/*-*") for path in root.glob(pattern)]
     made = [str(path)[len(str(root)) + 1 :] for path in there if re.search(r"-[0-9a-f]{10}$", path.name)]
     if not made:
