@@ -291,7 +291,7 @@ class Optimised(Stage):
     """A method's stage: who its members are, and the record of what it measured."""
 
     def write_arms(self, scores: str, arms: Sequence[Arm], ids: Sequence[CurveId]) -> None:
-        """Before the work starts, so that `rmo watch` can tell members apart. `scores` is the stage of the rewards."""
+        """Before the work starts, so that `rmo watch` knows the members. `scores` is the stage of the rewards."""
         rows = [{"reward": arm.reward, **id.cells()} for arm, id in zip(arms, ids, strict=True)]
         self.write_info({"scores": scores, "arms": rows})
 

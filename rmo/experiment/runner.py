@@ -61,7 +61,7 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
     Raises:
       RunError: `only` names a stage whose upstream is missing.
       Held: another run works on a stage instance.
-      Preempted: the run was told to stop; what is made is saved.
+      Preempted: the run was asked to stop; what is made is saved.
     """
     made, wanted, every = [], matching(run, only), write_plan(run)
     found = {row["stage"]: row for row in look(run.root, every)} if hosts.writer() else {}

@@ -99,7 +99,7 @@ def of_record(method: Method, record: Record, members: list[int]) -> Curve:
 
 
 def of_log(method: Method, reads: list[Row], members: list[int]) -> Curve | None:
-    """A log's points as one curve, as far as all its members are; where they are not told apart, of all."""
+    """The mean of some members as one curve, as far as all of them are; without `members`, of all that the log has."""
     if not reads:
         return None
     names = (method.axis, "kl", "proxy", "gold")
