@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 
 from rmo import config
+from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
 from rmo.config.names import of_policy, proxies_name, scored, scores_name, sizes_of
 from rmo.experiment.bench import RunBench
 from rmo.experiment.gold import gold
@@ -34,9 +35,6 @@ from rmo.runtime.files import RunError
 from rmo.worlds.world import world_of
 
 Make = Callable[[Run, Path], None]
-BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")
-# What only gathers what others made is made again with any of it.
-GATHERERS = ("fits", "report")
 
 
 def kinds() -> list[str]:
@@ -135,16 +133,17 @@ def matching(run: Run, only: tuple[str, ...]) -> list[str]:
         if not any(picks(want, name) for name in run.stages):
             there = list(dict.fromkeys(name.split("/")[0] for name in run.stages))
             near = errors.nearest(want.removeprefix("="), [*there, *run.stages])
-            raise RunError(
-                f"--only {want}: no such stage{near}; there are {', '.join(there)}, and instances as `rmo list` names "
-                "them"
-            )
+            known = f"there are {', '.join(there)}, and instances as `rmo list` names them"
+            raise RunError(f"--only {want}: no such stage{near}; {known}")
     return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
 
 
 def groups(run: Run) -> list[tuple[str, list[str], list[str]]]:
-    """(name, groups it waits for, instances) of the stage instances that are not done: those of one group are of one
-    kind and need nothing of one another, so that they can run side by side, on machines of their own."""
+    """Stage instances that are not done, in groups: (name, groups it waits for, instances).
+
+    Those of one group are of one kind and need nothing of one another, so that they can run side by side, on machines
+    of their own.
+    """
     group_of: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     needs: dict[str, dict[str, None]] = {}

@@ -115,8 +115,8 @@ class Scored:
     # Scores.
 
     def calibrated(self, raw_M: Sequence[np.ndarray], calibrations: Sequence[Calibration]) -> Iterator[np.ndarray]:
-        """Scores of every reward from raw ones of the RMs that were run, each f[...]; combined ones stand after those
-        that they are made of. As many come out as calibrations are given."""
+        """Calibrated scores f[...] of the first rewards, as many as calibrations are given, from the raw ones of those
+        RMs that were run. Combined rewards stand after those that they are made of."""
         out: list[np.ndarray] = []
         raw = iter(raw_M[len(self.singles) :])
         for i, calibration in enumerate(calibrations):

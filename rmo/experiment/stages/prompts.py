@@ -10,7 +10,7 @@ from rmo.worlds import real_text, tokenization
 
 
 def prompts(run: Run, out: Path) -> None:
-    """Reads the sources; whatever would stop a later stage, hours on, is refused here."""
+    """Reads the sources, and refuses here what would stop a later stage, hours on."""
     e, c = run.experiment, run.experiment.world
     assert isinstance(c, config.Text)
     tokenizer = tokenizer_of(c.tokenizer or e.policy.checkpoint)
