@@ -10,7 +10,7 @@ import pytest
 from rmo import config
 from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.cli import main
-from rmo.logs import score_and_sample
+from rmo.logs import row_stream, score_and_sample
 from rmo.models import scoring, transformer
 from rmo.models.sampling import response_stats
 from rmo.worlds import tokenization
@@ -130,7 +130,7 @@ def test_killed_and_continued(tmp_path, rm, monkeypatch):
     """After a kill the same command does only what is left, and the file is the same."""
     path = write(tmp_path / "t.jsonl", [{"text": TEXTS[i % 6] + " cat" * (i % 4)} for i in range(23)])
     score_and_sample.score(str(rm), path, tmp_path / "whole.jsonl", batch=2, chat=False)
-    real, calls = tokenization.stream, []
+    real, calls = row_stream.stream, []
     short = lambda *args: real(*args, batches=3)
     monkeypatch.setattr(tokenization, "stream", short)
     score_and_sample.score(str(rm), path, tmp_path / "windows.jsonl", batch=2, chat=False)
