@@ -21,7 +21,7 @@ from rmo.models.transformer import Params
 from rmo.rewards import combination
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams, combine_tables
-from rmo.training.loop import pick
+from rmo.training.update import pick
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rmo.planning.program import Program, Shape, Sketch, label, place, shapes_of
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime.files import Tree
-from rmo.training.loop import pick
+from rmo.training.update import pick
 from rmo.worlds.synthetic import EOS
 
 

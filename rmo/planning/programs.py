@@ -22,7 +22,8 @@ from rmo.planning.program import Program, Shape, Sketch, label, on_host, place, 
 from rmo.runtime import sharding
 from rmo.runtime.files import Tree
 from rmo.training import losses, objectives
-from rmo.training.loop import VALIDATIONS, Member, TrainState, due_steps, keep_best, make_step
+from rmo.training.loop import VALIDATIONS, due_steps, keep_best
+from rmo.training.update import Member, TrainState, make_step
 from rmo.worlds.synthetic import EOS
 
 HELD_OUT_TEXTS, HELD_OUT_BATCH = 2048, 256  # on which SFT is judged

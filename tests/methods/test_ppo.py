@@ -10,10 +10,10 @@ import pytest
 from rmo import config
 from rmo.analysis.curve_id import Settings
 from rmo.methods.bench import RewardRow
-from rmo.methods.ppo import Plan, arms
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.methods.ppo import setup as ppo_setup
 from rmo.methods.ppo import update as ppo
+from rmo.methods.ppo.door import Plan, arms
 from rmo.models import scoring, transformer
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams

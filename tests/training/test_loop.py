@@ -17,8 +17,9 @@ from rmo.runtime.checkpointer import Checkpoints, load_params, save_params
 from rmo.runtime.files import RunError, read_json, write_json
 from rmo.tracking.jsonl import Log
 from rmo.training import losses
-from rmo.training.loop import Member, init_state, make_optimizer, train, update
+from rmo.training.loop import train
 from rmo.training.tracker import NoCheckpoints, Silent
+from rmo.training.update import Member, init_state, make_optimizer, update
 from rmo.worlds import comparisons
 
 V, T, C = 24, 12, 256

@@ -14,7 +14,8 @@ from rmo.models.transformer import Params
 from rmo.runtime.checkpointer import Checkpoints
 from rmo.tracking.jsonl import Log
 from rmo.training import objectives
-from rmo.training.loop import Loss, train
+from rmo.training.loop import train
+from rmo.training.update import Loss
 from rmo.worlds import comparisons
 from rmo.worlds.world import Texts
 

@@ -21,7 +21,8 @@ from rmo.models.transformer import Params, RewardModel
 from rmo.runtime.checkpointer import Checkpoints
 from rmo.tracking.jsonl import Log
 from rmo.training import losses, objectives
-from rmo.training.loop import Member, pick, train
+from rmo.training.loop import train
+from rmo.training.update import Member, pick
 from rmo.worlds import comparisons as data
 from rmo.worlds.rm_reader import TextReader
 
