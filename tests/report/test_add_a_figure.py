@@ -69,7 +69,7 @@ def test_the_readmes_recipe(small, tmp_path, monkeypatch):
     section = "".join(beyond_section(shown, lacking, []))
     assert section.startswith("<h2 id=beyond>Beyond the paper</h2>")
     assert "<h3 id=last_gap>Gap at the end</h3><figure><svg" in section
-    assert "Diversity of the comparisons: no RMs with prompts" in section
+    assert "Diversity of the comparisons: no RMs whose recipe sets prompts" in section
 
 
 def test_what_a_figure_lacks_is_listed(small, monkeypatch):

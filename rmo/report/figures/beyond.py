@@ -135,6 +135,9 @@ def along_the_path(f: Files) -> Figure:
             axis.axhline(neutral, color="0.5", lw=0.8, ls="--")
             sqrt_axis(axis, largest_kl(groups))
             axis.set_xlabel("KL, nats (square-root scale)")
+    for left, right in (axes[:2], axes[2:]):
+        right.sharey(left)
+        left.autoscale(axis="y")
     axes[0].legend(title="RM parameters", fontsize=8)
     return figure
 
@@ -199,7 +202,7 @@ def trained_with(f: Files, setting: str) -> list[Group]:
     """Groups of best-of-n against single RMs whose recipe has a setting."""
     found = [g for g in f.all(BEST_OF_N) if setting in g.id.rm_recipe and not g.id.rm_combined]
     if not found:
-        raise Missing(f"no RMs with {setting}")
+        raise Missing(f"no RMs whose recipe sets {setting}")
     return found
 
 

@@ -99,8 +99,8 @@ def coefficient(f: Files, method: str, name: str) -> Figure:
 def fig3a(f: Files) -> Figure:
     """Figure 3a: alpha of best-of-n.
 
-    The coefficient α against RM parameters, for gold and proxy; bars are intervals, the line is linear in log size. In the
-    paper it rises by about 0.065 per decade."""
+    The coefficient α against RM parameters, for gold and proxy; bars are intervals, the line is linear in log size.
+    In the paper it rises by about 0.065 per decade."""
     return coefficient(f, BEST_OF_N, "alpha")
 
 
@@ -116,7 +116,8 @@ def fig3b(f: Files) -> Figure:
 def fig3c(f: Files) -> Figure:
     """Figure 3c: beta of RL.
 
-    The coefficient β against RM parameters with one alpha for all. In the paper gold's falls by about 0.021 per decade."""
+    The coefficient β against RM parameters with one α for all. In the paper gold's falls by about 0.021 per
+    decade."""
     return coefficient(f, PPO, "beta")
 
 

@@ -247,7 +247,7 @@ def diagnostics(method: Method, rows: Sequence[Row]) -> Figure:
     for axis, (name, title) in zip(axes[1:], shown, strict=False):
         draw_diagnostic(axis, rows, "kl", name)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.set_xlabel("KL, nats")
+        axis.set_xlabel("KL, nats (square-root scale)")
         sqrt_axis(axis, max(row["kl"] for row in rows))
     for axis in axes[1 + len(shown) :]:
         axis.set_visible(False)
