@@ -41,7 +41,7 @@ def test_all_are_drawn_from_a_whole_run(files):
         text = style.svg(picture)
         assert text.count("<path") > 3, name
         assert "NaN" not in text.replace("nan", "NaN"), name
-    assert style.svg(drawn["fig1a"]) == style.svg(draw_all(files)[0]["fig1a"])  # the same data, the same bytes
+    assert style.svg(drawn["fig1a"]) == style.svg(paper.fig1a(files))  # the same data, the same bytes
     assert style.svg(draw_diagnostics(files, find("ppo"))).count("<path") > 10
 
 

@@ -21,9 +21,9 @@ def test_curves_answer_to_a_pointer(report, size):
     with browser.opened(report, size) as page:
         names = page.eval_on_selector_all("#bon-plot .legendtext", "found => found.map(x => x.textContent)")
         assert names == ["500 parameters", "5,000 parameters"]
-        means, seeds = 2, 4  # traces of a group: band, fit, gold, proxy, dots
-        assert "mean of 2 seeds" in browser.hover(page, "bon-plot", means, 10)
-        assert "n = 11" in browser.hover(page, "bon-plot", seeds, 10)
+        proxy, seeds = 3, 4  # traces of a group: band, fit, gold, proxy, dots
+        assert "mean of 2 seeds" in browser.hover(page, "bon-plot", proxy, 10)
+        assert "n 11" in browser.hover(page, "bon-plot", seeds, 10)
         page.locator("#bon-plot .updatemenu-button").nth(1).click()
         assert page.locator("#bon-plot .xtitle").text_content() == "KL, nats"
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

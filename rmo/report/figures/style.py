@@ -135,12 +135,6 @@ LABELS: dict[str, Callable[[fitting.Group], str]] = {
 }
 
 
-def axis_value(method: Method, x: float) -> str:
-    """A place of a method's own axis in words: n = 8, iteration 20."""
-    mark = " =" if len(method.axis) == 1 else ""
-    return f"{method.axis}{mark} {x:,.0f}"
-
-
 def mean_curve(group: fitting.Group, name: str) -> tuple[np.ndarray, np.ndarray]:
     """KL f64[G] and the mean over seeds f64[G] of one column (gold or proxy), on the grid of `curve.common_d`."""
     d = common_d(group.curves)

@@ -12,7 +12,6 @@ from rmo.analysis.fitting import Group
 from rmo.methods.method import find
 from rmo.report.figures.style import (
     Overlay,
-    axis_value,
     band,
     has_proxy,
     kl_ticks,
@@ -174,11 +173,11 @@ def point_key(id: CurveId, step_or_n: float) -> Point:
 def seed_points(group: Group, i: int, up: float, responses: Responses) -> list[tuple[float, float, str]]:
     """(KL, gold, tooltip) of the points of one seed, lifted by `up`."""
     c, out = group.curves[i], []
-    method, seed = find(group.method), i if c.id.seed is None else c.id.seed
+    axis, seed = find(group.method).axis, i if c.id.seed is None else c.id.seed
     for kl, gold, proxy, at in zip(c.kl, c.gold + up, c.proxy + up, c.step_or_n, strict=True):
         lines = [scores_text(kl, gold, proxy), f"seed {seed}"]
         if np.isfinite(at):
-            lines = [axis_value(method, at), *lines, *response_lines(responses.get(point_key(c.id, at), ""))]
+            lines = [f"{axis} {at:,.0f}", *lines, *response_lines(responses.get(point_key(c.id, at), ""))]
         out.append((float(kl), float(gold), "<br>".join(lines)))
     return out
 

@@ -11,7 +11,7 @@ from rmo.artifacts.run_files import RunFiles
 from rmo.artifacts.stages import Optimised, Policy, Samples, Scores
 from rmo.checkpoints.tokenizers import decode, load_tokenizer
 from rmo.methods.method import Method
-from rmo.report.figures.style import axis_value, size
+from rmo.report.figures.style import size
 from rmo.report.page.interactive import Point, point_key
 from rmo.report.page.tables import table
 from rmo.runtime.types import Row
@@ -86,6 +86,12 @@ class Place(NamedTuple):
     proxy: float
     gold: float
     text: str
+
+
+def axis_value(method: Method, x: float) -> str:
+    """A place of a method's own axis in words: n = 8, iteration 20."""
+    mark = " =" if len(method.axis) == 1 else ""
+    return f"{method.axis}{mark} {x:,.0f}"
 
 
 def along(method: Method, texts: Texts, prompts: int) -> Iterator[tuple[int, list[Place]]]:
