@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo.analysis import curve
+from rmo.artifacts.curves_csv import from_rows
 from rmo.report.figures.drawing import Files
 from rmo.report.page import markdown
 from rmo.runtime.files import read_csv, read_json
@@ -15,8 +15,8 @@ KEPT = sorted(path for path in (ROOT / "configs" / "results").iterdir() if path.
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.name)
 def test_results_md_says_what_the_kept_tables_say(kept):
-    curves = curve.from_rows(read_csv(kept / "curves.csv"))
-    files = Files(curves, read_json(kept / "coefficients.json"), [], [], [], {}, {})
+    curves = from_rows(read_csv(kept / "curves.csv"))
+    files = Files(curves, read_json(kept / "coefficients.json"), [], [], {}, {}, {})
     text = (kept / "results.md").read_text()
     assert text == markdown.results(files, read_json(kept / "claims.json"))
     assert text.count("\n| C") == len(read_json(kept / "claims.json")) > 40
