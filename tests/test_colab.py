@@ -214,4 +214,4 @@ def test_notebooks_in_git(file):
                     whole = importlib.import_module(node.module)
                     assert hasattr(whole, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
         assert set(re.findall(r"^ *!rmo (\w+)", cell.source, flags=re.M)) <= set(main.COMMANDS)
-    assert f"colab/{file.name}" in (ROOT / "README.md").read_text()
+    assert f"]({file.name})" in (ROOT / "colab" / "README.md").read_text()
