@@ -46,7 +46,9 @@ def test_a_new_reward_is_one_function(monkeypatch):
         for name in ("Sweep", "Against")
     )
     smoke = checks.load(ROOT / "configs" / "smoke.py")
+    sweep = dataclasses.replace(sweep, recipes=smoke.proxies.sweeps[0].recipes)
     proxies = dataclasses.replace(smoke.proxies, sweeps=(sweep,))
     ppo = dataclasses.replace(smoke.ppo, against=(against,))
     e = dataclasses.replace(smoke, proxies=proxies, ppo=ppo)
+    checks.check(e)
     assert "w8x1-main-median" in [job.name for job in method.find("ppo").jobs(e)]
