@@ -16,15 +16,10 @@ def gold_section(run: RunFiles, gold: Row) -> str:
 
 
 def origin(run: RunFiles) -> str:
-    settings, info = run.experiment["gold"], run.stage("gold").info()
-    kinds = {
-        "annotator": "a network regressed on the world's annotator",
-        "random": "a random teacher",
-        "checkpoint": f"the checkpoint {settings['model']['checkpoint']}",
-        "people": "trained on human comparisons",
-    }
+    """What gold is, as the stage that made it says."""
+    info = run.stage("gold").info()
     parameters = f"{info['params']['non_embedding']:,} parameters without embeddings"
-    return f"Gold is {html.escape(kinds[settings['kind']])} ({parameters}). "
+    return f"Gold is {html.escape(info['sentence'])} ({parameters}). "
 
 
 def agreement(run: RunFiles) -> str:
