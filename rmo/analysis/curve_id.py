@@ -1,9 +1,13 @@
 """What a curve is of: method, reward model, policy, settings, seed. Grouping, labels and CSV come from here."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Value = float | str
 # Fields of a training recipe: in tables of rmo before 0.3 they stand in one column with a method's settings.
@@ -11,16 +15,26 @@ RECIPE = ("prompts", "epochs", "flip", "weight_decay", "dropout", "smoothing", "
 
 
 def _value(text: str) -> Value:
+    """A number where it is one (NaN is not: it would equal nothing), else the text."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return text if math.isnan(number) else number
+
+
+def _text(value: Value) -> str:
+    """Nine digits where they are enough, else all."""
+    if isinstance(value, str):
+        return value
+    short = format(value, ".9g")
+    return short if float(short) == value else repr(value)
 
 
 class Settings(Mapping[str, Value]):
     """What differs from the default, by name: immutable, hashable, `epochs=4 dropout=0.1` as text.
 
-    A text without names, such as a run's own label, is kept under the empty name.
+    A run's own label, which has no name, is kept under the empty name and comes last in the text.
     """
 
     def __init__(self, values: Mapping[str, Value] | None = None, **more: Value):
@@ -29,16 +43,19 @@ class Settings(Mapping[str, Value]):
 
     @classmethod
     def parse(cls, text: str) -> "Settings":
-        """Of the text that `str` makes."""
-        parts = [part.partition("=") for part in text.split()]
-        if not all(name and mark for name, mark, _ in parts):
-            return cls({"": text})
-        return cls({name: _value(value) for name, _, value in parts})
+        """Of the text that `str` makes: words `name=value`, then the label, if any."""
+        values: dict[str, Value] = {}
+        rest = text.strip()
+        while "=" in (word := rest.partition(" ")[0])[1:]:
+            name, _, value = word.partition("=")
+            values[name] = _value(value)
+            rest = rest.removeprefix(word).lstrip()
+        return cls({**values, "": rest} if rest else values)
 
     @classmethod
-    def differing(cls, value: object, plain: object, leave_out: Sequence[str] = ()) -> "Settings":
+    def differing(cls, value: "DataclassInstance", plain: object) -> "Settings":
         """Fields (numbers and texts) of a dataclass that are not as in another value of it."""
-        names = [f.name for f in dataclasses.fields(value) if f.name not in leave_out]  # type: ignore[arg-type]
+        names = [f.name for f in dataclasses.fields(value)]
         return cls({n: getattr(value, n) for n in names if getattr(value, n) != getattr(plain, n)})
 
     def __getitem__(self, name: str) -> Value:
@@ -54,10 +71,8 @@ class Settings(Mapping[str, Value]):
         return hash(frozenset(self._values.items()))
 
     def __str__(self) -> str:
-        return " ".join(
-            f"{name}={value if isinstance(value, str) else format(value, '.9g')}" if name else str(value)
-            for name, value in self.items()
-        )
+        words = [f"{name}={_text(value)}" for name, value in self.items() if name]
+        return " ".join([*words, str(self[""])] if "" in self else words)
 
     def __repr__(self) -> str:
         return f"Settings({str(self)!r})"
@@ -104,36 +119,31 @@ class CurveId:
         return replace(self, method="", settings=Settings())
 
     @property
-    def plain(self) -> bool:
-        """Whether the RM is a single one trained as in the paper, and the method has its default settings."""
-        return not (self.rm_recipe or self.rm_combined or self.settings)
+    def _rest(self) -> tuple[str, str, str]:
+        """Texts of what is no number of its own: how the RM is combined, its recipe, the settings but for KL's."""
+        return self.rm_combined, str(self.rm_recipe), str(self.settings.without("kl_coef"))
 
     @property
-    def order(self) -> tuple:
+    def order(self) -> tuple[float | str, ...]:
         """Sorts groups: by RM size, comparisons, policy, then settings."""
-        kl_coef = self.settings.number("kl_coef")
-        rest = " ".join(filter(None, (self.rm_combined, str(self.rm_recipe), str(self.settings.without("kl_coef")))))
-        return self.rm_params, self.rm_comparisons or 0, self.policy_params or 0, kl_coef, rest
+        sizes = (self.rm_params, self.rm_comparisons or 0, self.policy_params or 0)
+        return *sizes, self.settings.number("kl_coef"), " ".join(filter(None, self._rest))
 
     def label(self, among: Sequence["CurveId"]) -> str:
         """What tells this group from the others."""
-
-        def differs(name: str) -> bool:
-            return len({getattr(other, name) for other in among}) > 1
-
         parts = [f"{self.rm_params:,} parameters"] if self.rm_params else []
-        if self.rm_comparisons and differs("rm_comparisons"):
+        if self.rm_comparisons and len({other.rm_comparisons for other in among}) > 1:
             parts.append(f"{self.rm_comparisons:,} comparisons")
-        if self.policy_params and differs("policy_params"):
+        if self.policy_params and len({other.policy_params for other in among}) > 1:
             parts.append(f"policy {self.policy_params:,}")
         if len({other.settings.number("kl_coef") for other in among}) > 1:
             parts.append(f"KL coefficient {self.settings.number('kl_coef'):g}")
-        rest = (self.rm_combined, str(self.rm_recipe), str(self.settings.without("kl_coef")))
-        return ", ".join([*parts, *filter(None, rest)]) or "all"
+        return ", ".join([*parts, *filter(None, self._rest)]) or "all"
 
     def cells(self) -> dict[str, str | int | None]:
         """The identity as columns of a table; the method and the seed among them."""
-        return {name: str(v) if isinstance(v := getattr(self, name), Settings) else v for name in COLUMNS}
+        found = {name: getattr(self, name) for name in COLUMNS}
+        return {name: str(value) if isinstance(value, Settings) else value for name, value in found.items()}
 
     @classmethod
     def of_cells(cls, row: Mapping[str, object]) -> "CurveId":
@@ -145,39 +155,37 @@ class CurveId:
           ValueError: a cell is not a number; says which.
         """
 
-        def whole(name: str) -> int | None:
+        def number(name: str) -> float | None:
             cell = row.get(name)
-            try:
-                return None if cell is None or cell == "" or cell != cell else int(float(cell))  # type: ignore[arg-type]
-            except ValueError:
-                raise ValueError(f"{name} is {cell!r}, not a number") from None
+            if cell is None or cell == "" or cell != cell:
+                return None
+            found = _value(str(cell))
+            if isinstance(found, str) or math.isinf(found):
+                raise ValueError(f"{name} is {cell!r}, not a number")
+            return found
+
+        def whole(name: str) -> int | None:
+            found = number(name)
+            return None if found is None else int(found)
 
         def text(name: str) -> str:
             cell = row.get(name)
             return cell if isinstance(cell, str) else ""
 
-        recipe, settings = Settings.parse(text("rm_recipe")), Settings.parse(text("settings"))
-        variant = Settings.parse(text("variant"))
-        recipe = Settings({**{n: v for n, v in variant.items() if n in RECIPE}, **recipe})
-        settings = Settings({**{n: v for n, v in variant.items() if n not in RECIPE}, **settings})
-        penalty = row.get("kl_coef")
-        if penalty not in (None, "") and penalty == penalty:
-            try:
-                number = float(penalty)  # type: ignore[arg-type]
-            except (TypeError, ValueError):
-                raise ValueError(f"kl_coef is {penalty!r}, not a number") from None
-            settings = Settings({"kl_coef": number, **settings}) if number else settings
+        older = Settings.parse(text("variant"))
+        recipe = {name: value for name, value in older.items() if name in RECIPE}
+        settings: dict[str, Value] = {"kl_coef": penalty} if (penalty := number("kl_coef")) else {}
+        settings |= older.without(*RECIPE)
         return cls(
-            text("method"), whole("rm_params") or 0, whole("rm_comparisons"), recipe, text("rm_combined"),
-            whole("policy_params"), settings, whole("seed"),
-        )  # fmt: skip
+            method=text("method"),
+            rm_params=whole("rm_params") or 0,
+            rm_comparisons=whole("rm_comparisons"),
+            rm_recipe=Settings({**recipe, **Settings.parse(text("rm_recipe"))}),
+            rm_combined=text("rm_combined"),
+            policy_params=whole("policy_params"),
+            settings=Settings({**settings, **Settings.parse(text("settings"))}),
+            seed=whole("seed"),
+        )
 
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(CurveId))
-
-
-class Identified(Protocol):
-    """Anything that a `CurveId` belongs to."""
-
-    @property
-    def id(self) -> CurveId: ...

@@ -1,10 +1,9 @@
-"""Functional forms and their fits: (alpha, beta) of one curve, or of a family of curves at once on every resample.
+"""Fits of functional forms: (alpha, beta) of one curve, or of a family of curves at once on every resample.
 
-d = sqrt(KL) in nats^0.5, R the gold score in its standard deviations above the initial policy (paper section 3.1).
-Every form is zero at d = 0 and linear in (alpha, beta), so fits are least squares without intercept.
+Forms are zero at d = sqrt(KL) = 0 and linear in (alpha, beta), so fits are least squares without intercept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,31 +12,7 @@ from scipy import optimize, signal
 from rmo.analysis.bootstrap import Resamples
 from rmo.analysis.curve import Curve, CurveError, at_origin
 from rmo.analysis.curve_id import CurveId
-
-# Forms. Each maps (d, extra) -> features f64[K, 2] that (alpha, beta) multiply; `extra` is a shape parameter, if any.
-
-Features = Callable[[np.ndarray, float], np.ndarray]
-
-
-def _log(d: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    return np.where(d > 0, np.log(np.where(d > 0, inside, 1.0)), 0.0)
-
-
-FORMS: dict[str, tuple[Features, tuple[float, float] | None]] = {
-    "d(a - b d)": (lambda d, _: np.stack([d, -(d**2)], 1), None),
-    "d(a - b log d)": (lambda d, _: np.stack([d, -d * _log(d, d)], 1), None),
-    "d(a - b log(1+d))": (lambda d, _: np.stack([d, -d * np.log1p(d)], 1), None),
-    "d(a - b log(e+d))": (lambda d, e: np.stack([d, -d * np.log(e + d)], 1), (1e-3, 10.0)),
-    "d(a - b d^g)": (lambda d, g: np.stack([d, -d * d**g], 1), (0.02, 4.0)),
-    "d^2(a - b d^2)": (lambda d, _: np.stack([d**2, -(d**4)], 1), None),
-    "a d^g": (lambda d, g: np.stack([d**g, np.zeros_like(d)], 1), (0.05, 4.0)),
-}
-STEEP = ("d(a - b log d)",)  # forms with infinite slope at d = 0 (paper footnote 1)
-
-
-def lower_end(form: str, min_d: float) -> float:
-    """The d from which points count in fits of a form."""
-    return min_d if form in STEEP else 0.0
+from rmo.analysis.forms import FORMS
 
 
 @dataclass(frozen=True)
@@ -47,12 +22,14 @@ class Fit:
     form: str
     alpha: float
     beta: float
-    r2: float
-    rmse: float
+    r2: float = np.nan
+    rmse: float = np.nan
     extra: float | None = None  # the form's shape parameter
 
     def __call__(self, d: np.ndarray) -> np.ndarray:
-        return FORMS[self.form][0](np.asarray(d, np.float64), self.extra or 0.0) @ np.array([self.alpha, self.beta])
+        """The form's gold at d, f64[K]."""
+        features = FORMS[self.form].features(np.asarray(d, np.float64), self.extra or 0.0)
+        return features @ np.array([self.alpha, self.beta])
 
 
 def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | None = None) -> Fit:
@@ -64,7 +41,7 @@ def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | N
     d, gold = np.asarray(d, np.float64), np.asarray(gold, np.float64)
     if np.sum(d > 0) < 3:
         raise CurveError(f"{int(np.sum(d > 0))} points with KL > 0: a fit of two coefficients needs at least 3")
-    features, bounds = FORMS[form]
+    features, shapes = FORMS[form].features, FORMS[form].shapes
     root = np.ones_like(d) if weight is None else np.sqrt(weight)
 
     def solve(extra: float) -> tuple[np.ndarray, float]:
@@ -72,45 +49,17 @@ def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | N
         coefficients = np.linalg.lstsq(x, root * gold, rcond=None)[0]
         return coefficients, float(np.sum((root * gold - x @ coefficients) ** 2))
 
+    def error_of(log_extra: float) -> float:
+        return solve(float(np.exp(log_extra)))[1]
+
     extra = None
-    if bounds is not None:
-        log_bounds = (np.log(bounds[0]), np.log(bounds[1]))
-        found = optimize.minimize_scalar(
-            lambda log_e: solve(float(np.exp(log_e)))[1], bounds=log_bounds, method="bounded"
-        )
-        extra = float(np.exp(found.x))
+    if shapes is not None:
+        extra = float(np.exp(optimize.fminbound(error_of, *np.log(shapes))))
     (alpha, beta), _ = solve(extra or 0.0)
-    out = Fit(form, float(alpha), float(beta), np.nan, np.nan, extra)
-    error = gold - out(d)
-    total = np.sum((gold - gold.mean()) ** 2)
-    return replace(
-        out, r2=float(1 - np.sum(error**2) / total) if total > 0 else np.nan, rmse=float(np.mean(error**2) ** 0.5)
-    )
-
-
-def peak(form: str, alpha, beta) -> tuple[np.ndarray, np.ndarray]:
-    """(d*, R*) in closed form for the paper's two forms; infinite where the form never turns (beta <= 0).
-
-    Best-of-n: a/2b and a^2/4b, both 0 where a <= 0 (gold falls from the start). RL: exp(a/b - 1) and b exp(a/b - 1).
-    """
-    alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
-    turns = beta > 0
-    safe = np.where(turns, beta, 1.0)
-    with np.errstate(over="ignore"):
-        if form == "d(a - b d)":
-            rise = np.maximum(alpha, 0)
-            d, top = rise / (2 * safe), rise**2 / (4 * safe)
-        elif form == "d(a - b log d)":
-            d = np.exp(alpha / safe - 1)
-            top = safe * d
-        else:
-            raise ValueError(f"no closed form for the peak of {form}")
-    return np.where(turns, d, np.inf), np.where(turns, top, np.inf)
-
-
-def slope(form: str, alpha, beta, d: float) -> np.ndarray:
-    """dR/dd of the paper's two forms: below zero past the peak."""
-    return np.asarray(alpha) - np.asarray(beta) * (2 * d if form == "d(a - b d)" else np.log(d) + 1)
+    out = Fit(form, float(alpha), float(beta), extra=extra)
+    error, total = gold - out(d), np.sum((gold - gold.mean()) ** 2)
+    r2 = float(1 - np.sum(error**2) / total) if total > 0 else np.nan
+    return replace(out, r2=r2, rmse=float(np.mean(error**2) ** 0.5))
 
 
 @dataclass(frozen=True)
@@ -181,30 +130,35 @@ class Family:
     one alpha (paper section 3.1 for RL).
     """
 
-    def __init__(self, groups: Sequence[Group], form: str, shared_alpha: bool, min_d: float = 0.0,
-                 max_kl: Sequence[float] | None = None, score: str = "gold"):  # fmt: skip
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        form: str,
+        shared_alpha: bool,
+        min_d: float = 0.0,
+        max_kl: Sequence[float] | None = None,
+        score: str = "gold",
+    ):
         self.groups, self.form, self.shared, self.score = groups, form, shared_alpha, score
         self.curves = [c for g in groups for c in g.curves]
-        self.of = np.array([i for i, g in enumerate(groups) for _ in g.curves])
-        self.keep = []
-        for i, g in enumerate(groups):
-            top = np.inf if max_kl is None else max_kl[i]
-            self.keep += [(c.d >= max(min_d, 1e-9)) & (c.kl <= top * (1 + 1e-9)) for c in g.curves]
-        self.x = [FORMS[form][0](c.d[k], 0.0) for c, k in zip(self.curves, self.keep, strict=True)]
-        errors = [getattr(c, f"{score}_se") for c in self.curves]
-        known = all(e is not None for e in errors)
-        self.variance = [
-            np.asarray(e)[k] ** 2 if known and e is not None else np.ones(k.sum())
-            for e, k in zip(errors, self.keep, strict=True)
-        ]
+        self.of = np.array([i for i, g in enumerate(groups) for _ in g.curves])  # which group each curve is of
+        tops = [np.inf if max_kl is None else max_kl[i] * (1 + 1e-9) for i in self.of]
+        self.keep = [(c.d >= max(min_d, 1e-9)) & (c.kl <= top) for c, top in zip(self.curves, tops, strict=True)]
+        self.x = [FORMS[form].features(c.d[keep], 0.0) for c, keep in zip(self.curves, self.keep, strict=True)]
         self.tau2 = 0.0
-        self.weights = [np.ones(len(v)) for v in self.variance]
-        for _ in range(8 if known else 0):
+        self.weights = [np.ones(keep.sum()) for keep in self.keep]
+        errors = [getattr(c, f"{score}_se") for c in self.curves]
+        if all(e is not None for e in errors):
+            self.weigh([np.asarray(e)[keep] ** 2 for e, keep in zip(errors, self.keep, strict=True)])
+
+    def weigh(self, variance: Sequence[np.ndarray], rounds: int = 8) -> None:
+        """Find tau and the weights of all points, given their variances, f64[K] per curve."""
+        for _ in range(rounds):
             solution = self.best()
-            left = [self.y(i)[:, 0] - self.x[i] @ solution[self.of[i]] for i in range(len(self.curves))]
-            excess = np.concatenate([r**2 - v for r, v in zip(left, self.variance, strict=True)])
+            left = [self.y(i)[:, 0] - self.x[i] @ solution[g] for i, g in enumerate(self.of)]
+            excess = np.concatenate([r**2 - v for r, v in zip(left, variance, strict=True)])
             self.tau2 = max(float(excess.sum()) / max(len(excess), 1), 1e-6)
-            self.weights = [1 / (v + self.tau2) for v in self.variance]
+            self.weights = [1 / (v + self.tau2) for v in variance]
 
     def y(self, i: int) -> np.ndarray:
         """Kept scores of curve i, f64[K, 1]."""
@@ -217,7 +171,7 @@ class Family:
     def solve(self, weight_NC: np.ndarray, moments_2N: Sequence[np.ndarray]) -> np.ndarray:
         """(alpha, beta) f64[N, G, 2] from the `moments` of every curve, f64[2, N] or, the same on every row, f64[2, 1].
 
-        A group whose points tell its coefficients not apart, as where all its seeds were left out, gets the smallest.
+        Where a group's points do not determine its coefficients (all its seeds were left out), the smallest are taken.
         """
         n, count = len(weight_NC), len(self.groups)
         aa, ab, bb, a, b = np.zeros((5, n, count))  # entries of the normal equations, group by group
@@ -246,30 +200,34 @@ class Family:
         return self.solve(np.ones((1, len(every))), [self.moments(i, self.y(i)) for i in every])[0]
 
     def on(self, r: Resamples, seed: int = 0) -> np.ndarray:
-        """(alpha, beta) f64[N, G, 2] on every row of `resample(self.curves)`.
-
-        A curve without scores per prompt (a foreign log) gets noise on the bootstrap rows instead: Gaussian of its
-        standard errors, correlated exp(-|d - d'|) along the curve; without any, and if it is the only one of its group,
-        as its points scatter about the form.
-        """
+        """(alpha, beta) f64[N, G, 2] on every row of `resample(self.curves)`."""
         rng = np.random.default_rng(seed)
-        moments = []
-        for i, c in enumerate(self.curves):
-            scores, table, error = self.y(i), getattr(c, f"{self.score}_KQ"), getattr(c, f"{self.score}_se")
-            if table is not None:
-                moments.append(self.moments(i, table[self.keep[i]]) @ r.share_NQ.T)
-                continue
-            if error is not None:
-                d, error = c.d[self.keep[i]], error[self.keep[i]]
-                kernel = np.exp(-np.abs(d[:, None] - d[None])) * np.outer(error, error)
-                noise = np.linalg.cholesky(kernel + 1e-12 * np.eye(len(d))) @ rng.normal(size=(len(d), r.draws))
-                scores = np.repeat(scores, len(r.share_NQ), axis=1)
-                scores[:, 1 : 1 + r.draws] += noise
-            elif (self.of == self.of[i]).sum() == 1:
-                scores = np.repeat(scores, len(r.share_NQ), axis=1)
-                scores[:, 1 : 1 + r.draws] += self.scatter(i, r.draws, rng)
-            moments.append(self.moments(i, scores))
-        return self.solve(r.weight_NC, moments)
+        return self.solve(r.weight_NC, [self.moments_on(i, r, rng) for i in range(len(self.curves))])
+
+    def moments_on(self, i: int, r: Resamples, rng: np.random.Generator) -> np.ndarray:
+        """`moments` of curve i on every row: of its resampled prompts, or with `noise` on the bootstrap's rows."""
+        table_KQ = getattr(self.curves[i], f"{self.score}_KQ")
+        if table_KQ is not None:
+            return self.moments(i, table_KQ[self.keep[i]]) @ r.share_NQ.T
+        noise = self.noise(i, r.draws, rng)
+        if noise is None:
+            return self.moments(i, self.y(i))
+        scores = np.repeat(self.y(i), len(r.share_NQ), axis=1)
+        scores[:, 1 : 1 + r.draws] += noise
+        return self.moments(i, scores)
+
+    def noise(self, i: int, draws: int, rng: np.random.Generator) -> np.ndarray | None:
+        """What stands in for resampled prompts where a curve has none (a foreign log), f64[K, draws].
+
+        Gaussian of its standard errors, correlated exp(-|d - d'|) along the curve; without any, and if it is the only
+        curve of its group, as its points scatter about the form; else None, as its group's seeds are resampled.
+        """
+        error = getattr(self.curves[i], f"{self.score}_se")
+        if error is not None:
+            d, error = self.curves[i].d[self.keep[i]], error[self.keep[i]]
+            kernel = np.exp(-np.abs(d[:, None] - d[None])) * np.outer(error, error)
+            return np.linalg.cholesky(kernel + 1e-12 * np.eye(len(d))) @ rng.normal(size=(len(d), draws))
+        return self.scatter(i, draws, rng) if (self.of == self.of[i]).sum() == 1 else None
 
     def scatter(self, i: int, draws: int, rng: np.random.Generator) -> np.ndarray:
         """Noise f64[K, draws] like the residuals of curve i: their variance, first autocorrelation, and Student's t for

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from rmo.analysis import sweeps
 from rmo.analysis.bootstrap import Resamples, resample
 from rmo.analysis.curve import Curve, common_d, regrid
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.analysis.fitting import Family, Group, group, low_part, lower_end
+from rmo.analysis.fitting import Family, Group, group, low_part
+from rmo.analysis.forms import lower_end
 from rmo.analysis.sweeps import Missing
 from rmo.methods import method as methods
+from rmo.runtime.types import Row
 
 
 class Line(NamedTuple):
@@ -25,9 +27,9 @@ class Line(NamedTuple):
     halves: tuple[np.ndarray, np.ndarray]  # gold on the even and on the odd prompts
     end: float  # the largest d that every seed reaches
 
-    def at(self, d: Any, score: str = "gold") -> Any:
-        """A score at d, linearly interpolated."""
-        return np.interp(d, self.d, getattr(self, score))
+    def at(self, d: float | np.ndarray, score: str = "gold") -> np.ndarray:
+        """Gold or proxy at d, linearly interpolated; of the shape of d."""
+        return np.asarray(np.interp(d, self.d, getattr(self, score)))
 
     def peak(self) -> tuple[float, float]:
         """(d, height) of the peak of gold. The place is looked for on one half of the prompts and the height read on
@@ -66,7 +68,7 @@ class Evidence:
     """
 
     curves: Sequence[Curve]
-    reward_models: Sequence[dict[str, Any]] = ()
+    reward_models: Sequence[Row] = ()
     starts: dict[int, np.ndarray] = field(default_factory=dict)
     draws: int = 1000
     seed: int = 0
@@ -88,14 +90,17 @@ class Evidence:
     @cached_property
     def tables(self) -> dict[int, Tables]:
         """By id of the group."""
+
+        def prompts(c: Curve, score: str) -> np.ndarray:
+            return np.asarray(getattr(c, f"{score}_KQ"))
+
         place = {id(c): i for i, c in enumerate(self.curves)}
         out = {}
         for groups in self.groups.values():
             for g in groups:
                 d = common_d(g.curves)
-                gold, proxy = (
-                    np.stack([regrid(d, c, getattr(c, n)) for c in g.curves]) for n in ("gold_KQ", "proxy_KQ")
-                )
+                gold = np.stack([regrid(d, c, prompts(c, "gold")) for c in g.curves])
+                proxy = np.stack([regrid(d, c, prompts(c, "proxy")) for c in g.curves])
                 out[id(g)] = Tables(d, gold, proxy, np.array([place[id(c)] for c in g.curves]))
         return out
 
@@ -123,17 +128,17 @@ class Evidence:
 
 @dataclass
 class View:
-    """Everything a claim may look at, on one resample. What is looked at is remembered in `used`."""
+    """Everything a claim may look at, on one resample of prompts and seeds."""
 
     evidence: Evidence
     n: int
     share_Q: np.ndarray
     weight_C: np.ndarray
-    used: dict[int, Group] = field(default_factory=dict)
+    used: dict[int, Group] = field(default_factory=dict)  # groups looked at, by id
     seeds: list[int] = field(default_factory=list)  # of reward models looked at
 
-    def all(self, method: str, **wanted: Any) -> list[Group]:
-        """`selection.plain` of a method's groups."""
+    def all(self, method: str, **wanted: object) -> list[Group]:
+        """`sweeps.plain` of a method's groups."""
         return sweeps.plain(self.evidence.groups[method], method, **wanted)
 
     def sizes(self, method: str, least: int = 3) -> list[Group]:
@@ -148,7 +153,7 @@ class View:
         return sweeps.by_comparisons(self.evidence.groups[method], method, params, least=3)
 
     def weights(self, g: Group) -> np.ndarray:
-        """How much each seed's curve counts here, f64[S], of sum 1; all alike where none was drawn."""
+        """How much each seed's curve counts here, f64[S], of sum 1; the same for all where none was drawn."""
         self.used[id(g)] = g
         weight = self.weight_C[self.evidence.tables[id(g)].columns]
         return weight / weight.sum() if weight.sum() else np.full(len(weight), 1 / len(weight))
@@ -188,7 +193,7 @@ class View:
         """(step, KL, weight) of every seed."""
         return [(c.step_or_n, c.kl, w) for c, w in zip(g.curves, self.weights(g), strict=True)]
 
-    def rms(self, **wanted: Any) -> list[tuple[int, int]]:
+    def rms(self, **wanted: object) -> list[tuple[int, int]]:
         """(rm_params, rm_comparisons) of the reward models with these fields, each once; plain ones by default."""
         wanted = {"rm_recipe": Settings()} | wanted
         rows = [r for r in self.evidence.reward_models if all(r[n] == v for n, v in wanted.items())]

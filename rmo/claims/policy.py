@@ -26,7 +26,7 @@ def both_sizes(view: View, method: str) -> list[tuple[Group, Group]]:
 
 
 def penalties(view: View, settings: Settings | None = None) -> list[tuple[Group, Group]]:
-    """(without penalty, with) for every KL coefficient at one RM, other settings being these (none)."""
+    """(without penalty, with) for every KL coefficient at one RM, under these other settings (by default none)."""
     other, out = settings or Settings(), []
     for g in view.evidence.groups[PPO]:
         single = not (g.id.rm_recipe or g.id.rm_combined)
@@ -54,9 +54,9 @@ def at_equal_kl(
 
 
 def gain_of_larger(view: View, method: str) -> float:
-    return float(
-        np.mean([view.line(large).peak()[1] - view.line(small).peak()[1] for small, large in both_sizes(view, method)])
-    )
+    """Height of the peak, larger - smaller policy, mean over RMs."""
+    pairs = [(view.line(small).peak()[1], view.line(large).peak()[1]) for small, large in both_sizes(view, method)]
+    return float(np.mean([large - small for small, large in pairs]))
 
 
 @claim("C11a", (-INF, 0), "fig7a")

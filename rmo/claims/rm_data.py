@@ -33,6 +33,7 @@ def swept(view: View, method: str) -> int:
 
 
 def peak_slope(view: View, method: str, params: int) -> float:
+    """Slope of the height of the peak per decade of comparisons, at one RM size."""
     groups = view.data(method, params)
     return per_decade([g.comparisons or 1 for g in groups], [view.line(g).peak()[1] for g in groups])
 
@@ -91,7 +92,10 @@ def c8a(view: View) -> float:
     Mean over RM sizes, at the most comparisons below 2,000: gain over chance as a share of the gain with all."""
     sizes, counts = swept_data(view)
     few = max(c for c in counts if c < 2000)
-    gain = lambda p, c: np.log(2) - view.rm(p, c)  # noqa: E731
+
+    def gain(params: int, comparisons: int) -> float:
+        return np.log(2) - view.rm(params, comparisons)
+
     return float(np.mean([gain(p, few) / max(gain(p, counts[-1]), 1e-6) for p in sizes]))
 
 
@@ -120,10 +124,10 @@ def c8c(view: View) -> float:
 
 def epochs_peaks(view: View) -> tuple[float, float, float]:
     """Mean peak over RM sizes of (1 epoch on few, several epochs on few, 1 epoch on more)."""
-    rows = [
-        [view.line(g).peak()[1] for g in (few, several, more)]
-        for _, several, few, more in sweeps.repeated(view.evidence.groups[BEST_OF_N], BEST_OF_N) if few and more
-    ]  # fmt: skip
+    rows = []
+    for _, several, few, more in sweeps.repeated(view.evidence.groups[BEST_OF_N], BEST_OF_N):
+        if few and more:
+            rows.append([view.line(g).peak()[1] for g in (few, several, more)])
     if not rows:
         raise Missing(
             "no RM trained k epochs on some comparisons beside 1 epoch on them and 1 epoch on k times as many"

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmo.analysis.fitting import FORMS, Group, lower_end, peak
+from rmo.analysis.fitting import Group
+from rmo.analysis.forms import FORMS, lower_end, peak
 from rmo.analysis.scaling import against_log_size, leave_one_out
 from rmo.analysis.sweeps import Missing
 from rmo.claims.claim import INF, claim
@@ -20,20 +21,21 @@ def per_decade(x: Sequence[float], y: Sequence[float]) -> float:
 
 def mean_slope(line: Line, low: float, high: float, score: str) -> float:
     """Slope of a score between two shares of the range of d."""
-    return (line.at(high * line.end, score) - line.at(low * line.end, score)) / ((high - low) * line.end)
+    rise = line.at(high * line.end, score) - line.at(low * line.end, score)
+    return float(rise) / ((high - low) * line.end)
 
 
 def forecast(
     view: View, groups: Sequence[Group], score: str, share: float
 ) -> list[tuple[np.ndarray, np.ndarray, float]]:
     """(predicted, measured, measured at the cut) beyond `share` of the KL range, from a fit to what lies below it."""
-    form, out = find(groups[0].method).form, []
+    features, out = FORMS[find(groups[0].method).form].features, []
     coefficients = view.fits(groups, score, max_kl_share=share)
     for g, c in zip(groups, coefficients, strict=True):
         line = view.line(g)
         cut = line.end * share**0.5
         d = np.linspace(cut, line.end, 17)[1:]
-        out.append((FORMS[form][0](d, 0.0) @ c, line.at(d, score), float(line.at(cut, score))))
+        out.append((features(d, 0.0) @ c, line.at(d, score), float(line.at(cut, score))))
     return out
 
 
@@ -47,7 +49,7 @@ def r2_of_form(view: View, method: str, shared: bool) -> float:
         line = view.line(g)
         keep = line.d >= max(low, 1e-9)
         gold = line.gold[keep]
-        error = gold - FORMS[form][0](line.d[keep], 0.0) @ c
+        error = gold - FORMS[form].features(line.d[keep], 0.0) @ c
         out.append(1 - np.sum(error**2) / np.sum((gold - gold.mean()) ** 2))
     return float(min(out))
 
@@ -123,6 +125,7 @@ def c2d(view: View) -> float:
 
 
 def slope_of(view: View, method: str, which: int, shared: bool) -> float:
+    """Slope of alpha (which 0) or beta (1) per decade of RM size."""
     groups = view.sizes(method)
     return per_decade([g.params for g in groups], view.fits(groups, shared=shared)[:, which].tolist())
 
@@ -213,6 +216,7 @@ def c5a(view: View) -> float:
 
 
 def proxy_forecast(view: View, method: str) -> float:
+    """Proxy predicted from 60% of the KL range - measured, at the end, mean over RM sizes."""
     return float(np.mean([p[-1] - m[-1] for p, m, _ in forecast(view, view.sizes(method), "proxy", 0.6)]))
 
 

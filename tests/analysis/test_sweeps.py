@@ -1,23 +1,26 @@
+"""Which groups belong together, and curves on one grid."""
+
 import numpy as np
 import pytest
 
 from rmo.analysis import sweeps
 from rmo.analysis.curve import Curve, common_d, regrid
+from rmo.analysis.curve_id import CurveId, Settings
 from rmo.analysis.fitting import group
 
 D = np.linspace(0, 2, 9)
 
 
-def curve(params=100, comparisons=1000, seed=0, policy=7, kl_coef=0.0, variant="", d=D) -> Curve:
-    meta = {"rm_params": params, "rm_comparisons": comparisons, "policy_params": policy, "kl_coef": kl_coef, "seed": seed,
-            "variant": variant}  # fmt: skip
-    return Curve("bon", np.arange(len(d)), d**2, d, d - d**2, meta=meta)
+def curve(params=100, comparisons=1000, seed=0, policy=7, recipe="", settings="", d=D) -> Curve:
+    id = CurveId("bon", params, comparisons, Settings.parse(recipe), "", policy, Settings.parse(settings), seed)
+    return Curve(id, np.arange(len(d)), d**2, d, d - d**2)
 
 
 GRID = [
     *(curve(p, c) for p in (100, 200, 300) for c in (1000, 4000)),
-    curve(200, 250), curve(300, 250), curve(100, 4000, kl_coef=0.1), curve(100, 4000, policy=5),
-    curve(200, 1000, variant="epochs=4"), curve(300, 1000, variant="epochs=3"), curve(100, 1000, variant="epochs=4 dropout=0.1"),
+    curve(200, 250), curve(300, 250), curve(100, 4000, settings="kl_coef=0.1"), curve(100, 4000, policy=5),
+    curve(200, 1000, recipe="epochs=4"), curve(300, 1000, recipe="epochs=3"),
+    curve(100, 1000, recipe="epochs=4 dropout=0.1"),
 ]  # fmt: skip
 
 
@@ -29,8 +32,8 @@ def test_main_family_and_plain_groups():
     groups = group(GRID, "bon")
     assert ids(sweeps.main_family(groups, "bon")) == [(100, 4000), (200, 4000), (300, 4000)]
     assert len(sweeps.plain(groups, "bon")) == 8
-    assert ids(sweeps.plain(groups, "bon", kl_coef=0.1)) == [(100, 4000)]
-    assert ids(sweeps.plain(groups, "bon", policy=5)) == [(100, 4000)]
+    assert ids(sweeps.plain(groups, "bon", settings=Settings(kl_coef=0.1))) == [(100, 4000)]
+    assert ids(sweeps.plain(groups, "bon", policy_params=5)) == [(100, 4000)]
     with pytest.raises(sweeps.Missing, match="no ppo curves"):
         sweeps.main_family([], "ppo")
 
@@ -47,7 +50,7 @@ def test_repeated_data_is_compared_with_as_much_new_data():
     four, three = sweeps.repeated(group(GRID, "bon"), "bon")
     assert four[0] == 4
     assert ids(four[1:]) == [(200, 1000), (200, 1000), (200, 4000)]
-    assert [g.variant for g in four[1:]] == ["epochs=4", "", ""]
+    assert [str(g.id.rm_recipe) for g in four[1:]] == ["epochs=4", "", ""]
     assert three[0] == 3
     assert three[3] is None  # nobody trained on 3,000
 
@@ -56,7 +59,9 @@ def test_curves_meet_on_one_grid():
     same, other = [curve(), curve(seed=1)], curve(seed=2, d=np.array([0, 0.5, 1.5]))
     np.testing.assert_array_equal(common_d(same), D)
     np.testing.assert_allclose(common_d([*same, other]), np.linspace(0, 1.5, 64))
-    hovering = Curve("ppo", np.arange(5), np.array([0, 1.0, 4.0, 2.25, 9.0]), np.zeros(5), np.array([0, 1.0, 2, 99, 3]))
+    hovering = Curve(
+        CurveId("ppo"), np.arange(5), np.array([0, 1.0, 4.0, 2.25, 9.0]), np.zeros(5), np.array([0, 1.0, 2, 99, 3])
+    )
     # The read at KL 2.25 came after one at 4: first passage counts, so 99 is never seen.
     np.testing.assert_allclose(regrid(np.array([0.5, 1.5, 2.5]), hovering, hovering.gold), [0.5, 1.5, 2.5])
     table_KQ = np.stack([hovering.gold, -hovering.gold], axis=1)

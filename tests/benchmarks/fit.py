@@ -1,5 +1,5 @@
-"""Bootstrap refits of a size sweep: `rmo.analysis.fitting` against a loop over `scipy.optimize.curve_fit`, the same weightings of
-prompts and seeds, the same weights of points, both forms."""
+"""Bootstrap refits of a size sweep: `rmo.analysis.fitting` against a loop over `scipy.optimize.curve_fit`, the same
+weightings of prompts and seeds, the same weights of points, both forms."""
 
 import numpy as np
 
@@ -21,6 +21,7 @@ def cases(top):
 def family(form):
     """(the groups of a sweep, their resampling): two coefficients per size, seeds that differ, prompts that differ."""
     from rmo.analysis import bootstrap, curve, fitting
+    from rmo.analysis.curve_id import CurveId
 
     rng, d, curves = np.random.default_rng(0), np.linspace(0.1, 4, POINTS), []
     for size in range(SIZES):
@@ -28,8 +29,8 @@ def family(form):
             a, b = 0.5 + 0.2 * size + 0.05 * rng.normal(), 0.2 - 0.02 * size + 0.005 * rng.normal()
             noise = rng.normal(size=(1, PROMPTS)) * d[:, None] * 0.3 + 0.05 * rng.normal(size=(POINTS, PROMPTS))
             gold = FORMS[form](d, a, b)[:, None] + noise
-            meta = {"rm_params": 10**size, "seed": seed}
-            curves.append(curve.from_prompts("bon", np.arange(POINTS), d**2, gold, gold, **meta))
+            id = CurveId("bon", 10**size, seed=seed)
+            curves.append(curve.from_prompts(id, np.arange(POINTS), d**2, gold, gold))
     found = fitting.Family(fitting.group(curves, "bon"), form, shared_alpha=False)
     return found, bootstrap.resample(found.curves, DRAWS)
 

@@ -1,18 +1,26 @@
 """Verdicts respond to data: for every claim a world in which it holds, one in which it fails, and too few seeds."""
 
+import ast
+import importlib
+import subprocess
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rmo.analysis.curve import forward, from_prompts
-from rmo.claims.claim import judge_one
+from rmo.analysis.curve_id import CurveId, Settings
+from rmo.claims import claim
+from rmo.claims.claim import claims, judge
 from rmo.claims.evidence import Evidence
-from rmo.claims.registry import CLAIMS
 
 SIZES = (500, 1000, 5000, 20_000, 100_000)
 DATA = (250, 1000, 2000, 8000, 36_000)
 Q, BIG, SMALL = 24, 90_000, 20_000
+PLAIN = Settings()
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -61,22 +69,15 @@ class Truth:
 def make(t: Truth, seeds: int = 3) -> Evidence:
     curves, rows = [], []
 
-    def add(method, gold, proxy, seed, kl=None, step=None, **meta):
+    def add(method, gold, proxy, seed, p, c=DATA[-1], policy=SMALL, kl=None, step=None, recipe=PLAIN, **settings):
         rng = np.random.default_rng(len(curves))
         kl = np.linspace(0, 9 if method == "bon" else 36, 31) if kl is None else kl
         d = np.sqrt(kl)
-        meta = {
-            "policy_params": SMALL,
-            "kl_coef": None,
-            "variant": "",
-            "rm_comparisons": DATA[-1],
-            **meta,
-            "seed": seed,
-        }
+        id = CurveId(method, p, c, recipe, "", policy, Settings(settings), seed)
         tilt = 1 + 0.002 * rng.normal()
         table = lambda f: (f(d) * tilt)[:, None] + 0.01 * d[:, None] * rng.normal(size=(1, Q))
         step = np.arange(1, len(kl) + 1) if step is None else step
-        curve = from_prompts(method, step, kl, table(proxy), table(gold), **meta)
+        curve = from_prompts(id, step, kl, table(proxy), table(gold))
         given = np.repeat((kl**t.tight)[:, None], Q, 1) * (1 + 0.001 * rng.normal(size=(1, Q)))
         curves.append(replace(curve, kl_given=given.mean(1), kl_given_KQ=given) if method == "bon" else curve)
 
@@ -104,37 +105,35 @@ def make(t: Truth, seeds: int = 3) -> Evidence:
     steps = lambda factor=1.0: 10 * (np.linspace(0, 36, 31) ** (1 / t.exponent)) / factor
     for s in range(seeds):
         for p in SIZES:
-            add("bon", bon_gold(p), bon_proxy, s, rm_params=p)
-            add("ppo", rl_gold(p), rl_proxy, s, rm_params=p, kl_coef=0.0, step=steps())
+            add("bon", bon_gold(p), bon_proxy, s, p)
+            add("ppo", rl_gold(p), rl_proxy, s, p, step=steps())
             for c in DATA[:-1]:
                 noise = 0.0 if t.loss_explains else 0.5 * level(p)
-                add("bon", bon_gold(p, c, 1 + noise), bon_proxy, s, rm_params=p, rm_comparisons=c)
+                add("bon", bon_gold(p, c, 1 + noise), bon_proxy, s, p, c)
             peak_few = 1 - t.data_gain * missing(2000)
             more = 1 - t.data_gain * missing(8000)
             scale = (peak_few + t.epochs * (more - peak_few)) / peak_few
-            add("bon", bon_gold(p, 2000, scale), bon_proxy, s, rm_params=p, rm_comparisons=2000, variant="epochs=4")
+            add("bon", bon_gold(p, 2000, scale), bon_proxy, s, p, 2000, recipe=Settings(epochs=4))
         for c in DATA[1:-1]:
-            add("ppo", rl_gold(1000, c), rl_proxy, s, rm_params=1000, rm_comparisons=c, kl_coef=0.0, step=steps())
+            add("ppo", rl_gold(1000, c), rl_proxy, s, 1000, c, step=steps())
         for p in (SIZES[1], SIZES[-1]):
-            big = {"rm_params": p, "policy_params": BIG}
-            add("bon", bon_gold(p, scale=1 + t.big_gain), bon_proxy, s, **big)
+            add("bon", bon_gold(p, scale=1 + t.big_gain), bon_proxy, s, p, policy=BIG)
             gold = rl_gold(p, scale=1 + t.big_gain, stretch=t.big_peak)
             shift = lambda d, gold=gold, p=p: gold(d) + t.big_gap * (rl_proxy(d) - rl_gold(p)(d))
-            add("ppo", gold, shift, s, kl_coef=0.0, step=steps(t.big_steps), **big)
+            add("ppo", gold, shift, s, p, policy=BIG, step=steps(t.big_steps))
         p = SIZES[3]
         gold, proxy = rl_gold(p), rl_proxy
         lifted = lambda f, x: lambda d: f(d) + x * np.minimum(d, 1)
-        run = {"rm_params": p, "step": steps()}
         for coef in (0.05, 0.2):
-            add("ppo", lifted(gold, t.penalty_gold), lifted(proxy, t.penalty_proxy), s, kl_coef=coef, **run)
+            add("ppo", lifted(gold, t.penalty_gold), lifted(proxy, t.penalty_proxy), s, p, step=steps(), kl_coef=coef)
             there = lifted(gold, t.penalty_gold + t.lr_effect)
-            add("ppo", there, lifted(proxy, t.penalty_proxy), s, kl_coef=coef, variant="lr_scale=2", **run)
-        add("ppo", gold, proxy, s, kl_coef=0.0, variant="lr_scale=2", **run)
+            add("ppo", there, lifted(proxy, t.penalty_proxy), s, p, step=steps(), kl_coef=coef, lr_scale=2)
+        add("ppo", gold, proxy, s, p, step=steps(), lr_scale=2)
         b = t.rl_b[0] + t.rl_b[1] * level(p)
         iterated = lambda d, gold=gold, b=b: gold(d) + t.rounds * b * d * np.log(2)
-        add("ppo", iterated, rl_proxy, s, kl_coef=0.0, variant="rounds=2", **run)
+        add("ppo", iterated, rl_proxy, s, p, step=steps(), rounds=2)
         causal = lambda d: 0.3 * d - t.causal_fall * np.maximum(d - 1.5, 0) ** 2
-        add("bon", causal, bon_proxy, s, rm_params=p, variant="causal")
+        add("bon", causal, bon_proxy, s, p, recipe=Settings(causal=1))
         rng = np.random.default_rng(100 + s)
         for p in (50, *SIZES):
             for c in DATA:
@@ -146,7 +145,7 @@ def make(t: Truth, seeds: int = 3) -> Evidence:
                 if t.loss_is_gold and p != 50:
                     loss = 0.6 - 0.05 * float(bon_gold(p, c)(3.0))
                 accuracy = t.tiny_accuracy if p == 50 else 0.7
-                rows.append({"rm_params": p, "rm_comparisons": c, "variant": "", "seed": s, "validation_loss": loss,
+                rows.append({"rm_params": p, "rm_comparisons": c, "rm_recipe": PLAIN, "seed": s, "validation_loss": loss,
                              "validation_accuracy": accuracy + 1e-4 * rng.normal()})  # fmt: skip
     noise = np.random.default_rng(7).normal(size=Q)
     starts = {SMALL: np.zeros(Q), BIG: t.big_start + 0.01 * (noise - noise.mean())}
@@ -206,13 +205,13 @@ CASES: dict[str, tuple[dict, dict]] = {
     "C24": ({}, {"rl_b": (-0.1, 0.0)}),
     "C25": ({}, {"causal_fall": 0.5}),
 }  # fmt: skip
-BY_NAME = {c.name: c for c in CLAIMS}
+BY_NAME = {c.name: c for c in claims()}
 
 
 def test_every_claim_has_its_cases_and_its_number():
     assert list(BY_NAME) == list(CASES)
     assert {int(name[1:].rstrip("abcde")) for name in CASES} == set(range(1, 26))
-    for c in CLAIMS:
+    for c in claims():
         assert c.region[0] < c.region[1]
         assert c.figure
         assert c.measured
@@ -222,7 +221,7 @@ def test_every_claim_has_its_cases_and_its_number():
 def test_a_claim_holds_where_it_is_true_and_fails_where_it_is_broken(name):
     true, broken = CASES[name]
     for expected, changes in (("holds", true), ("fails", broken)):
-        row = judge_one(BY_NAME[name], make(replace(Truth(), **changes)))
+        row = judge(BY_NAME[name], make(replace(Truth(), **changes)))
         assert row["verdict"] == expected, (changes, row["statistic"], row["interval"], row["threshold"], row["why"])
         assert row["seeds"] == 3
         assert row["n_runs"] >= 3
@@ -231,22 +230,22 @@ def test_a_claim_holds_where_it_is_true_and_fails_where_it_is_broken(name):
 
 def test_two_seeds_decide_nothing():
     evidence = make(Truth(), seeds=2)
-    for c in CLAIMS:
-        row = judge_one(c, evidence)
+    for c in claims():
+        row = judge(c, evidence)
         assert row["verdict"] == "undecided", row
         assert "a verdict needs 3" in row["why"] or "this run has" in row["why"]
 
 
 def test_an_interval_across_the_threshold_is_undecided():
-    row = judge_one(BY_NAME["C11c"], make(replace(Truth(), big_start=0.0)))
+    row = judge(BY_NAME["C11c"], make(replace(Truth(), big_start=0.0)))
     assert row["verdict"] == "undecided"
     assert "straddles" in row["why"]
 
 
 def test_a_run_without_the_data_says_what_it_lacks():
     whole = make(Truth())
-    few = Evidence([c for c in whole.curves if c.method == "bon" and c.meta["policy_params"] == SMALL], draws=20)
-    rows = {c.name: judge_one(c, few) for c in CLAIMS}
+    few = Evidence([c for c in whole.curves if c.method == "bon" and c.id.policy_params == SMALL], draws=20)
+    rows = {c.name: judge(c, few) for c in claims()}
     assert rows["C1a"]["verdict"] == "holds"
     for name, lack in [
         ("C1b", "no ppo curves"),
@@ -259,7 +258,7 @@ def test_a_run_without_the_data_says_what_it_lacks():
 
 
 def test_gold_that_only_falls_does_not_rise_and_fall():
-    row = judge_one(BY_NAME["C1b"], make(replace(Truth(), rl_a=(-0.3, 0.0), rl_b=(0.01, 0.0))))
+    row = judge(BY_NAME["C1b"], make(replace(Truth(), rl_a=(-0.3, 0.0), rl_b=(0.01, 0.0))))
     assert row["verdict"] == "fails"
 
 
@@ -267,7 +266,7 @@ def test_what_never_peaks_has_no_peak_to_compare():
     rising = replace(Truth(), rl_b=(-0.1, 0.0), bon_b=(-0.1, 0.0))
     evidence = make(rising)
     for name in ("C4b", "C12", "C15a", "C17b"):
-        row = judge_one(BY_NAME[name], evidence)
+        row = judge(BY_NAME[name], evidence)
         assert row["verdict"] == "undecided"
         assert "within the measured range" in row["why"]
 
@@ -277,11 +276,11 @@ def test_differences_do_not_cancel():
     evidence = make(Truth())
     curves = []
     for c in evidence.curves:
-        if c.meta["kl_coef"] and not c.meta["variant"]:
+        if set(c.id.settings) == {"kl_coef"}:
             tilt = 0.6 * np.sin(2 * np.pi * c.d / 6)[:, None]
             c = replace(c, gold_KQ=c.gold_KQ + tilt, gold=c.gold + tilt[:, 0])
         curves.append(c)
-    row = judge_one(BY_NAME["C19"], replace(evidence, curves=curves))
+    row = judge(BY_NAME["C19"], replace(evidence, curves=curves))
     assert row["verdict"] == "fails"
 
 
@@ -291,7 +290,7 @@ def test_a_policy_that_hovers_is_read_at_its_first_passage():
     kl = np.concatenate([np.linspace(0, 5, 20), 5 + 0.3 * rng.normal(size=40)])
     gold = np.concatenate([np.linspace(0, 1, 20), np.linspace(1, -3, 40)])  # drifts while KL stands still
     table = np.repeat(gold[:, None], Q, 1)
-    curve = from_prompts("ppo", np.arange(60), kl, table, table, rm_params=1, seed=0)
+    curve = from_prompts(CurveId("ppo", 1, seed=0), np.arange(60), kl, table, table)
     assert forward(curve.kl)[:20].all()
     line = (evidence := Evidence([curve], draws=2)).view(0).line(evidence.groups["ppo"][0])
     below = line.d**2 < 4.9
@@ -300,7 +299,7 @@ def test_a_policy_that_hovers_is_read_at_its_first_passage():
 
 def test_one_seed_twice_is_one_seed():
     evidence = make(Truth(), seeds=2)
-    row = judge_one(BY_NAME["C3a"], Evidence([*evidence.curves, *evidence.curves], draws=20))
+    row = judge(BY_NAME["C3a"], Evidence([*evidence.curves, *evidence.curves], draws=20))
     assert row["seeds"] == 2
     assert row["verdict"] == "undecided"
 
@@ -313,7 +312,7 @@ def test_a_forecast_sees_nothing_beyond_its_cut():
             kl = np.linspace(0, end, 40)
             d = np.sqrt(kl)
             table = np.repeat((d * (0.9 - 0.4 * np.log(np.maximum(d, 1e-9))))[:, None], Q, 1)
-            curves.append(from_prompts("ppo", np.arange(40), kl, table, table, rm_params=p, seed=s))
+            curves.append(from_prompts(CurveId("ppo", p, seed=s), np.arange(40), kl, table, table))
     spoilt = [replace(c, gold_KQ=c.gold_KQ - 5 * (c.kl[:, None] > 12.01)) for c in curves]
     cuts = [Evidence(x, draws=2) for x in (curves, spoilt)]
     a, b = (e.view(0).fits(e.groups["ppo"], max_kl_share=0.6) for e in cuts)
@@ -326,9 +325,52 @@ def test_a_peak_is_not_lifted_by_noise():
     heights, raw = [], []
     for seed in range(40):
         table = rng.normal(size=(30, Q))
-        curve = from_prompts("bon", np.arange(30), np.linspace(0, 9, 30), table, table, rm_params=1, seed=seed)
+        curve = from_prompts(CurveId("bon", 1, seed=seed), np.arange(30), np.linspace(0, 9, 30), table, table)
         evidence = Evidence([curve], draws=2)
         heights.append(evidence.view(0).line(evidence.groups["bon"][0]).peak()[1])
         raw.append(curve.gold.max())
     assert np.mean(raw) > 0.35
     assert abs(np.mean(heights)) < 0.12
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The claim of rmo/claims/README.md in a file of its own; forgotten afterwards."""
+    monkeypatch.setattr(claim, "_CLAIMS", {c.name: c for c in claims()})
+    example = (ROOT / "rmo" / "claims" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "half_of_the_peak.py").write_text(example)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("half_of_the_peak")
+    yield {c.name: c for c in claims()}["C9z"]
+    del sys.modules["half_of_the_peak"]
+
+
+def test_a_claim_is_one_function_in_any_file(toy):
+    names = [c.name for c in claims()]
+    assert names[names.index("C9z") - 1 :][:3] == ["C9b", "C9z", "C10"]
+    assert toy.text == "Best-of-n keeps half of its peak"
+    assert toy.measured == "Smallest RM: gold at the end as a share of its peak"
+    assert judge(toy, make(Truth()))["verdict"] == "fails"
+    row = judge(toy, make(replace(Truth(), bon_b=(0.05, 0.0))))
+    assert row["verdict"] == "holds"
+    assert row["threshold"] == [0.5, None]
+    assert row["seeds"] == row["n_runs"] == 3
+
+
+def test_the_toy_claim_is_gone_again():
+    assert "C9z" not in [c.name for c in claims()]
+
+
+def test_a_claim_without_two_paragraphs_is_refused():
+    def c99(view):
+        """Only the claim."""
+
+    with pytest.raises(ValueError, match="c99: its docstring needs two paragraphs"):
+        claim.claim("C99", (0, 1), "fig1a")(c99)
+
+
+def test_claims_keep_their_words_where_python_drops_docstrings():
+    code = "from rmo.claims.claim import claims; print([(c.name, c.text, c.measured) for c in claims()])"
+    done = subprocess.run([sys.executable, "-OO", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ast.literal_eval(done.stdout) == [(c.name, c.text, c.measured) for c in claims()]
+    assert len(claims()) == len(CASES)

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rmo.analysis import sweeps
-from rmo.analysis.fitting import FORMS, Family, Group, low_part
+from rmo.analysis.fitting import Family, Group, low_part
+from rmo.analysis.forms import FORMS
 from rmo.analysis.sweeps import Missing
 from rmo.claims.rm_data import BETTER
 from rmo.methods.method import find
@@ -316,7 +317,7 @@ def extrapolation(f: Files, method: str, share: float = 0.6) -> Figure:
         kl, gold = mean_curve(g, "gold")
         d = np.linspace(low_d, np.sqrt(kl.max()), 80)
         axis.plot(kl, gold, color=colour, lw=1.6, label=size(g.params))
-        axis.plot(d**2, FORMS[find(method).form][0](d, 0.0) @ coefficients, "-.", color=colour, lw=0.9)
+        axis.plot(d**2, FORMS[find(method).form].features(d, 0.0) @ coefficients, "-.", color=colour, lw=0.9)
         axis.axvline(cut, color=colour, ls=":", lw=0.9)
     sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
     axis.set_xlabel("KL, nats (square-root scale)")
