@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from scipy import stats
 
+from rmo.artifacts.stages import Optimised
 from rmo.cli import main
 from rmo.runtime.files import read_csv, read_json
 from tests.helpers.checkpoints import write_checkpoint, write_tokenizer
@@ -141,11 +142,11 @@ def test_one_thing_is_changed(tmp_path, runs):
     assert "members x prompts x responses: (2, 8, 128)" in text
     assert (runs / "penalised_bon" / "report.html").exists()
     wide = [line.split() for line in text.splitlines() if "w24x2" in line and line.startswith("missing")]
-    assert {words[1] for words in wide} == {"proxies/w24x2-main", "bon/w24x2-main"}
+    assert {words[1] for words in wide} == {"proxies/w24x2-main", "scores/w24x2-main", "bon/w24x2-main"}
     assert len(list((runs / "change" / "bon").glob("w24x2-main-*/DONE"))) == 1
     assert len(list((runs / "change").glob("sft-*"))) == 1  # made once, for all three experiments
     (stage,) = (runs / "change" / "ppo").iterdir()
-    assert [row["kl_coef"] for row in read_json(stage / "info.json")["members"]] == [0.0, 0.05]
+    assert [str(arm.settings) for arm in Optimised(stage).arms()] == ["", "kl_coef=0.05"]
     assert pictures(book) == 5
 
 
@@ -214,4 +215,4 @@ def test_notebooks_in_git(file):
                     whole = importlib.import_module(node.module)
                     assert hasattr(whole, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
         assert set(re.findall(r"^ *!rmo (\w+)", cell.source, flags=re.M)) <= set(main.COMMANDS)
-    assert f"colab/{file.name}" in (ROOT / "README.md").read_text()
+    assert f"]({file.name})" in (ROOT / "colab" / "README.md").read_text()

@@ -16,6 +16,8 @@ CORE = ("models", "rewards", "training", "methods", "analysis")
 FILES_OF_A_RUN = {"checkpoints", "worlds", "artifacts"}
 # Arrows that run against the order, each with its reason.
 BACK = {
+    ("config", "worlds"),  # a world's checks stand beside the world; imported when an experiment is checked
+    ("config", "experiment"),  # and those of a kind of gold beside that kind
     ("methods", "analysis"),  # analysis.curve_id names what a curve is of, for both
 }
 # Library -> files that may import it.
@@ -50,11 +52,19 @@ def place(file: Path) -> str:
     return file.relative_to(ROOT / "rmo").with_suffix("").as_posix()
 
 
+def for_types(tree: ast.AST) -> set[int]:
+    """Nodes below `if TYPE_CHECKING:`, which nothing runs."""
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    return {id(inner) for block in blocks for statement in block.body for inner in ast.walk(statement)}
+
+
 def imports(tree: ast.AST) -> list[tuple[str, bool]]:
     """(what is imported, whether at top level) of every import; of `from rmo import config` rmo.config."""
-    top = {id(node) for node in ast.iter_child_nodes(tree)}
+    top, skipped = {id(node) for node in ast.iter_child_nodes(tree)}, for_types(tree)
     out = []
     for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
         if isinstance(node, ast.Import):
             out += [(alias.name, id(node) in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == "rmo":

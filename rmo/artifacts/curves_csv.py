@@ -16,7 +16,15 @@ COLUMNS = [
     "method", "step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "rm_params", "rm_comparisons", "rm_recipe",
     "rm_combined", "policy_params", "settings", "seed", "fall_se", "kl_given",
 ]  # fmt: skip
-TOLD_APART_BY = ("rm_params", "rm_comparisons", "rm_recipe", "rm_combined", "policy_params", "settings", "seed")
+IDENTITY = (
+    "rm_params",
+    "rm_comparisons",
+    "rm_recipe",
+    "rm_combined",
+    "policy_params",
+    "settings",
+    "seed",
+)  # of a curve
 
 
 def to_rows(curve: Curve) -> list[Row]:
@@ -72,7 +80,7 @@ def curve_of(id: CurveId, points: Sequence[Mapping[str, float]], source: str) ->
     by = "step_or_n" if np.isfinite([p["step_or_n"] for p in points]).all() else "kl"
     points = sorted(points, key=lambda p: p[by])
     if twice := [p[by] for p, after in itertools.pairwise(points) if p[by] == after[by]]:
-        apart = f"tell its runs apart by a column ({', '.join(TOLD_APART_BY)})"
+        apart = f"tell its runs apart by a column ({', '.join(IDENTITY)})"
         raise CurveError(f"{source}: a curve has two points at {by} {twice[0]:g}: {apart}")
     column = {name: np.array([p[name] for p in points]) for name in MEASURED}
     known = {name: np.isfinite(column[name]) for name in ALL_OR_NONE}
@@ -83,13 +91,18 @@ def curve_of(id: CurveId, points: Sequence[Mapping[str, float]], source: str) ->
     return Curve(id, column["step_or_n"], column["kl"], column["proxy"], column["gold"], **optional)
 
 
+def with_stripped_names(row: Mapping[str, str]) -> Mapping[str, str]:
+    """The row with spaces around column names removed. One with more cells than columns stays, to be refused."""
+    return row if None in row else {name.strip(): cell for name, cell in row.items()}
+
+
 def from_rows(table: Iterable[Mapping[str, str]], source: str = "the table") -> list[Curve]:
     """Curves from rows of the public format: `kl` and `gold` are needed, every other column is optional.
 
     Raises:
       CurveError: a column is missing or a cell is not a number; says which row.
     """
-    rows = [{(name or "").strip(): cell for name, cell in row.items()} if None not in row else row for row in table]
+    rows = [with_stripped_names(row) for row in table]
     if not rows:
         raise CurveError(f"{source} has no rows: it needs a header and one line per point")
     missing = [name for name in ("kl", "gold") if name not in rows[0]]

@@ -1,4 +1,4 @@
-"""What lies at the top of a run directory: copies of the fits, for people, and which stage is where."""
+"""The top of a run directory: copies of the fits' files, for people, and which stage is where."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,15 +11,24 @@ from rmo.artifacts.curves_csv import COLUMNS, from_rows, to_rows
 from rmo.artifacts.stages import Optimised, Stage
 from rmo.config import Experiment, to_json
 from rmo.methods import method as methods
-from rmo.runtime.files import Row, read_csv, read_json, write_csv, write_json
+from rmo.runtime.files import Json, Row, read_csv, read_json, write_csv, write_json
 
+# Kinds of stages, in order; every method's come between.
+BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")
+GATHERERS = ("fits", "report")  # only gather what others made, and are made again with any of it
 PLANNED = "planned.json"  # {stage: its path} of what the last `rmo run` was asked for
 TEXT = ("method", "rm_recipe", "rm_combined", "settings")  # columns of tables that are no numbers
 
 
 def numbers(rows: list[dict[str, str]]) -> list[Row]:
     """Rows of a table with everything but the texts of an identity as numbers, NaN where a cell is empty."""
-    return [{k: v if k in TEXT else float(v) if v else np.nan for k, v in row.items()} for row in rows]
+
+    def value(column: str, cell: str) -> str | float:
+        if column in TEXT:
+            return cell
+        return float(cell) if cell else np.nan
+
+    return [{column: value(column, cell) for column, cell in row.items()} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,8 @@ class Fits:
     def write(self, name: str, value: object) -> None:
         write_json(self.directory / f"{name}.json", value)
 
-    def read(self, name: str):
-        """coefficients, claims, policies, nested, gold: whatever JSON holds."""
+    def read(self, name: str) -> Json:
+        """coefficients, claims, policies, nested or gold."""
         return read_json(self.directory / f"{name}.json")
 
     def has(self, name: str) -> bool:

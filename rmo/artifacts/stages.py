@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.methods.bench import JUDGED, Arm, Record, RewardRow
+from rmo.methods.bench import Arm, Record, RewardRow
 from rmo.rewards.calibration import Calibration
 from rmo.runtime.files import Row, read_json, read_npz, write_json, write_npz, write_text
 
@@ -45,6 +45,10 @@ class Stage:
 
     def cost(self) -> Row:
         return read_json(self.directory / "cost.json")
+
+    def made_by(self) -> str | None:
+        """The hash of the code that finished it, empty where that was not recorded; None: it never was finished."""
+        return self.cost().get("code", "") if (self.directory / "cost.json").exists() else None
 
     def has_info(self) -> bool:
         return (self.directory / "info.json").exists()
@@ -211,7 +215,8 @@ class Scores(Stage):
     def write(
         self, samples: str, sweep: str, params: dict[str, int], policy: dict[str, int], rows: Sequence[RewardRow]
     ) -> None:
-        """`samples`: the stage that made the pool; `sweep`: the name of the proxies' sweep."""
+        """`samples`: the stage that made the pool; `sweep`: the name of the proxies' sweep; `params` and `policy`:
+        parameters of one RM and of the policy, total and non_embedding."""
         rewards = [{**row._asdict(), "recipe": str(row.recipe)} for row in rows]
         where = {"samples": samples, "sweep": sweep}
         self.write_info({**where, "params": params, "policy": policy, "rewards": rewards})
@@ -240,9 +245,15 @@ class Scores(Stage):
         """The identity of the curve that a method makes of one of these rewards."""
         row = self.rows()[arm.reward]
         return CurveId(
-            method, self.params(), row.comparisons, row.recipe, row.combined, self.policy_params(), arm.settings,
-            row.seed,
-        )  # fmt: skip
+            method=method,
+            rm_params=self.params(),
+            rm_comparisons=row.comparisons,
+            rm_recipe=row.recipe,
+            rm_combined=row.combined,
+            policy_params=self.policy_params(),
+            settings=arm.settings,
+            seed=row.seed,
+        )
 
     @property
     def parts(self) -> Path:
@@ -271,14 +282,16 @@ class Scores(Stage):
         return found["proxy"], found["gold"]
 
 
+# Names in record.npz: fields of a Record, and prefixes of what stands in its dictionaries.
 ARRAYS = ("step_or_n", "kl", "proxy", "gold", "real", "kl_given", "draw", "tokens", "mask")
+JUDGED_AS, DIAGNOSTIC = "judged_", "diagnostic_"
 
 
 class Optimised(Stage):
     """A method's stage: who its members are, and the record of what it measured."""
 
     def write_arms(self, scores: str, arms: Sequence[Arm], ids: Sequence[CurveId]) -> None:
-        """Before the work starts, so that `rmo watch` can tell members apart. `scores` is the stage of the rewards."""
+        """Before the work starts, so that `rmo watch` knows the members. `scores` is the stage of the rewards."""
         rows = [{"reward": arm.reward, **id.cells()} for arm, id in zip(arms, ids, strict=True)]
         self.write_info({"scores": scores, "arms": rows})
 
@@ -295,18 +308,17 @@ class Optimised(Stage):
         return self.info()["scores"]
 
     def write(self, record: Record) -> None:
-        found = {name: value for name in ARRAYS if (value := getattr(record, name)) is not None}
-        named = {f"judged_{n}": x for n, x in record.judged.items()}
-        named |= {f"diagnostic_{n}": x for n, x in record.diagnostics.items()}
-        write_npz(self.directory / "record.npz", **found, **named)
+        arrays = {name: getattr(record, name) for name in ARRAYS if getattr(record, name) is not None}
+        arrays |= {f"{JUDGED_AS}{name}": x for name, x in record.judged.items()}
+        arrays |= {f"{DIAGNOSTIC}{name}": x for name, x in record.diagnostics.items()}
+        write_npz(self.directory / "record.npz", **arrays)
 
     @cached_property
     def record(self) -> Record:
         found = read_npz(self.directory / "record.npz")
-        prefix = "diagnostic_"
-        return Record(
-            self.arms(),
-            **{name: found[name] for name in ARRAYS if name in found},
-            judged={name: found[f"judged_{name}"] for name in JUDGED if f"judged_{name}" in found},
-            diagnostics={n.removeprefix(prefix): x for n, x in found.items() if n.startswith(prefix)},
-        )
+
+        def named(prefix: str) -> dict[str, np.ndarray]:
+            return {name.removeprefix(prefix): x for name, x in found.items() if name.startswith(prefix)}
+
+        arrays = {name: found[name] for name in ARRAYS if name in found}
+        return Record(self.arms(), **arrays, judged=named(JUDGED_AS), diagnostics=named(DIAGNOSTIC))

@@ -4,6 +4,8 @@ A parameter is read tensor by tensor, layer by layer, straight into the shards t
 host memory besides is one stacked parameter at a time.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import os
@@ -11,18 +13,22 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo.checkpoints.families import FAMILIES, Family, Tensor, Unsupported, canonical, family_of
-from rmo.checkpoints.weights import IGNORED, INDEX, CheckpointError, Weights, read_shards, spans, write_shards
+from rmo.checkpoints.families import FAMILIES, Family, Unsupported, Values, canonical, family_of
+from rmo.checkpoints.tensors import Tensor
+from rmo.checkpoints.weights import IGNORED, INDEX, CheckpointError, Spans, Weights, read_shards, spans, write_shards
 from rmo.config.model import Model
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.runtime import errors, sharding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SCORE = "score.weight"
 HEAD_BIAS = "rmo_head_bias"  # transformers' heads have no bias; ours goes into config.json
@@ -41,7 +47,18 @@ def load_language_model(
     Raises:
       CheckpointError: it cannot be had, is of an unknown architecture, or a tensor is missing, misshapen or left over.
     """
-    return _load(name_or_path, False, mesh, dtype, stored)  # type: ignore[return-value]
+    directory = resolve(name_or_path)
+    family, shape, values = read_config(directory)
+    architecture = (values.get("architectures") or [""])[0]
+    if "Classification" in architecture:
+        raise CheckpointError(f"{directory} is a {architecture}: no language model; use it as a reward model")
+    weights = Weights(directory, family.prefix, family.unembedding)
+    if shape.tied and untied_after_all(family, weights):
+        shape = dataclasses.replace(shape, tied=False)
+    module = LanguageModel(in_dtype(shape, dtype), values["vocab_size"], values[family.length])
+    tensors = family.tensors(shape, module.vocab, module.length, reward=False)
+    check_tensors(directory, weights, tensors, shape.layers)
+    return module, read_params(weights, tensors, shapes_of(module), mesh, stored)
 
 
 def load_reward_model(
@@ -49,25 +66,59 @@ def load_reward_model(
 ) -> tuple[RewardModel, Params]:
     """A one-label sequence classifier, read per token; as `load_language_model`.
 
-    `reward.score` reads it at the last token there is. transformers reads the last one whose id is not pad's: where a
+    `scoring.score` reads it at the last token there is. transformers reads the last one whose id is not pad's: where a
     classifier's pad is its eos and texts end in eos, published scores are those of one token earlier.
     """
-    return _load(name_or_path, True, mesh, dtype, stored)  # type: ignore[return-value]
+    directory = resolve(name_or_path)
+    family, shape, values = read_config(directory)
+    architecture, labels = (values.get("architectures") or [""])[0], len(values.get("id2label") or [0])
+    if "Classification" in architecture and labels != 1:
+        raise CheckpointError(f"{directory} has {labels} labels: a reward model has one")
+    module = RewardModel(in_dtype(shape, dtype), values["vocab_size"], values[family.length])
+    weights = Weights(directory, family.prefix, family.unembedding)
+    tensors = family.tensors(shape, module.vocab, module.length, reward=True)
+    check_tensors(directory, weights, tensors, shape.layers)
+    return module, read_params(weights, tensors, shapes_of(module), mesh, stored, float(values.get(HEAD_BIAS, 0.0)))
 
 
 def load_trunk(
-    name_or_path: str | Path, key: jax.Array, mesh: jax.sharding.Mesh | None = None, dtype: str = "float32",
+    name_or_path: str | Path,
+    key: jax.Array,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: str = "float32",
     stored: str = "float32",
-) -> tuple[RewardModel, Params]:  # fmt: skip
+) -> tuple[RewardModel, Params]:
     """A reward model to be trained: the trunk of any checkpoint, of a language model as a rule, under a head drawn from
     `key`. As `load_language_model`."""
-    module, params = _load(name_or_path, True, mesh, dtype, stored, fresh=True)
-    return module, {**params, "head": fresh_head(module, key)}  # type: ignore[return-value]
+    directory = resolve(name_or_path)
+    family, shape, values = read_config(directory)
+    module = RewardModel(in_dtype(shape, dtype), values["vocab_size"], values[family.length])
+    weights = Weights(directory, family.prefix, family.unembedding)
+    weights.files.pop(SCORE, None)  # a classifier's own head
+    tensors = family.tensors(shape, module.vocab, module.length, reward=True)
+    tensors = [tensor for tensor in tensors if tensor.name != SCORE]
+    check_tensors(directory, weights, tensors, shape.layers)
+    trunk = {"trunk": shapes_of(module)["trunk"]}
+    return module, {**read_params(weights, tensors, trunk, mesh, stored), "head": fresh_head(module, key)}
 
 
 def fresh_head(module: RewardModel, key: jax.Array) -> Params:
-    """The head that `models.init` would draw."""
-    return jax.jit(lambda key: transformer.init(module, key)["head"])(key)  # XLA drops what is not asked for
+    """The head that `transformer.init` would draw."""
+
+    def head(key: jax.Array) -> Params:
+        return transformer.init(module, key)["head"]  # XLA drops what is not asked for
+
+    return jax.jit(head)(key)
+
+
+def in_dtype(shape: Model, dtype: str) -> Model:
+    """A shape with this type of the activations."""
+    return dataclasses.replace(shape, dtype=dtype)  # type: ignore[arg-type]
+
+
+def shapes_of(module: LanguageModel | RewardModel) -> Params:
+    """A module's parameters as shapes."""
+    return jax.eval_shape(partial(transformer.init, module), jax.random.key(0))
 
 
 def shape_of(name_or_path: str | Path, reads: str = "ids", dtype: str = "float32") -> Model:
@@ -80,19 +131,18 @@ def shape_of(name_or_path: str | Path, reads: str = "ids", dtype: str = "float32
     here = any((directory / name).exists() for name in ("model.safetensors", INDEX))
     if here and shape.tied and untied_after_all(family, Weights(directory, family.prefix, family.unembedding)):
         shape = dataclasses.replace(shape, tied=False)
-    return dataclasses.replace(
-        shape, checkpoint=str(name_or_path), vocab=values["vocab_size"], length=values[family.length],
-        reads=reads, dtype=dtype,
-    )  # type: ignore[arg-type]  # fmt: skip
+    vocab, length = values["vocab_size"], values[family.length]
+    shape = dataclasses.replace(in_dtype(shape, dtype), checkpoint=str(name_or_path), vocab=vocab, length=length)
+    return dataclasses.replace(shape, reads=reads)  # type: ignore[arg-type]
 
 
 def differences(given: Model, found: Model) -> str:
     """In which fields two shapes differ, for people; empty where in none. dtype and where weights are do not count."""
-    ours, theirs = canonical(given), canonical(found)
-    names = [n for n in vars(ours) if getattr(ours, n) != getattr(theirs, n)]
-    names += [n for n in ("vocab", "length") if getattr(given, n) != getattr(found, n)]
-    of = lambda m, c, n: getattr(m if n in ("vocab", "length") else c, n)  # noqa: E731
-    return ", ".join(f"{n} {of(found, theirs, n)}, not {of(given, ours, n)}" for n in names)
+    ours = vars(canonical(given)) | {"vocab": given.vocab, "length": given.length}
+    theirs = vars(canonical(found)) | {"vocab": found.vocab, "length": found.length}
+    shape = [name for name in ours if name not in ("vocab", "length")]
+    differ = [name for name in (*shape, "vocab", "length") if ours[name] != theirs[name]]
+    return ", ".join(f"{name} {theirs[name]}, not {ours[name]}" for name in differ)
 
 
 SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt")  # configs and tokenizers
@@ -121,7 +171,7 @@ def resolve(name_or_path: str | Path, wanted: tuple[str, ...] = FILES) -> Path:
         raise CheckpointError(f"{text} is no directory and could not be fetched from the hub: {line}") from error
 
 
-def read_config(directory: Path) -> tuple[Family, Model, dict[str, Any]]:
+def read_config(directory: Path) -> tuple[Family, Model, Values]:
     """(family, shape, the values of config.json as transformers completes them)."""
     try:
         raw = json.loads((directory / "config.json").read_text())
@@ -145,35 +195,22 @@ def read_config(directory: Path) -> tuple[Family, Model, dict[str, Any]]:
         raise CheckpointError(f"{directory}/config.json: {error}".replace("\n", " ")) from error
 
 
-def _load(
-    name_or_path, reward: bool, mesh, dtype: str, stored: str, fresh: bool = False
-) -> tuple[LanguageModel | RewardModel, Params]:
-    """With `fresh`, a reward model's head is not read: any checkpoint's trunk will do, and `head` is left out."""
-    directory = resolve(name_or_path)
-    family, shape, values = read_config(directory)
-    architecture = (values.get("architectures") or [""])[0]
-    if not reward and "Classification" in architecture:
-        raise CheckpointError(f"{directory} is a {architecture}: no language model; use it as a reward model")
-    if reward and not fresh and "Classification" in architecture and len(values.get("id2label") or [0]) != 1:
-        labels = len(values["id2label"])
-        raise CheckpointError(f"{directory} has {labels} labels: a reward model has one")
-    shape = dataclasses.replace(shape, dtype=dtype)  # type: ignore[arg-type]
-    vocab, length = values["vocab_size"], values[family.length]
-    module = (RewardModel if reward else LanguageModel)(shape, vocab, length)
-    weights = Weights(directory, family.prefix, family.unembedding)
-    if not reward and shape.tied and untied_after_all(family, weights):
-        shape = dataclasses.replace(shape, tied=False)
-        module = LanguageModel(shape, vocab, length)
-    tensors = family.tensors(shape, vocab, length, reward)
-    if fresh:
-        tensors = [tensor for tensor in tensors if tensor.name != SCORE]
-        weights.files.pop(SCORE, None)
-    check_tensors(directory, weights, tensors, shape.layers)
+def read_params(
+    weights: Weights,
+    tensors: list[Tensor],
+    shapes: Params,
+    mesh: jax.sharding.Mesh | None,
+    stored: str,
+    head_bias: float = 0.0,
+) -> Params:
+    """The parameters of these shapes, each from the tensor that holds it.
 
+    Args:
+      mesh: where they go, by `sharding.shardings_of`; None: the default device.
+      stored: their type.
+      head_bias: of a reward model, which no tensor holds.
+    """
     holder = {leaf: (tensor, k) for tensor in tensors for k, leaf in enumerate(tensor.leaves)}
-    shapes = jax.eval_shape(partial(transformer.init, module), jax.random.key(0))
-    if fresh:
-        shapes = {"trunk": shapes["trunk"]}
     flat = flatten(shapes)
     if mesh is None:
         places = dict.fromkeys(flat, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
@@ -182,17 +219,24 @@ def _load(
     out = {}
     for leaf in sorted(flat, key=lambda name: -flat[name].size):  # largest first: the peak is then while little is held
         if leaf == "head/bias":
-            fill = np.full(1, values.get(HEAD_BIAS, 0.0), np.float32)
-            out[leaf] = jax.device_put(fill, places[leaf])
+            out[leaf] = jax.device_put(np.full(1, head_bias, np.float32), places[leaf])
             continue
         tensor, k = holder[leaf]
-        shards = read_shards(weights, tensor, k, flat[leaf].shape, places[leaf], np.dtype(jnp.dtype(stored)))
-        pick = lambda index: shards[spans(index, flat[leaf].shape)]  # noqa: B023, E731
-        out[leaf] = jax.make_array_from_callback(flat[leaf].shape, places[leaf], pick)  # type: ignore[arg-type]
-    return module, jax.tree.unflatten(jax.tree.structure(shapes), [out[name] for name in flat])
+        shape, dtype = flat[leaf].shape, np.dtype(jnp.dtype(stored))
+        out[leaf] = from_shards(shape, places[leaf], read_shards(weights, tensor, k, shape, places[leaf], dtype))
+    return jax.tree.unflatten(jax.tree.structure(shapes), [out[name] for name in flat])
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def from_shards(shape: tuple[int, ...], place: jax.sharding.Sharding, shards: dict[Spans, np.ndarray]) -> jax.Array:
+    """The array whose shards these are."""
+
+    def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+        return shards[spans(index or (), shape)]
+
+    return jax.make_array_from_callback(shape, place, shard)
+
+
+def flatten(tree: Params) -> dict[str, jax.Array]:
     """Leaves by path, e.g. trunk/blocks/query/kernel."""
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -226,7 +270,12 @@ def untied_after_all(family: Family, weights: Weights) -> bool:
     )
 
 
-def export(module: LanguageModel | RewardModel, params: Params, directory: str | Path, tokenizer: Any = None) -> None:
+def export(
+    module: LanguageModel | RewardModel,
+    params: Params,
+    directory: str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
     """Write a checkpoint that `transformers` loads; numbers keep their type. A `tokenizer` is saved beside it and its
     special tokens are the config's; without one the config names none.
 
@@ -256,7 +305,7 @@ def export(module: LanguageModel | RewardModel, params: Params, directory: str |
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     write_shards(part, theirs(tensors, flat, module.shape.layers))
-    values: dict[str, Any] = {
+    values: Values = {
         "vocab_size": module.vocab,
         family.length: module.length,
         **family.write(module.shape),
@@ -276,7 +325,7 @@ def export(module: LanguageModel | RewardModel, params: Params, directory: str |
     os.replace(part, directory)
 
 
-def _write_config(directory: Path, family: Family, reward: bool, values: dict[str, Any], dtype: str) -> None:
+def _write_config(directory: Path, family: Family, reward: bool, values: Values, dtype: str) -> None:
     """config.json through transformers, so that it is complete."""
     from transformers import AutoConfig
 
@@ -286,7 +335,7 @@ def _write_config(directory: Path, family: Family, reward: bool, values: dict[st
     made.save_pretrained(directory)
 
 
-def theirs(tensors: list[Tensor], flat: dict[str, Any], layers: int) -> Iterator[tuple[str, np.ndarray]]:
+def theirs(tensors: list[Tensor], flat: dict[str, jax.Array], layers: int) -> Iterator[tuple[str, np.ndarray]]:
     """(name, value) of every tensor, one at a time."""
     for tensor in tensors:
         if tensor.layered:

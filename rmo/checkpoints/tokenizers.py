@@ -54,6 +54,12 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         raise RunError(f"{directory}: cannot load the tokenizer: {' '.join(str(error).split())}") from error
 
 
+def eos_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id that ends a text, if there is one."""
+    eos = tokenizer.eos_token_id
+    return eos if isinstance(eos, int) else None
+
+
 def decode(tokenizer: PreTrainedTokenizerFast, tokens_T: np.ndarray, mask_T: np.ndarray) -> str:
     """Text of the tokens under `mask_T`, special ones shown; where tokens are whole words, with spaces between them."""
     ids = [int(t) for t, m in zip(tokens_T, mask_T, strict=True) if m]

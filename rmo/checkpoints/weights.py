@@ -1,21 +1,27 @@
-"""The tensors of a checkpoint's safetensors files, by the names that families.py uses: read shard by shard, written."""
+"""The tensors of a checkpoint's safetensors files, by the names that tensors.py uses: read shard by shard, written."""
+
+from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from rmo.checkpoints.families import Tensor
+from rmo.checkpoints.tensors import Tensor
 from rmo.runtime.files import RunError, write_json
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
 
 IGNORED = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 INDEX = "model.safetensors.index.json"
 SHARD = 4 * 2**30  # bytes of one exported file
+Spans = tuple[tuple[int, int, int], ...]  # (start, stop, step) of each axis
 
 
 class CheckpointError(RunError):
@@ -49,7 +55,7 @@ class Weights:
                 found = dict.fromkeys(file.keys(), single)
         self.files = {self._ours(name): (path, name) for name, path in found.items()}
 
-    def _open(self, path: Path) -> Any:
+    def _open(self, path: Path) -> safe_open:
         from safetensors import safe_open
 
         try:
@@ -76,14 +82,14 @@ class Weights:
             return file.get_tensor(stored)
 
 
-def spans(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+def spans(index: tuple[slice, ...], shape: tuple[int, ...]) -> Spans:
     """A shard's place, as something that can be looked up."""
     return tuple(s.indices(size) for s, size in zip(index, shape, strict=True))
 
 
 def read_shards(
     weights: Weights, tensor: Tensor, k: int, shape: tuple[int, ...], place: jax.sharding.Sharding, dtype: np.dtype
-) -> dict[tuple, np.ndarray]:
+) -> dict[Spans, np.ndarray]:
     """Every distinct shard of leaf k of `tensor` that this process holds; each layer is read once."""
     indices = {spans(index, shape): index for index in place.addressable_devices_indices_map(shape).values() if index}
     indices = indices or {spans((), ()): ()}

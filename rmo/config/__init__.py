@@ -19,9 +19,10 @@ from rmo.config.experiment import (
     Sweep,
     Text,
     World,
-    digest,
+    WorldConfig,
     to_json,
 )
+from rmo.config.identity import digest
 from rmo.config.model import Model
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Sweep",
     "Text",
     "World",
+    "WorldConfig",
     "digest",
     "to_json",
 ]

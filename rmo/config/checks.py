@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +50,17 @@ def check(experiment: config.Experiment) -> None:
       config.ConfigError: one line that names the field, its value and the remedy.
     """
 
+    # Their checks stand beside them, in rooms above this one.
+    from rmo.experiment.gold import check as check_gold
+    from rmo.worlds.world import check as check_world
+
     def need(ok: bool, message: str) -> None:
         if not ok:
             raise config.ConfigError(message)
 
     may_be_zero = {
-        "seed", "world.seed", "world.answer", "world.counts", "world.conditionals", "world.pairs", "world.decay",
-        "world.stop", "world.longest", "world.tolerance", "sft.texts", "comparisons.flip", "ppo.chunk",
-        
-        "fits.min_d",
+        "seed", "sft.texts", "comparisons.flip", "ppo.chunk", "fits.min_d",
+        *(f"world.{name}" for name in experiment.world.may_be_zero),
     }  # fmt: skip
     may_be_zero_anywhere = {
         "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",
@@ -73,7 +74,11 @@ def check(experiment: config.Experiment) -> None:
                 positive(value, where + ".")
             elif isinstance(value, int | float) and not isinstance(value, bool):
                 need(math.isfinite(value), f"{where} is {value}: it must be finite")
-                if where in may_be_zero or item.name in may_be_zero_anywhere or isinstance(owner, config.Recipe):
+                if (
+                    where in may_be_zero
+                    or item.name in may_be_zero_anywhere
+                    or isinstance(owner, config.Recipe | config.Combined | config.MethodSettings)
+                ):
                     need(value >= 0, f"{where} is {value}: it must be at least 0")
                 else:
                     need(value > 0, f"{where} is {value}: it must be positive")
@@ -158,6 +163,13 @@ def check(experiment: config.Experiment) -> None:
                 not recipe.stop_early or recipe.comparisons + STOPPING <= available,
                 f"{where}.stop_early needs {STOPPING} training comparisons beside the {recipe.comparisons} it uses",
             )
+        names = [c.name for c in sweep.combined]
+        where = f"proxies.sweeps.{w}.combined"
+        need(len(set(names)) == len(names), f"{where} has two entries of one name: {', '.join(names)}")
+        need(all(n and "/" not in n for n in names), f"{where}: names are part of directory names, so no slashes")
+        for c in sweep.combined:
+            indices((c.recipe,), sweep.recipes, f"{where}.recipe", f"the recipes of sweep {sweep.name}")
+            indices(c.seeds, tuple(range(e.proxies.seeds)), f"{where}.seeds", "proxies.seeds")
     need(bool(e.proxies.sweeps) and e.proxies.sweeps[0].best_of_n, "proxies.sweeps: the first is best-of-n's main one")
     for i, other in enumerate(e.other_policies):
         model(other.model, f"other_policies.{i}.model")
@@ -186,6 +198,7 @@ def check(experiment: config.Experiment) -> None:
         need(against.sweep in sweeps, f"{where}.sweep is {against.sweep!r}: proxies.sweeps has {', '.join(sweeps)}")
         sweep = sweeps[against.sweep]
         need(sweep.best_of_n, f"{where}.sweep is {against.sweep!r}, which has no best-of-n: PPO needs its calibration")
+        indices(against.combined, sweep.combined, f"{where}.combined", f"the combined rewards of sweep {sweep.name}")
         indices(against.recipes, sweep.recipes, f"{where}.recipes", f"the recipes of sweep {sweep.name}")
         have = sweep.sizes or tuple(range(len(e.proxies.sizes)))
         need(set(against.sizes) <= set(have), f"{where}.sizes is {against.sizes}: sweep {sweep.name} has sizes {have}")
@@ -193,10 +206,8 @@ def check(experiment: config.Experiment) -> None:
             bool(against.kl_coefs) and min(against.kl_coefs) >= 0, f"{where}.kl_coefs must be at least 0, and not none"
         )
     need(0 <= e.comparisons.flip < 0.5, f"comparisons.flip is {e.comparisons.flip}: it must lie in [0, 0.5)")
-    if isinstance(e.world, config.World):
-        synthetic_world(e, e.world, need)
-    else:
-        real_text(e, e.world, need)
+    check_world(e, need)
+    check_gold(e, need)
     if e.sft.texts:
         need(e.sft.texts >= e.sft.batch, f"sft.texts is {e.sft.texts}: it must be at least one batch ({e.sft.batch})")
     else:
@@ -231,79 +242,3 @@ def check(experiment: config.Experiment) -> None:
         )
     need(0 < e.ppo.lam <= 1, f"ppo.lam is {e.ppo.lam}: it must lie in (0, 1]")
     need(0 < e.fits.level < 1, f"fits.level is {e.fits.level}: it must lie in (0, 1)")
-
-
-def synthetic_world(e: config.Experiment, w: config.World, need: Callable[[bool, str], None]) -> None:
-    """What the synthetic world asks for."""
-    everyone = (*e.policies, e.gold.model, *e.proxies.sizes)
-    need(
-        not any(m.checkpoint or m.vocab or m.length for m in everyone),
-        "world is synthetic, but a model has checkpoint, vocab or length: for real text give world=Text(...)",
-    )
-    need(
-        e.gold.kind in ("annotator", "random"),
-        f"gold.kind is {e.gold.kind!r}: the synthetic world has annotator and random; else give world=Text(...)",
-    )
-    need(0 <= w.stop < 1, f"world.stop is {w.stop}: it is a probability below 1")
-    need(w.vocab >= 16, f"world.vocab is {w.vocab}: it must be at least 16")
-    need(w.response >= 6, f"world.response is {w.response}: the pair features need at least 6 tokens")
-    need(
-        0 < w.shortest < w.response,
-        f"world.shortest is {w.shortest}: it must lie between 1 and world.response - 1 ({w.response - 1})",
-    )
-    need(w.prompt >= 2, f"world.prompt is {w.prompt}: it holds bos and at least one token")
-    need(
-        w.counts + w.conditionals + w.pairs > 0,
-        "world has no features: the annotator needs some of counts, conditionals, pairs",
-    )
-    need(
-        e.gold.texts - max(e.gold.texts // 20, 1) >= e.gold.batch,
-        f"gold.texts is {e.gold.texts}: less the held-out twentieth it must be at least one batch ({e.gold.batch})",
-    )
-    need(
-        min(w.weights) >= 0 and sum(w.weights) > 0,
-        f"world.weights is {w.weights}: shares must be at least 0 and not all 0",
-    )
-    for name in ("set_share", "pair_share"):
-        share = getattr(e.world, name)
-        need(share <= 1, f"world.{name} is {share}: it is a share of the words, at most 1")
-    low, high = w.optimum
-    need(0 < low <= high, f"world.optimum is {low} to {high}: it must be 0 < low <= high")
-
-
-def real_text(e: config.Experiment, w: config.Text, need: Callable[[bool, str], None]) -> None:
-    """What real text asks for."""
-    need(bool(w.prompts), "world.prompts is empty: give a JSONL or Parquet file, or another source of prompts")
-    need("{prompt}" in w.template, f"world.template is {w.template!r}: it must hold {{prompt}}")
-    need(w.tolerance < 1, f"world.tolerance is {w.tolerance}: it is a share, below 1")
-    need(bool(w.tokenizer or e.policy.checkpoint), "world.tokenizer is empty, and the policy has no checkpoint")
-    need(
-        not e.sft.texts or bool(w.demonstrations),
-        f"sft.texts is {e.sft.texts}, but world.demonstrations is empty: give a source, or sft.texts 0",
-    )
-    kinds = ("checkpoint", "people", "random")
-    need(e.gold.kind in kinds, f"gold.kind is {e.gold.kind!r}: real text has no annotator; use {', '.join(kinds)}")
-    if e.gold.kind == "checkpoint":
-        need(bool(e.gold.model.checkpoint), "gold.kind is checkpoint: give gold.model.checkpoint")
-    if e.gold.kind == "people":
-        need(bool(e.gold.comparisons), "gold.kind is people: give gold.comparisons, a source of human comparisons")
-        need(0 < e.gold.held_out < 1, f"gold.held_out is {e.gold.held_out}: it is a share, between 0 and 1")
-    named = [("policy", e.policy), ("gold.model", e.gold.model)]
-    named += [(f"other_policies.{i}.model", o.model) for i, o in enumerate(e.other_policies)]
-    named += [(f"proxies.sizes.{i}", m) for i, m in enumerate(e.proxies.sizes)]
-    total = w.prompt + w.response
-    for where, m in named:
-        need(
-            not m.checkpoint or bool(m.vocab and m.length),
-            f"{where}.vocab and length are needed beside its checkpoint: `rmo.checkpoints.hf.shape_of` writes them",
-        )
-        need(m.reads == "ids" or bool(m.checkpoint), f"{where}.reads is {m.reads!r}: only a checkpoint has a tokenizer")
-        need(
-            m.reads != "ids" or not m.length or m.length >= total,
-            f"{where}.length is {m.length}: prompt and response need {total} tokens",
-        )
-        need(
-            m.reads != "ids" or not m.vocab or m.vocab >= e.policy.vocab,
-            f"{where}.vocab is {m.vocab}: the policy has {e.policy.vocab} tokens, and it must know them all",
-        )
-    need(all(m.reads == "ids" for m in e.policies), "policy.reads must be ids: prompts are given in its own tokens")

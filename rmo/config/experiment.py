@@ -1,13 +1,10 @@
 """One experiment is one frozen value; every field's docstring is its `--help`. `checks.py` refuses bad values."""
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
-import tyro
-
+from rmo.config.identity import memory
 from rmo.config.model import Model as Model
 
 
@@ -32,12 +29,34 @@ class Optimizer:
     """Decoupled (AdamW) weight decay."""
     clip: float = 1.0
     """Largest global norm of the gradient."""
-    accumulate: int = 1
+    accumulate: int = memory(1)
     """Parts that a batch is worked on in, one after the other; the step is that of the whole batch."""
 
 
 @dataclass(frozen=True)
-class World:
+class WorldConfig:
+    """What every config of a world has; a dataclass of this kind is registered with its world (rmo/worlds/world.py)."""
+
+    prompt: int
+    """P, longest prompt in tokens."""
+    response: int
+    """R, longest response in tokens, EOS included."""
+
+    may_be_zero: ClassVar[tuple[str, ...]] = ()  # names of its numbers that need not be positive
+
+    @property
+    def tokens(self) -> int:
+        """V; 0 where only the sources tell it."""
+        return 0
+
+    @property
+    def read_length(self) -> int:
+        """Tokens that an RM's own tokenizer may make of a text: twice prompt and response, and 64 for a template."""
+        return 2 * (self.prompt + self.response) + 64
+
+
+@dataclass(frozen=True)
+class World(WorldConfig):
     """The synthetic world: where prompts and texts come from and what the annotator likes (rmo/worlds/synthetic.py)."""
 
     seed: int = 0
@@ -77,9 +96,15 @@ class World:
     width: float = 0.6
     """Width of a sweet spot as a multiple of its optimum."""
 
+    may_be_zero = ("seed", "answer", "counts", "conditionals", "pairs", "decay", "stop")
+
+    @property
+    def tokens(self) -> int:
+        return self.vocab
+
 
 @dataclass(frozen=True)
-class Text:
+class Text(WorldConfig):
     """Real text in the world's place: where prompts and demonstrations come from (shapes: rmo/worlds/sources.py)."""
 
     prompts: str = ""
@@ -102,10 +127,12 @@ class Text:
     tolerance: float = 0.01
     """Share of a source's rows that may be malformed; more stop the run."""
 
+    may_be_zero = ("longest", "tolerance")
+
     @property
     def read_length(self) -> int:
         """Tokens that an RM's own tokenizer may make of a text."""
-        return self.longest or 2 * (self.prompt + self.response) + 64
+        return self.longest or super().read_length
 
 
 @dataclass(frozen=True)
@@ -123,7 +150,7 @@ class SFT:
 class Gold:
     """The gold RM, the truth by definition; larger than every proxy."""
 
-    kind: Literal["annotator", "random", "checkpoint", "people"] = "annotator"
+    kind: str = "annotator"
     """annotator: a RewardModel regressed on the world's annotator; random: a frozen, seeded teacher (a free gold);
     checkpoint: model.checkpoint as it stands; people: trained on human comparisons, from model.checkpoint if given."""
     model: Model = field(default_factory=lambda: Model(width=128, layers=2, heads=4))
@@ -138,6 +165,16 @@ class Gold:
     optimizer: Optimizer = field(default_factory=Optimizer)
     gain: float = 3.0
     """Random teacher only: scale of the weights inside the blocks."""
+
+    @property
+    def held_out_texts(self) -> int:
+        """Of `texts`, those that gold is judged on."""
+        return max(self.texts // 20, 1)
+
+    @property
+    def train_texts(self) -> int:
+        """Of `texts`, those that gold is trained on."""
+        return self.texts - self.held_out_texts
 
 
 @dataclass(frozen=True)
@@ -237,7 +274,7 @@ class BestOfN:
     """Largest n of the curve; far below `draws`, or the estimator's variance explodes."""
     points: int = 32
     """Points of the curve, on a log grid from 1 to max_n."""
-    chunk: int = 1024
+    chunk: int = memory(1024)
     """Sequences sampled or scored at once."""
 
 
@@ -277,7 +314,7 @@ class PPO:
     """Training prompts, disjoint from every other prompt of the run."""
     batch: int = 256
     """B, episodes per iteration."""
-    chunk: int = 0
+    chunk: int = memory(0)
     """Episodes that are sampled and scored at once, in reads too, for batches that do not fit; 0: all."""
     epochs: int = 1
     """Passes over each batch."""
@@ -332,8 +369,8 @@ class Experiment:
     """What readers of its report should know first; nothing depends on it."""
     seed: int = 0
     """Seed of every stage."""
-    world: Annotated[World | Text, tyro.conf.AvoidSubcommands] = field(default_factory=World)
-    """Where prompts and texts come from: the synthetic world, or real text."""
+    world: WorldConfig = field(default_factory=World)
+    """Where prompts and texts come from: the synthetic world, real text, or another that is registered."""
     policy: Model = field(default_factory=Model)
     other_policies: tuple[OtherPolicy, ...] = ()
     sft: SFT = field(default_factory=SFT)
@@ -352,12 +389,6 @@ class Experiment:
     def policies(self) -> tuple[Model, ...]:
         """Shapes of all initial policies, the main one first."""
         return self.policy, *(other.model for other in self.other_policies)
-
-
-def digest(*parts: Any) -> str:
-    """Hex digest of any nesting of dataclasses, tuples, numbers and strings."""
-    text = json.dumps(parts, sort_keys=True, default=dataclasses.asdict)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from rmo.config.identity import memory
+
 
 @dataclass(frozen=True)
 class Model:
@@ -70,7 +72,7 @@ class Model:
     """Tokens that every second layer, from the first, sees (Gemma); 0: all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; reductions stay float32, and so do parameters that are trained."""
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Literal["none", "dots", "full"] = memory("none")
     """What the backward pass computes again, block by block: nothing; all but the projections; everything."""
 
     @property

@@ -91,8 +91,8 @@ class RunBench:
             raise RunError("PPO against an RM that reads text needs one process, and of CPUs one device")
         return reward, params
 
-    def prompts(self, purpose: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-        found = self.run.world.prompts(self.run.rng(f"{purpose} prompts"), size, purpose)
+    def prompts(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        found = self.run.world.prompts(self.run.rng(f"{self.method.name} prompts"), size, "optimise")
         return found.tokens, found.mask
 
     def read_prompts(self) -> tuple[np.ndarray, np.ndarray]:

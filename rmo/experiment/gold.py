@@ -1,16 +1,24 @@
-"""The gold RM, four ways: regressed on the world's annotator, a random teacher, a checkpoint, or trained on people."""
+"""The gold RM, four ways: regressed on the world's annotator, a random teacher, a checkpoint, or trained on people.
+
+A new way is a function that makes one and a `GoldKind` for it in `KINDS`; config, stage and report know no more of it.
+"""
+
+from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmo import config
 from rmo.checkpoints import hf, saved_model, tokenizers
-from rmo.config import Text
 from rmo.experiment import audit
 from rmo.experiment.run import Run
 from rmo.models import metrics, scoring, transformer
@@ -18,32 +26,180 @@ from rmo.models.sampling import sample
 from rmo.models.transformer import Params, RewardModel
 from rmo.runtime import hosts
 from rmo.runtime.checkpointer import Checkpoints
-from rmo.runtime.files import RunError, read_json, write_json
+from rmo.runtime.files import Row, RunError, read_json, write_json
 from rmo.tracking.jsonl import Log
 from rmo.training import objectives
 from rmo.training.loop import train
-from rmo.worlds import comparisons, sources, tokenization
-from rmo.worlds import real_text as corpus
-from rmo.worlds.synthetic import EOS, Texts, concatenate
+from rmo.worlds import comparisons, real_text, sources, tokenization
+from rmo.worlds.world import Need, Texts, World, concatenate, world_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Maker = Callable[[Run, RewardModel, Path], tuple[Params, Row]]  # (run, module, directory) -> parameters, what is known
+
+
+def everywhere(world: type[World]) -> bool:
+    """Of kinds that work in every world."""
+    return True
+
+
+def nothing(e: config.Experiment, need: Need) -> None:
+    """Of kinds that have no settings of their own to check."""
+
+
+@dataclass(frozen=True)
+class GoldKind:
+    """One way to have a gold RM."""
+
+    name: str
+    """What `gold.kind` calls it."""
+    make: Maker
+    sentence: str
+    """Completes "Gold is ..."; {gold} stands for the experiment's `Gold`."""
+    works_in: Callable[[type[World]], bool] = everywhere
+    check: Callable[[config.Experiment, Need], None] = nothing
+    logits: bool = False
+    """Whether a raw score is a logit of a preference, as that of an RM that was trained on comparisons is."""
+
+
+KINDS: dict[str, GoldKind] = {}
+
+
+def register(kind: GoldKind) -> None:
+    """Make a kind known by its name."""
+    KINDS[kind.name] = kind
+
+
+def check(e: config.Experiment, need: Need) -> None:
+    """Refuse a kind of gold that does not exist, or not in this world, or that lacks what it needs.
+
+    Raises:
+      ConfigError: one line that names the field, its value and the remedy.
+    """
+    name, world = e.gold.kind, world_of(e.world)
+    need(name in KINDS, f"gold.kind is {name!r}: there are {', '.join(KINDS)}")
+    possible = [kind.name for kind in KINDS.values() if kind.works_in(world)]
+    need(name in possible, f"gold.kind is {name!r}: a world of kind {world.name} has {', '.join(possible)}")
+    KINDS[name].check(e, need)
 
 
 def gold(run: Run, out: Path) -> None:
     """The stage: parameters, the tokenizer where gold has its own, and what is known of it."""
     e, rm = run.experiment, run.gold_rm()
+    kind = KINDS[e.gold.kind]
     tokenizer = run.own_tokenizer(e.gold.model, out)
-    make = {"annotator": annotator, "random": random, "checkpoint": checkpoint, "people": people}[e.gold.kind]
-    params, info = make(run, rm, out)
+    params, info = kind.make(run, rm, out)
     saved_model.save(out, rm, params, tokenizer)
-    write_json(out / "info.json", {"kind": e.gold.kind, "params": transformer.count(params), **info})
+    about = {"kind": kind.name, "sentence": kind.sentence.format(gold=e.gold), "params": transformer.count(params)}
+    write_json(out / "info.json", {**about, **info})
 
 
-def random(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, Any]]:
+# Regressed on the world's annotator.
+
+
+def annotator(run: Run, rm: RewardModel, out: Path) -> tuple[Params, Row]:
+    """Regressed on the annotator over broad text."""
+    e, (texts, target) = run.experiment, annotated(run)
+    held = e.gold.held_out_texts
+    kept, wanted = texts.rows(slice(held, None)), target[held:]
+    order = comparisons.epochs(len(wanted), e.gold.batch, run.seeds("gold order"))
+    steps = e.gold.epochs * (len(wanted) // e.gold.batch)
+
+    def batch(step: int) -> tuple[Texts, np.ndarray]:
+        rows = order(step)
+        return kept.rows(rows), wanted[rows]
+
+    def start() -> Params:
+        return transformer.init(rm, run.key("gold"))
+
+    log = Log(out, "gold", steps)
+    params = train(start, objectives.regression(rm), batch, steps, e.gold.optimizer, run.mesh, Checkpoints(out), log)
+    return params, judge_annotated(run, rm, params, texts, target)
+
+
+def check_annotator(e: config.Experiment, need: Need) -> None:
+    need(
+        e.gold.train_texts >= e.gold.batch,
+        f"gold.texts is {e.gold.texts}: less the held-out twentieth it must be at least one batch ({e.gold.batch})",
+    )
+
+
+register(
+    GoldKind(
+        "annotator",
+        annotator,
+        "a network regressed on the world's annotator",
+        attrgetter("has_annotator"),
+        check_annotator,
+    )
+)
+
+
+def annotated(run: Run) -> tuple[Texts, np.ndarray]:
+    """Broad texts and the annotator's standardised scores, f32[B]; the first of them are held out."""
+    texts = broad_texts(run, run.rng("gold"), run.experiment.gold.texts)
+    raw = run.world.score(texts)
+    return texts, ((raw - raw.mean()) / raw.std()).astype(np.float32)
+
+
+def judge_annotated(run: Run, rm: RewardModel, params: Params, texts: Texts, target: np.ndarray) -> Row:
+    """How gold agrees with the annotator on the held-out texts."""
+    e, held = run.experiment, run.experiment.gold.held_out_texts
+    truth = target[:held]
+    predicted = scoring.score_all(rm, params, *texts.rows(slice(held)).sequences(), e.bon.chunk)
+    r2 = float(1 - np.mean((predicted - truth) ** 2) / truth.var())
+    correlation = audit.rank_correlation(predicted, truth)
+    return {"texts": e.gold.texts, "held_out_broad_text": {"r2": r2, "rank_correlation": correlation}}
+
+
+def broad_texts(run: Run, rng: np.random.Generator, size: int) -> Texts:
+    """A quarter each: demonstrations; policy samples, hot and cold; the first made broad; the second made broad.
+
+    Broad text is what teaches gold that collapsed text is bad, which no proxy trained on-policy can know.
+    """
+    quarter, world = -(-size // 4), run.world
+    plain = world.demonstrations(rng, quarter)
+    policy = hot_and_cold(run, world.demonstrations(rng, quarter), rng)
+    everything = concatenate([plain, policy, world.broad(rng, plain), world.broad(rng, policy)])
+    return everything.rows(rng.permutation(len(everything.tokens))[:size])
+
+
+def hot_and_cold(run: Run, prompts: Texts, rng: np.random.Generator, temperatures: int = 16) -> Texts:
+    """The policy's responses to the prompts of `prompts`, at so many temperatures from 0.3 to 2.5."""
+    lm = run.lm()
+    params, size = run.load("sft", lm), len(prompts.tokens)
+    draw = jax.jit(partial(sample, lm, length=run.experiment.world.response, eos=run.world.eos))
+    sampled = []
+    drawn_at = np.exp(rng.uniform(np.log(0.3), np.log(2.5), temperatures))
+    for i, block in enumerate(np.array_split(np.arange(size), temperatures)):
+        pad = size // temperatures + 1 - len(block)  # equal shapes: one compilation
+        rows = np.concatenate([block, block[:pad]])
+        keys = jax.random.split(jax.random.fold_in(run.key("broad"), i), len(rows))
+        temperature = jnp.float32(drawn_at[i])
+        s = draw(params, prompts.prompts[rows], prompts.prompt_mask[rows], keys, temperature=temperature)
+        tokens, mask = hosts.fetch((s.tokens, s.mask))
+        count = len(block)
+        sampled.append(Texts(prompts.prompts[block], prompts.prompt_mask[block], tokens[:count], mask[:count]))
+    return concatenate(sampled)
+
+
+# A random teacher.
+
+
+def random(run: Run, rm: RewardModel, out: Path) -> tuple[Params, Row]:
     """A frozen, seeded teacher: a gold that costs nothing."""
     params = jax.jit(lambda: transformer.init(rm, run.key("gold")))()
-    return params, judge_annotated(run, rm, params, *annotated(run)) if run.synthetic else {}
+    return params, judge_annotated(run, rm, params, *annotated(run)) if run.world.has_annotator else {}
 
 
-def checkpoint(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, Any]]:
+register(GoldKind("random", random, "a random teacher"))
+
+
+# A checkpoint.
+
+
+def checkpoint(run: Run, rm: RewardModel, out: Path) -> tuple[Params, Row]:
     """A reward model of the hub or of a directory, as it stands; kept in the type that it computes in."""
     name = run.experiment.gold.model.checkpoint
     run.check_checkpoint(rm.shape)
@@ -51,134 +207,120 @@ def checkpoint(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, 
     return params, {"checkpoint": name, "from": hf.resolve(name).name}
 
 
-def annotator(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, Any]]:
-    """Regressed on the annotator over broad text."""
-    e, (texts, target) = run.experiment, annotated(run)
-
-    held = max(e.gold.texts // 20, 1)
-    train_size = e.gold.texts - held
-    rows = comparisons.epochs(train_size, e.gold.batch, run.seeds("gold order"))
-    kept = texts.rows(slice(held, None))
-    pick = lambda i: (kept.rows(i), target[held:][i])  # noqa: E731
-    steps = e.gold.epochs * (train_size // e.gold.batch)
-    params = train(
-        lambda: transformer.init(rm, run.key("gold")), objectives.regression(rm), lambda s: pick(rows(s)), steps,
-        e.gold.optimizer, run.mesh,
-        Checkpoints(out), Log(out, "gold", steps),
-    )  # fmt: skip
-    return params, judge_annotated(run, rm, params, texts, target)
+def check_checkpoint(e: config.Experiment, need: Need) -> None:
+    need(bool(e.gold.model.checkpoint), "gold.kind is checkpoint: give gold.model.checkpoint")
 
 
-def annotated(run: Run) -> tuple[Texts, np.ndarray]:
-    """Broad texts and the annotator's standardised scores; the first twentieth is held out."""
-    texts = broad_texts(run, run.rng("gold"), run.experiment.gold.texts)
-    raw = run.world.score(texts)
-    return texts, ((raw - raw.mean()) / raw.std()).astype(np.float32)
+register(
+    GoldKind(
+        "checkpoint",
+        checkpoint,
+        "the checkpoint {gold.model.checkpoint}",
+        attrgetter("reads_sources"),
+        check_checkpoint,
+        logits=True,
+    )
+)
 
 
-def judge_annotated(run: Run, rm: RewardModel, params: Params, texts: Texts, target: np.ndarray) -> dict[str, Any]:
-    """How gold agrees with the annotator on the held-out texts."""
-    e, held = run.experiment, max(run.experiment.gold.texts // 20, 1)
-    predicted = scoring.score_all(rm, params, *texts.rows(slice(held)).sequences(), e.bon.chunk)
-    r2 = float(1 - np.mean((predicted - target[:held]) ** 2) / target[:held].var())
-    correlation = audit.rank_correlation(predicted, target[:held])
-    return {"texts": e.gold.texts, "held_out_broad_text": {"r2": r2, "rank_correlation": correlation}}
+# Trained on people.
 
 
-def broad_texts(run: Run, rng: np.random.Generator, size: int) -> Texts:
-    """A quarter each: corpus; policy samples at temperatures 0.3 to 2.5; corpus made broad; policy samples made broad.
+class HumanComparisons(NamedTuple):
+    """C comparisons of people as gold reads them, the preferred response at index 0."""
 
-    Broad text is what teaches gold that collapsed text is bad, which no proxy trained on-policy can know.
-    """
-    quarter = -(-size // 4)
-    corpus = run.world.corpus(rng, quarter)
-    params, lm = run.load("sft", run.lm()), run.lm()
-    prompts = run.world.corpus(rng, quarter)
-    temperatures = np.exp(rng.uniform(np.log(0.3), np.log(2.5), 16))
-    draw = jax.jit(partial(sample, lm, length=run.experiment.world.response, eos=EOS))
-    sampled = []
-    for i, block in enumerate(np.array_split(np.arange(quarter), 16)):
-        pad = quarter // 16 + 1 - len(block)  # equal shapes: one compilation
-        rows = np.concatenate([block, block[:pad]])
-        keys = jax.random.split(jax.random.fold_in(run.key("broad"), i), len(rows))
-        s = draw(
-            params, prompts.prompts[rows], prompts.prompt_mask[rows], keys, temperature=jnp.float32(temperatures[i])
-        )
-        tokens, mask = (x[: len(block)] for x in hosts.fetch((s.tokens, s.mask)))
-        sampled.append(Texts(prompts.prompts[block], prompts.prompt_mask[block], tokens, mask))
-    policy = concatenate(sampled)
-    everything = concatenate([corpus, policy, run.world.broad(rng, corpus), run.world.broad(rng, policy)])
-    order = rng.permutation(len(everything.tokens))[:size]
-    return everything.rows(order)
+    tokens: np.ndarray  # i32[C, 2, S]
+    mask: np.ndarray  # bool[C, 2, S]
+    length: np.ndarray  # i64[C, 2], of the responses, in tokens
+    prompt: np.ndarray  # i64[C], the prompt's number
+    held_out: np.ndarray  # bool[C], follows from the prompt's text
+    left_out: Row  # what was not read, and why
 
 
-def people(run: Run, rm: RewardModel, out: Path) -> tuple[Params, dict[str, Any]]:
+def people(run: Run, rm: RewardModel, out: Path) -> tuple[Params, Row]:
     """Trained on human comparisons with the preference loss, judged on those of held-out prompts."""
     e, g = run.experiment, run.experiment.gold
-    tokens, mask, length, prompt, held, left_out = human_comparisons(run, rm, out)
-
-    learn, seen = np.flatnonzero(~held), np.flatnonzero(held)
+    given = human_comparisons(run, rm, out)
+    learn, seen = np.flatnonzero(~given.held_out), np.flatnonzero(given.held_out)
     if len(learn) < g.batch or not len(seen):
         counts = f"{len(learn)} comparisons to learn from and {len(seen)} to be judged on"
         raise RunError(f"{g.comparisons} gives {counts}; gold.batch is {g.batch}: give more, or change gold.held_out")
-    rows = comparisons.epochs(len(learn), g.batch, run.seeds("gold order"))
+    order = comparisons.epochs(len(learn), g.batch, run.seeds("gold order"))
     steps = g.epochs * (len(learn) // g.batch)
-    params = train(
-        run.first(rm, run.key("gold")), objectives.preference(rm),
-        lambda s: (tokens[learn[rows(s)]], mask[learn[rows(s)]]), steps, g.optimizer, run.mesh, Checkpoints(out),
-        Log(out, "gold", steps),
-    )  # fmt: skip
-    flat = tokens[seen].reshape(-1, tokens.shape[-1]), mask[seen].reshape(-1, mask.shape[-1])
+
+    def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = learn[order(step)]
+        return given.tokens[rows], given.mask[rows]
+
+    first, log = run.first(rm, run.key("gold")), Log(out, "gold", steps)
+    params = train(first, objectives.preference(rm), batch, steps, g.optimizer, run.mesh, Checkpoints(out), log)
+    width = given.tokens.shape[-1]
+    flat = given.tokens[seen].reshape(-1, width), given.mask[seen].reshape(-1, width)
     scores = scoring.score_all(rm, params, *flat, e.bon.chunk).reshape(-1, 2)
-    found = {"comparisons": {"train": len(learn), "held_out": len(seen), **left_out}, "steps": steps}
-    return params, {
-        **found,
-        "held_out_people": agreement(scores, length[seen], prompt[seen], run.rng("gold bootstrap")),
-    }
+    judged = agreement(scores, given.length[seen], given.prompt[seen], run.rng("gold bootstrap"))
+    counts = {"train": len(learn), "held_out": len(seen), **given.left_out}
+    return params, {"comparisons": counts, "steps": steps, "held_out_people": judged}
 
 
-def human_comparisons(run: Run, rm: RewardModel, out: Path):
-    """(tokens i32[C, 2, S], mask, response lengths i64[C, 2], prompt's number i64[C], held out bool[C], what was left
-    out); preferred first.
+def check_people(e: config.Experiment, need: Need) -> None:
+    need(bool(e.gold.comparisons), "gold.kind is people: give gold.comparisons, a source of human comparisons")
+    need(0 < e.gold.held_out < 1, f"gold.held_out is {e.gold.held_out}: it is a share, between 0 and 1")
 
-    A prompt is shown as the policy meets it, or, to an RM that reads chat, through its own template. Which comparisons
-    are held out follows from the prompt's text.
+
+register(
+    GoldKind("people", people, "trained on human comparisons", attrgetter("reads_sources"), check_people, logits=True)
+)
+
+
+def human_comparisons(run: Run, rm: RewardModel, out: Path) -> HumanComparisons:
+    """The comparisons that the stage `prompts` read, but for those that are too long.
+
+    Raises:
+      RunError: all are too long.
     """
     g, w = run.experiment.gold, run.experiment.world
-    assert isinstance(w, Text)
     source = run.path("prompts") / "people.jsonl"
     found = sources.load_comparisons(source, 0)
-    own = tokenizers.load_tokenizer(out / "tokenizer") if g.model.reads != "ids" else run.world.tokenizer
-    limit = w.prompt + w.response if g.model.reads == "ids" else run.read_length(rm.shape)
-
-    def encode(prompt: str, response: str) -> list[int]:
-        where = f"{g.comparisons}: response {response[:40]!r}"
-        if g.model.reads == "ids":
-            shown = corpus.encode_prompt(w, own, prompt, where, rm.vocab)
-            return shown + corpus.encode_response(own, response, where, rm.vocab)
-        chat = g.model.reads == "chat"
-        row = {"prompt": prompt if chat else corpus.shown(w, prompt), "response": response}
-        return tokenization.encode(own, row, where, rm.vocab, "", chat)
-
-    rows, lengths, prompts, held = [], [], [], []
-    for prompt, chosen, rejected in found.rows:
-        pair = [encode(prompt, response) for response in (chosen, rejected)]
+    shared = g.model.reads == "ids"
+    own = run.world.tokenizer if shared else tokenizers.load_tokenizer(out / "tokenizer")
+    limit = w.prompt + w.response if shared else run.read_length(rm.shape)
+    pairs, lengths, prompts, held = [], [], [], []
+    for prompt, *responses in found.rows:
+        pair = [as_gold_reads(run, own, rm.vocab, prompt, response) for response in responses]
         if max(map(len, pair)) <= limit:
-            rows.append(pair)
-            lengths.append([len(own(r, add_special_tokens=False)["input_ids"]) for r in (chosen, rejected)])
+            pairs += pair
+            lengths.append([len(own(response, add_special_tokens=False)["input_ids"]) for response in responses])
             prompts.append(prompt)
             held.append(zlib.crc32(prompt.encode()) % 10_000 < 10_000 * g.held_out)
-    if not rows:
+    if not pairs:
         raise RunError(f"{g.comparisons}: every comparison has more than {limit} tokens; raise world.response")
-    tokens, mask = tokenization.pad([ids for pair in rows for ids in pair], limit, left=False)
-    tokens, mask = (x.reshape(-1, 2, limit) for x in (tokens, mask))
-    left_out = {"rows": read_json(source.with_suffix(".json"))["rows"], "too_long": len(found.rows) - len(rows)}
-    return tokens, mask, np.array(lengths), np.unique(prompts, return_inverse=True)[1], np.array(held), left_out
+    tokens, mask = (x.reshape(-1, 2, limit) for x in tokenization.pad(pairs, limit, left=False))
+    number = np.unique(prompts, return_inverse=True)[1]
+    left_out = {"rows": read_json(source.with_suffix(".json"))["rows"], "too_long": len(found.rows) - len(held)}
+    return HumanComparisons(tokens, mask, np.array(lengths), number, np.array(held), left_out)
+
+
+def as_gold_reads(run: Run, own: PreTrainedTokenizerBase, vocab: int, prompt: str, response: str) -> list[int]:
+    """Ids of a prompt and a response: as the policy meets them or, of a gold that reads chat, through its template.
+
+    Args:
+      own: the tokenizer that gold reads through.
+      vocab: gold's.
+    """
+    g, w = run.experiment.gold, run.experiment.world
+    where = f"{g.comparisons}: response {response[:40]!r}"
+    if g.model.reads == "ids":
+        assert isinstance(w, config.Text)  # `people` works in no other world
+        ids = real_text.encode_prompt(w, own, prompt, where, vocab)
+        return ids + real_text.encode_response(own, response, where, vocab)
+    chat = g.model.reads == "chat"
+    row = {"prompt": prompt if chat else run.world.shown(prompt), "response": response}
+    return tokenization.encode(own, row, where, vocab, "", chat)
 
 
 def agreement(
     scores_C2: np.ndarray, length_C2: np.ndarray, prompt_C: np.ndarray, rng: np.random.Generator, draws: int = 1000
-) -> dict[str, Any]:
+) -> Row:
     """How an RM agrees with people on comparisons that it has not seen, the preferred one at index 0.
 
     `calibration_error` compares the probability given to its choice with how often people chose it;
@@ -186,18 +328,22 @@ def agreement(
     longer response and `scores_longer` how often it did. The interval (95%) is over prompts.
     """
     gap = scores_C2[:, 0] - scores_C2[:, 1]
-    longer = np.sign(length_C2[:, 0] - length_C2[:, 1])
     right = (gap > 0) + 0.5 * (gap == 0)
-    unequal = longer != 0
     _, prompt_C = np.unique(prompt_C, return_inverse=True)
     count, sums = np.bincount(prompt_C), np.bincount(prompt_C, right)
     times = rng.multinomial(len(count), np.full(len(count), 1 / len(count)), size=draws)
-    interval = np.percentile((times @ sums) / np.maximum(times @ count, 1), [2.5, 97.5])
+    longer = np.sign(length_C2[:, 0] - length_C2[:, 1])
+    unequal = longer != 0
+    longer_wins = scores_longer = float("nan")
+    if unequal.any():
+        longer_wins = float(np.mean(longer[unequal] > 0))
+        scores_longer = float(np.mean(longer[unequal] * np.sign(gap[unequal]) > 0))
     return {
-        "accuracy": float(right.mean()), "accuracy_interval": interval,
+        "accuracy": float(right.mean()),
+        "accuracy_interval": np.percentile((times @ sums) / np.maximum(times @ count, 1), [2.5, 97.5]),
         "loss": float(np.mean(np.logaddexp(0, -gap))),
         "calibration_error": metrics.calibration_error(np.abs(gap), right),
         "length_correlation": audit.rank_correlation(scores_C2.ravel(), length_C2.ravel()),
-        "longer_wins": float(np.mean(longer[unequal] > 0)) if unequal.any() else float("nan"),
-        "scores_longer": float(np.mean(longer[unequal] * np.sign(gap[unequal]) > 0)) if unequal.any() else float("nan"),
-    }  # fmt: skip
+        "longer_wins": longer_wins,
+        "scores_longer": scores_longer,
+    }

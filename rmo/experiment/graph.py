@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 
 from rmo import config
+from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
 from rmo.config.names import of_policy, proxies_name, scored, scores_name, sizes_of
 from rmo.experiment.bench import RunBench
 from rmo.experiment.gold import gold
@@ -28,13 +29,12 @@ from rmo.experiment.stages.report import report
 from rmo.experiment.stages.samples import samples
 from rmo.experiment.stages.scores import scores
 from rmo.methods import method as methods
+from rmo.rewards import combination
 from rmo.runtime import errors
 from rmo.runtime.files import RunError
+from rmo.worlds.world import world_of
 
 Make = Callable[[Run, Path], None]
-BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")
-# What only gathers what others made is made again with any of it.
-GATHERERS = ("fits", "report")
 
 
 def kinds() -> list[str]:
@@ -57,7 +57,7 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         out[name] = StageOf(name, make, depends, tuple(out[u] for u in upstream))
 
     base = (e.seed, e.world)
-    real = ("prompts",) if isinstance(e.world, config.Text) else ()
+    real = ("prompts",) if world_of(e.world).reads_sources else ()
     if real:
         add("prompts", prompts, (e.seed, e.world, e.policy.checkpoint, e.policy.vocab, e.gold.comparisons))
     for policy, shape in enumerate(e.policies):
@@ -71,7 +71,8 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         for size in sizes_of(e, sweep):
             shape, name = e.proxies.sizes[size], proxies_name(e, size, sweep)
             make = partial(proxies, shape=shape, sweep=sweep, name=name)
-            add(f"proxies/{name}", make, (e.seed, slice_of_proxies(e, shape, sweep)), "comparisons")
+            add(f"proxies/{name}", make, (e.seed, *slice_of_proxies(e, shape, sweep)), "comparisons")
+    known_combinations(e)
     for size, sweep, policy in scored(e):
         before = [of_policy("samples", policy, e), "samples", f"proxies/{proxies_name(e, size, sweep)}"]
         before += [f"scores/{scores_name(e, size, sweep)}"] if policy else []
@@ -85,14 +86,27 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
             add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
     measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]
     add("fits", fits, (e.fits,), *measured)
-    add("report", report, (), *out)
+    # The page shows the note and the whole config.
+    add("report", report, (dataclasses.replace(e, name="", tags=()),), *out)
     return out
 
 
-def slice_of_proxies(e: config.Experiment, shape: config.Model, sweep: config.Sweep) -> config.Proxies:
+def known_combinations(e: config.Experiment) -> None:
+    """Raises ConfigError where a sweep combines RMs in a way that nobody registered."""
+    for sweep in e.proxies.sweeps:
+        for c in sweep.combined:
+            try:
+                combination.find(c.how)
+            except ValueError as error:
+                raise config.ConfigError(f"sweep {sweep.name}, combined {c.name}: {error}") from error
+
+
+def slice_of_proxies(e: config.Experiment, shape: config.Model, sweep: config.Sweep) -> tuple:
     """What a `proxies` stage depends on."""
     alone = dataclasses.replace(sweep, sizes=(), best_of_n=True, combined=())
-    return dataclasses.replace(e.proxies, sizes=(shape,), sweeps=(alone,))
+    # Parts of a batch share one mask of dropout, so that with dropout their number is more than rounding.
+    parts = e.proxies.optimizer.accumulate if any(recipe.dropout for recipe in sweep.recipes) else 1
+    return dataclasses.replace(e.proxies, sizes=(shape,), sweeps=(alone,)), parts
 
 
 def make_scores(run: Run, out: Path, size: int, sweep: config.Sweep, policy: int) -> None:
@@ -119,16 +133,17 @@ def matching(run: Run, only: tuple[str, ...]) -> list[str]:
         if not any(picks(want, name) for name in run.stages):
             there = list(dict.fromkeys(name.split("/")[0] for name in run.stages))
             near = errors.nearest(want.removeprefix("="), [*there, *run.stages])
-            raise RunError(
-                f"--only {want}: no such stage{near}; there are {', '.join(there)}, and instances as `rmo list` names "
-                "them"
-            )
+            known = f"there are {', '.join(there)}, and instances as `rmo list` names them"
+            raise RunError(f"--only {want}: no such stage{near}; {known}")
     return [name for name in run.stages if not only or any(picks(want, name) for want in only)]
 
 
 def groups(run: Run) -> list[tuple[str, list[str], list[str]]]:
-    """(name, groups it waits for, instances) of the stage instances that are not done: those of one group are of one
-    kind and need nothing of one another, so that they can run side by side, on machines of their own."""
+    """Stage instances that are not done, in groups: (name, groups it waits for, instances).
+
+    Those of one group are of one kind and need nothing of one another, so that they can run side by side, on machines
+    of their own.
+    """
     group_of: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     needs: dict[str, dict[str, None]] = {}

@@ -1,5 +1,7 @@
 """What a stage ended with, sent to wandb beside the logs that went there as they were written."""
 
+from pathlib import Path
+
 from rmo import config
 from rmo.artifacts.curves_csv import COLUMNS, to_rows
 from rmo.artifacts.measured import curves
@@ -10,6 +12,7 @@ from rmo.experiment.run import Run
 from rmo.methods import method as methods
 from rmo.runtime.files import Row, local
 from rmo.tracking.wandb_mirror import Wandb, careful
+from rmo.worlds.world import world_of
 
 
 @careful()
@@ -18,12 +21,8 @@ def mirror(run: Run, name: str) -> None:
     if Wandb.run is None:
         return
     stage, kind = Stage(run.path(name)), name.split("/")[0]
-    info = stage.info() if stage.has_info() else {}
     tables: dict[str, list[Row]] = {}
     pages: dict[str, str] = {}
-    members = info.pop("members", None)
-    if members:
-        info |= {column: [row[column] for row in members] for column in members[0]}
     if kind in methods.names():
         tables = mirror_curves(run, name)
     elif kind == "fits":
@@ -31,9 +30,25 @@ def mirror(run: Run, name: str) -> None:
     elif kind == "report":
         out = stage.directory
         pages = {file.stem: file.read_text() for file in [*out.glob("*.html"), *(out / "figures").glob("*.svg")]}
-        files = [(top, file) for top in map(local, (run.path("fits"), out)) for file in top.rglob("*.*")]
-        Wandb.keep({str(file.relative_to(top)): file for top, file in files if file.name != "cost.json"})
-    Wandb.show(info, tables, pages)
+        keep_files(run)
+    Wandb.show(summary(stage), tables, pages)
+
+
+def summary(stage: Stage) -> Row:
+    """What is known of a stage in short; of members a list per column."""
+    info = stage.info() if stage.has_info() else {}
+    members = info.pop("members", None)
+    if members:
+        info |= {column: [row[column] for row in members] for column in members[0]}
+    return info
+
+
+def keep_files(run: Run) -> None:
+    """The files of fits and report as an artifact."""
+    found: dict[str, Path] = {}
+    for top in (local(run.path("fits")), local(run.path("report"))):
+        found |= {str(file.relative_to(top)): file for file in top.rglob("*.*") if file.name != "cost.json"}
+    Wandb.keep(found)
 
 
 def mirror_curves(run: Run, name: str) -> dict[str, list[Row]]:
@@ -57,5 +72,4 @@ def mirror_curves(run: Run, name: str) -> dict[str, list[Row]]:
 
 def tags(e: config.Experiment) -> list[str]:
     """Of the run in wandb: the experiment's name and kind of world, shapes of policies and proxies, and its own."""
-    world = "text" if isinstance(e.world, config.Text) else "synthetic"
-    return [e.name, world, *map(policy_name, e.policies), *size_names(e.proxies.sizes), *e.tags]
+    return [e.name, world_of(e.world).name, *map(policy_name, e.policies), *size_names(e.proxies.sizes), *e.tags]

@@ -21,7 +21,7 @@ from rmo.models.transformer import Params
 from rmo.rewards import combination
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams, combine_tables
-from rmo.training.loop import pick
+from rmo.training.update import pick
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Scored:
     # Scores.
 
     def calibrated(self, raw_M: Sequence[np.ndarray], calibrations: Sequence[Calibration]) -> Iterator[np.ndarray]:
-        """Scores of every reward from raw ones of the RMs that were run, each f[...]; combined ones stand after those
-        that they are made of. As many come out as calibrations are given."""
+        """Calibrated scores f[...] of the first rewards, as many as calibrations are given, from the raw ones of those
+        RMs that were run. Combined rewards stand after those that they are made of."""
         out: list[np.ndarray] = []
         raw = iter(raw_M[len(self.singles) :])
         for i, calibration in enumerate(calibrations):

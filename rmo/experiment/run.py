@@ -24,9 +24,8 @@ from rmo.runtime import sharding
 from rmo.runtime.files import RunError
 from rmo.training.loop import First
 from rmo.worlds import comparisons, tokenization
-from rmo.worlds.real_text import TextWorld
 from rmo.worlds.rm_reader import TextReader
-from rmo.worlds.synthetic import SyntheticWorld
+from rmo.worlds.world import World, world_of
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,11 @@ class Run:
     def policy_info(self, policy: int = 0) -> PolicyInfo:
         return Policy(self.path(of_policy("sft", policy, self.experiment))).read()
 
-    @property
-    def synthetic(self) -> bool:
-        return isinstance(self.experiment.world, config.World)
-
     @cached_property
-    def world(self) -> Any:
-        """A `SyntheticWorld` or, of real text, a `TextWorld`."""
-        c = self.experiment.world
-        return SyntheticWorld(c) if isinstance(c, config.World) else TextWorld(c, self.path("prompts"))
+    def world(self) -> World:
+        """Where prompts and texts come from."""
+        kind = world_of(self.experiment.world)
+        return kind.build(self.experiment.world, self.path("prompts") if kind.reads_sources else None)
 
     # Modules, and the parameters that they start from or that are done already.
 
@@ -140,7 +135,6 @@ class Run:
 
     def read_length(self, shape: config.Model) -> int:
         """Most tokens of a text for an RM with a tokenizer of its own."""
-        assert isinstance(self.experiment.world, config.Text)
         return min(self.experiment.world.read_length, shape.length)
 
     def reader(self, name: str, shape: config.Model) -> SameIds | TextReader:
@@ -148,7 +142,8 @@ class Run:
         if shape.reads == "ids":
             return IDS
         tokenizer = tokenizers.load_tokenizer(Policy(self.path(name)).tokenizer)
-        return TextReader(self.world, tokenizer, shape.reads == "chat", shape.vocab, self.read_length(shape))
+        p, chat, most = self.experiment.world.prompt, shape.reads == "chat", self.read_length(shape)
+        return TextReader(self.world, p, tokenizer, chat, shape.vocab, most)
 
     def held_out_comparisons(self, name: str, shape: config.Model) -> comparisons.Comparisons:
         """The validation comparisons as the RM of stage `name` reads them."""
@@ -172,8 +167,10 @@ class Run:
     def gold_logits(self) -> float:
         """How many logits of a preference one standard deviation of gold is (paper section 2.2): of an RM trained on
         comparisons its raw score is a logit; a score that was taught otherwise is taken as one, by convention."""
-        kind = self.experiment.gold.kind
-        return 1 / float(self.gold_calibration().scale) if kind in ("checkpoint", "people") else 1.0
+        from rmo.experiment import gold  # whose kinds are made by functions of a Run
+
+        logits = gold.KINDS[self.experiment.gold.kind].logits
+        return 1 / float(self.gold_calibration().scale) if logits else 1.0
 
     def seeds(self, purpose: str) -> tuple[int, int]:
         """Seeds of one purpose: no two purposes share a random stream."""

@@ -3,14 +3,15 @@
 import contextlib
 import platform
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from rmo import __version__
-from rmo.artifacts.run_files import PLANNED
+from rmo.artifacts.run_files import GATHERERS, PLANNED
 from rmo.artifacts.stages import Stage
-from rmo.experiment.graph import GATHERERS, matching
+from rmo.experiment.graph import matching
 from rmo.experiment.memory_advice import memory_advice
 from rmo.experiment.mirror import mirror
 from rmo.experiment.run import Run
@@ -60,7 +61,7 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
     Raises:
       RunError: `only` names a stage whose upstream is missing.
       Held: another run works on a stage instance.
-      Preempted: the run was told to stop; what is made is saved.
+      Preempted: the run was asked to stop; what is made is saved.
     """
     made, wanted, every = [], matching(run, only), write_plan(run)
     found = {row["stage"]: row for row in look(run.root, every)} if hosts.writer() else {}
@@ -147,12 +148,43 @@ def circumstances(run: Run, compiling: Compiling) -> Row:
 
 
 def remake(run: Run, names: list[str]) -> list[str]:
-    """Mark as not done those of these stages that other code made, and all that rest on them; returns their names."""
-    again: list[str] = []
-    for name, stage in run.stages.items():
-        rests_on = any(before.name in again for before in stage.upstream)
-        found = Stage(run.path(name))
-        if name in names and found.done and (rests_on or found.cost().get("code") != code.code_hash()):
-            found.mark_undone()
-            again.append(name)
+    """Remove those of these stages that other code made, and all that rest on them; returns their names.
+
+    Their whole directories go: a stage that makes its work part by part would keep the parts. What rests on a removed
+    stage goes even where it is not among `names`: it would stand for results that are not there any more.
+
+    Raises:
+      Held: another run works on one of them.
+    """
+    again = resting_on_other_code(run, names)
+    hosts.barrier("stages to make again are known")
+    with contextlib.ExitStack() as locks:
+        for name in again:
+            locks.enter_context(Lock(run.path(name)))
+        for name in again:
+            remove_stage(run.path(name))
+    hosts.barrier("stages to make again are removed")
     return again
+
+
+def resting_on_other_code(run: Run, names: list[str]) -> list[str]:
+    """Stages that have a directory and were made by other code, of `names`, or rest on one that was, of all."""
+    code_here = code.code_hash()
+    found: list[str] = []
+    for name, stage in run.stages.items():
+        rests_on = any(before.name in found for before in stage.upstream)
+        made_by = Stage(run.path(name)).made_by() if name in names else None
+        if rests_on or made_by not in (None, code_here):
+            found.append(name)
+    return [name for name in found if run.path(name).exists()]
+
+
+def remove_stage(directory: Path) -> None:
+    """Its parts first and `cost.json` last, so that after a kill in between it is still known who made it."""
+    if not hosts.writer():
+        return
+    Stage(directory).mark_undone()
+    for item in directory.iterdir():
+        if item.is_dir():
+            remove(item)
+    remove(directory)

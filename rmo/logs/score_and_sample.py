@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo.checkpoints import saved_model
+from rmo.logs import row_stream
 from rmo.models import sampling, scoring
 from rmo.runtime.files import Row
 from rmo.worlds import tokenization
@@ -31,13 +32,13 @@ def score(model: str, path: Path, out: Path, batch: int, chat: bool, member: int
     def encode(where: str, row: Row) -> list[int]:
         return tokenization.encode(tokenizer, row, where, rm.vocab, vocabulary, chat)
 
-    def work(items: list[tokenization.Item], length: int) -> list[list[Row]]:
+    def work(items: list[row_stream.Item], length: int) -> list[list[Row]]:
         tokens, mask = tokenization.pad([item.ids for item in items], length, left=False)
         scores_B = score_batch(params, tokens, mask)
         return [[{"score": float(x)}] for x in np.asarray(scores_B)]
 
     key = ("score", model, chat, member, dtype)
-    return tokenization.stream(path, out, key, encode, work, batch, rm.length)
+    return row_stream.stream(path, out, key, encode, work, batch, rm.length)
 
 
 def sample(
@@ -70,13 +71,13 @@ def sample(
     if length >= lm.length:
         raise tokenization.TextError(f"--length {length}: the model takes {lm.length} tokens, prompt included")
     vocabulary = tokenization.fingerprint(tokenizer)
-    eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else -1
+    eos = -1 if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)  # type: ignore[arg-type]
     sample_batch = jax.jit(partial(sampling.sample, lm, length=length, eos=eos))
 
     def encode(where: str, row: Row) -> list[int]:
         return tokenization.encode(tokenizer, row, where, lm.vocab, vocabulary, chat, answer=False)
 
-    def work(items: list[tokenization.Item], width: int) -> list[list[Row]]:
+    def work(items: list[row_stream.Item], width: int) -> list[list[Row]]:
         prompts, mask = tokenization.pad([item.ids for item in items], width, left=True)
         numbers = jnp.asarray([item.number for item in items])
         row_keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(numbers)
@@ -98,4 +99,4 @@ def sample(
         return rows
 
     key = ("sample", model, chat, draws, length, temperature, seed, member, dtype)
-    return tokenization.stream(path, out, key, encode, work, batch, lm.length - length)
+    return row_stream.stream(path, out, key, encode, work, batch, lm.length - length)

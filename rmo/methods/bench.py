@@ -86,7 +86,7 @@ class Bench(Protocol):
         """The rewards at these places, which must be of one kind, with a leading axis of as many."""
         ...
 
-    def prompts(self, purpose: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def prompts(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """(tokens i32[size, P], mask) to optimise on, disjoint from those that are read."""
         ...
 

@@ -1,9 +1,9 @@
 """The door for a method: what a way of spending KL on a reward says of itself, and the registry of all of them.
 
-A method is one module (or package) of this folder that defines a `Method` and passes it to `register`. Stages, curves,
-fits, figures, tables, `rmo watch`, `rmo list` and wandb ask the registry; nothing outside this folder names a method.
-Modules here are imported when somebody first asks, so what they import at the top must be light: jax and networks are
-imported inside `run`. A method that lives elsewhere is registered by importing it (`rmo.plugins`).
+A method is one module of this folder, or a package with a `door.py`, that defines a `Method` and registers it. Stages,
+curves, fits, figures, tables, `rmo watch`, `rmo list` and wandb ask the registry; nothing outside this folder names a
+method. Modules here are imported when somebody first asks, so what they import at the top must be light: networks are
+imported inside `run`. A method that lives elsewhere is registered by importing it (rmo/cli/plugins.py).
 """
 
 import difflib
@@ -80,7 +80,7 @@ def every() -> list[Method]:
         import rmo.methods as folder
 
         for module in pkgutil.iter_modules(folder.__path__):
-            importlib.import_module(f"rmo.methods.{module.name}")
+            importlib.import_module(f"rmo.methods.{module.name}{'.door' if module.ispkg else ''}")
     return sorted(_METHODS.values(), key=lambda method: (method.rank, method.name))
 
 

@@ -52,9 +52,13 @@ def kernels_serve(length: int, causal: bool, limit: float) -> bool:
 
 
 def attend(
-    q_BTHK: jax.Array, segments: list[tuple[jax.Array, jax.Array]], allowed_BTS: jax.Array, divisor: float,
-    limit: float, causal: bool,
-) -> jax.Array:  # fmt: skip
+    q_BTHK: jax.Array,
+    segments: list[tuple[jax.Array, jax.Array]],
+    allowed_BTS: jax.Array,
+    divisor: float,
+    limit: float,
+    causal: bool,
+) -> jax.Array:
     """Mixed values [B, T, H, K] of every segment (k, v) [B or 1, G, S, K]; G divides H, S sums to that of the mask.
 
     Args:
@@ -71,10 +75,13 @@ def attend(
             mask = (allowed_BTS | own)[:, None]
             return jax.nn.dot_product_attention(q_BTHK, k, v, mask=mask, scale=1 / divisor, implementation="cudnn")
         return jax.lax.platform_dependent(
-            q_BTHK, k, v, real_BT,
+            q_BTHK,
+            k,
+            v,
+            real_BT,
             tpu=lambda q, k, v, real: flash(q, k, v, real, 1 / divisor),
             default=lambda q, k, v, _: written_out(q, segments, allowed_BTS, divisor, limit),
-        )  # fmt: skip
+        )
     return written_out(q_BTHK, segments, allowed_BTS, divisor, limit)
 
 
@@ -85,11 +92,11 @@ def on_gpu(q_BTHK: jax.Array) -> bool:
     return float(jax.devices()[0].compute_capability) >= 8.0
 
 
-def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float) -> jax.Array:
+def flash(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, real_BT: jax.Array, scale: float) -> jax.Array:
     """The TPU kernel, on each device's own rows and heads; what does not divide, all do."""
     from jax.experimental.pallas.ops.tpu import flash_attention as kernel
 
-    def one(q, k, v, real):
+    def one(q: jax.Array, k: jax.Array, v: jax.Array, real: jax.Array) -> jax.Array:
         ids = real.astype(jnp.int32)  # pads are a text of their own: what is real does not see them
         q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
         segments = kernel.SegmentIds(ids, ids)
@@ -107,8 +114,14 @@ def flash(q_BTHK, k_BTHK, v_BTHK, real_BT: jax.Array, scale: float) -> jax.Array
     )
 
 
-def written_out(q_BTHK, segments, allowed_BTS, divisor: float, limit: float) -> jax.Array:
-    """Scores in float32, one softmax over all segments."""
+def written_out(
+    q_BTHK: jax.Array,
+    segments: list[tuple[jax.Array, jax.Array]],
+    allowed_BTS: jax.Array,
+    divisor: float,
+    limit: float,
+) -> jax.Array:
+    """`attend` without a kernel: scores in float32, one softmax over all segments."""
     kv_heads, dtype = segments[0][0].shape[1], q_BTHK.dtype
     batch, length, heads, head = q_BTHK.shape
     q_BTGHK = q_BTHK.reshape(batch, length, kv_heads, heads // kv_heads, head) / divisor
@@ -129,12 +142,12 @@ def softmax(x: jax.Array) -> jax.Array:
     return jax.nn.softmax(x, axis=-1)
 
 
-def softmax_forward(x):
+def softmax_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     out = jax.nn.softmax(x, axis=-1)
     return out, out
 
 
-def softmax_backward(out, g):
+def softmax_backward(out: jax.Array, g: jax.Array) -> tuple[jax.Array]:
     # Written as a product it measured faster than as a sum; "highest" keeps it float32 on every device.
     return (out * (g - jnp.einsum("...s,...s->...", out, g, precision="highest")[..., None]),)
 

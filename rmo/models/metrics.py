@@ -33,18 +33,13 @@ def token_entropy(logits_BRV: jax.Array) -> jax.Array:
 
 
 def token_kl(logits_BRV: jax.Array, ref_logits_BRV: jax.Array) -> jax.Array:
-    """KL(policy || reference) of the next token over the whole vocabulary, f32[B, R], in nats."""
+    """KL(policy || reference) of the next token over the whole vocabulary, f32[B, R], in nats.
+
+    Its sum over a response, averaged over the policy's own samples, is the sequence KL by the chain rule, with less
+    variance than k1 (a Rao-Blackwellisation of it). Exactly 0 for a policy with itself.
+    """
     logps, ref_logps = jax.nn.log_softmax(logits_BRV), jax.nn.log_softmax(ref_logits_BRV)
     return jnp.sum(jnp.exp(logps) * (logps - ref_logps), axis=-1)
-
-
-def kl_exact(logits_BRV: jax.Array, ref_logits_BRV: jax.Array, mask_BR: jax.Array) -> jax.Array:
-    """Sum over response tokens of KL(policy || reference) over the whole vocabulary, f32[B].
-
-    Averaged over the policy's own samples this is the sequence KL by the chain rule, with less variance than k1
-    (a Rao-Blackwellisation of it). Exactly 0 for a policy with itself.
-    """
-    return jnp.sum(token_kl(logits_BRV, ref_logits_BRV) * mask_BR, axis=1)
 
 
 def kl_k1(logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rmo.models import metrics
-from rmo.models.transformer import KVCache, LanguageModel, Params, hidden, logits, read_out, taken_apart, unembed
+from rmo.models.transformer import KVCache, LanguageModel, Params, hidden, logits, read_out, separate_layers, unembed
 from rmo.runtime import sharding
 
 AT_ONCE = 1024  # tokens that are drawn from at once; larger vocabularies are drawn from in two steps
@@ -23,6 +23,11 @@ class Sampled(NamedTuple):
     tokens: jax.Array  # i32[B, R], pad where mask is unset
     logps: jax.Array  # f32[B, R], log-probability under the distribution sampled from, 0 where mask is unset
     mask: jax.Array  # bool[B, R], up to and including EOS
+
+
+# Decoding before token t: t, the logits f32[B, V] of that token, the cache of the responses, which rows go on, and what
+# is written.
+Carry = tuple[jax.Array, jax.Array, KVCache, jax.Array, Sampled]
 
 
 def decode(
@@ -43,31 +48,28 @@ def decode(
     batch = keys_B.shape[0]
     layers, _, heads, _, head = prefix.k.shape
     empty = jnp.zeros((layers, batch, heads, length, head), prefix.k.dtype)
-    blocks, (prefix, cache) = taken_apart(lm, params, prefix, KVCache(empty, empty, jnp.zeros((batch, length), bool)))
-    start = (
-        jnp.int32(0),
-        jnp.broadcast_to(logits_BV, (batch, logits_BV.shape[-1])),
-        cache,
-        jnp.ones((batch,), bool),
-        Sampled(
-            jnp.full((batch, length), pad, jnp.int32),
-            jnp.zeros((batch, length), jnp.float32),
-            jnp.zeros((batch, length), bool),
-        ),
+    unwritten = KVCache(empty, empty, jnp.zeros((batch, length), bool))
+    blocks, (prefix, cache) = separate_layers(lm, params, prefix, unwritten)
+    nothing = Sampled(
+        jnp.full((batch, length), pad, jnp.int32),
+        jnp.zeros((batch, length), jnp.float32),
+        jnp.zeros((batch, length), bool),
     )
+    logits_BV = jnp.broadcast_to(logits_BV, (batch, logits_BV.shape[-1]))
+    start = (jnp.int32(0), logits_BV, cache, jnp.ones((batch,), bool), nothing)
 
-    def unfinished(carry):
+    def unfinished(carry: Carry) -> jax.Array:
         t, _, _, alive_B, _ = carry
         return (t < length) & jnp.any(alive_B)
 
-    def step(carry):
+    def step(carry: Carry) -> Carry:
         t, logits_BV, cache, alive_B, out = carry
         logits_BV = logits_BV / temperature
         token_B, logp_B = choose(logits_BV, jax.vmap(jax.random.fold_in, (0, None))(keys_B, t))
         token_B, logp_B = jnp.where(alive_B, token_B, pad).astype(jnp.int32), logp_B * alive_B
         out = Sampled(out.tokens.at[:, t].set(token_B), out.logps.at[:, t].set(logp_B), out.mask.at[:, t].set(alive_B))
-        token_B1, alive_B1 = token_B[:, None], alive_B[:, None]
-        logits_B1V, cache = logits(lm, params, token_B1, alive_B1, (prefix, cache), at=t, layers=blocks)
+        past = (prefix, cache)
+        logits_B1V, cache = logits(lm, params, token_B[:, None], alive_B[:, None], past, at=t, layers=blocks)
         return t + 1, logits_B1V[:, 0], cache, alive_B & (token_B != eos), out
 
     with jax.named_scope("decode"):
@@ -147,10 +149,11 @@ def sample_n(
     params = sharding.gathered(params, lm.shape.dtype)
     logits_11V, prefix = logits(lm, params, prompt_P[None], prompt_mask_P[None], (), slice(-1, None))
     keys_N = jax.vmap(lambda j: jax.random.fold_in(key, j))(jnp.arange(draws))
-    out = jax.lax.map(
-        lambda keys: decode(lm, params, prefix, logits_11V[:, 0], sharding.split(keys), length, eos),
-        keys_N.reshape(-1, chunk),
-    )
+
+    def some(keys_B: jax.Array) -> Sampled:
+        return decode(lm, params, prefix, logits_11V[:, 0], sharding.split(keys_B), length, eos)
+
+    out = jax.lax.map(some, keys_N.reshape(-1, chunk))
     return jax.tree.map(lambda x: x.reshape(draws, *x.shape[2:]), out)
 
 
@@ -168,7 +171,7 @@ def response_stats(
     tokens_BT, mask_BT = join(prompts_BP, prompt_mask_BP, tokens_BR, mask_BR)
     read = slice(prompts_BP.shape[1] - 1, -1)
 
-    def stats(logits_BrV, tokens_Br, *ref_hidden_BrD):
+    def stats(logits_BrV: jax.Array, tokens_Br: jax.Array, *ref_hidden_BrD: jax.Array) -> dict[str, jax.Array]:
         out = {"logps": metrics.token_logps(logits_BrV, tokens_Br), "entropy": metrics.token_entropy(logits_BrV)}
         if ref_hidden_BrD:
             ref_logits_BrV = unembed(lm, reference, ref_hidden_BrD[0])
@@ -178,12 +181,3 @@ def response_stats(
 
     others = () if reference is None else (hidden(lm, reference, tokens_BT, mask_BT, read),)
     return read_out(lm, params, hidden(lm, params, tokens_BT, mask_BT, read), stats, tokens_BR, *others)
-
-
-def response_logits(
-    lm: LanguageModel, params: Params, prompts_BP: jax.Array, prompt_mask_BP: jax.Array, tokens_BR, mask_BR
-) -> jax.Array:
-    """Teacher-forced logits f32[B, R, V] that predict each response token; nothing is unembedded at the prompt."""
-    tokens_BT, mask_BT = join(prompts_BP, prompt_mask_BP, tokens_BR, mask_BR)
-    logits_BRV, _ = logits(lm, params, tokens_BT, mask_BT, (), slice(prompts_BP.shape[1] - 1, -1))
-    return logits_BRV

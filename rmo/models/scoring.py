@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo.models.attention import kernels_serve
-from rmo.models.transformer import Params, RewardModel, values, values_after
+from rmo.models.transformer import KVCache, Params, RewardModel, values, values_after
 from rmo.runtime import hosts, sharding
 
 
@@ -46,16 +46,18 @@ def score_n(
     length, whole = prompt_P.shape[0], prompt_P.shape[0] + tokens_NR.shape[1]
     if rm.shape.positions == "learned" and whole > rm.length:
         raise ValueError(f"{whole} tokens: this model has learned positions for {rm.length}")
+    past: tuple[KVCache, ...] = ()
+    silent: jax.Array | float = 0.0  # the score of a response without a token
     shared = length > 0 and not kernels_serve(whole, not rm.shape.window, rm.shape.attention_cap)
     if shared:
         prompt_1P, prompt_mask_1P = prompt_P[None], prompt_mask_P[None]
         prompt_values_1P, prefix = values_after(rm, params, prompt_1P, prompt_mask_1P)
-        silent = at_last_token(prompt_values_1P, prompt_mask_1P)  # the score of a response without a token
+        past, silent = (prefix,), at_last_token(prompt_values_1P, prompt_mask_1P)
 
     def one(block):
         tokens, mask = (sharding.split(x) for x in block)
         if shared:
-            values_BR, _ = values_after(rm, params, tokens, mask, (prefix,))
+            values_BR, _ = values_after(rm, params, tokens, mask, past)
             return jnp.where(jnp.any(mask, axis=1), at_last_token(values_BR, mask), silent)
         rows = (tokens.shape[0], length)
         tokens_BT = jnp.concatenate([jnp.broadcast_to(prompt_P[None], rows), tokens], axis=1)

@@ -6,6 +6,7 @@ so prefill, decoding and draws that share one prompt's prefix are the same call 
 each token into the last segment (`at`), which then comes back.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,8 +20,9 @@ from rmo.models.matmul import for_dense, product
 from rmo.runtime import sharding
 
 Params = Any  # a pytree of arrays
-UNROLLED = 2**27  # weights of models that decode layer by layer: see `taken_apart`
-WRITTEN_OUT = 2**24  # and of those whose scan is written out: else a CPU copies what the backward pass needs of a layer
+Layered = Any  # one array with an axis of layers, or a tuple of one array per layer
+UNROLLED = 2**27  # most weights of a model that decodes with its layers separate: see `separate_layers`
+WRITTEN_OUT = 2**24  # most of one whose scan is written out: else a CPU copies what the backward pass needs of a layer
 PIECE = 2**26  # logits that exist at once when only something of each token is wanted
 
 
@@ -30,9 +32,18 @@ class KVCache(NamedTuple):
     Heads come before tokens, as matrix products read them: else a CPU turns the whole cache around at every token.
     """
 
-    k: Any  # [L, B, Hkv, S, D/H], or L arrays: see `taken_apart`
-    v: Any  # the same
+    k: Layered  # f[L, B, Hkv, S, D/H], or L arrays: see `separate_layers`
+    v: Layered  # the same
     mask: jax.Array  # bool[B, S]
+
+
+class Sight(NamedTuple):
+    """Where tokens are, and which keys (S of all segments and of the tokens themselves) they may see."""
+
+    positions_BT: jax.Array  # i32[B, T], counting tokens that exist
+    allowed_BTS: jax.Array  # bool[B, T, S]
+    near_BTS: jax.Array | None = None  # bool[B, T, S], within the window; None where no layer has one
+    windowed_L: jax.Array | None = None  # bool[L], which layers have one
 
 
 def rounded(x: jax.Array) -> jax.Array:
@@ -47,7 +58,7 @@ class OffsetNorm(nn.Module):
     """RMSNorm that multiplies by 1 + scale, so that scales near 0 keep their digits (Gemma)."""
 
     epsilon: float
-    dtype: Any
+    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x):
@@ -67,8 +78,13 @@ def make_norm(c: config.Model, name: str | None = None) -> nn.Module:
     return nn.RMSNorm(epsilon=c.norm_eps, dtype=dtype, name=name)
 
 
+def gelu_exact(x: jax.Array) -> jax.Array:
+    """GELU without the tanh approximation."""
+    return nn.gelu(x, approximate=False)
+
+
 REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
-ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": lambda x: nn.gelu(x, approximate=False), "relu": nn.relu, "silu": nn.silu}
+ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": gelu_exact, "relu": nn.relu, "silu": nn.silu}
 
 
 class Block(nn.Module):
@@ -109,12 +125,12 @@ class Block(nn.Module):
         middle_BTD = x_BTD + drop(attended_BTD)
 
         h_BTD = make_norm(c, "norm_mlp")(x_BTD if c.parallel else middle_BTD)
-        h_BTF = ACTIVATIONS[c.activation](
-            self.dense(c.hidden_width, "gate" if c.gated else "up", c.bias == "all")(h_BTD)
-        )
+        bias = c.bias == "all"
+        first = self.dense(c.hidden_width, "gate" if c.gated else "up", bias)
+        h_BTF = ACTIVATIONS[c.activation](first(h_BTD))
         if c.gated:
-            h_BTF = h_BTF * self.dense(c.hidden_width, "up", c.bias == "all")(h_BTD)
-        h_BTD = self.dense(c.width, "down", c.bias == "all", out=True)(h_BTF)
+            h_BTF = h_BTF * self.dense(c.hidden_width, "up", bias)(h_BTD)
+        h_BTD = self.dense(c.width, "down", bias, out=True)(h_BTF)
         if c.post_norm:
             h_BTD = make_norm(c, "norm_mlp_out")(h_BTD)
         # GSPMD might as well split the stream where parameters are split; a batch is split by its rows.
@@ -124,7 +140,7 @@ class Block(nn.Module):
         """Attention to every segment and to the tokens themselves: (output [B, T, D], the last segment)."""
         c, bias = self.shape, self.shape.bias != "none"
         heads, kv_heads, head = c.heads, c.kv_heads or c.heads, c.head_width
-        if self.has_variable("params", "qkv"):  # see `taken_apart`
+        if self.has_variable("params", "qkv"):  # see `separate_layers`
             all_BTHK = self.dense((heads + 2 * kv_heads, head), "qkv", bias)(h_BTD)
             q_BTHK, k_BTHK, v_BTHK = jnp.split(all_BTHK, (heads, heads + kv_heads), axis=2)
         else:
@@ -137,11 +153,10 @@ class Block(nn.Module):
             q_BTHK, k_BTHK = rotate(q_BTHK, positions_BT, c), rotate(k_BTHK, positions_BT, c)
 
         divisor, causal = (c.query_scale or head) ** 0.5, not (past or c.window)
-        last: Any = jnp.swapaxes(k_BTHK, 1, 2), jnp.swapaxes(v_BTHK, 1, 2)
+        last = jnp.swapaxes(k_BTHK, 1, 2), jnp.swapaxes(v_BTHK, 1, 2)
         if at is not None:  # written before it is read, so that XLA need not keep the segment as it was
-            last = tuple(
-                jax.lax.dynamic_update_slice_in_dim(x, new, at, 2) for x, new in zip(past[-1], last, strict=True)
-            )
+            put = jax.lax.dynamic_update_slice_in_dim
+            last = put(past[-1][0], last[0], at, 2), put(past[-1][1], last[1], at, 2)
             past = past[:-1]
         mixed_BTHK = attend(q_BTHK, [*past, last], allowed_BTS, divisor, c.attention_cap, causal)
         bias_out = c.bias in ("attention", "all")
@@ -178,55 +193,99 @@ class Transformer(nn.Module):
         self.norm = make_norm(c)
 
     def __call__(
-        self, tokens_BT: jax.Array, mask_BT: jax.Array, past: tuple[KVCache, ...] = (), read: slice = slice(None),
-        dropout: jax.Array | None = None, at: jax.Array | None = None, layers: tuple[Params, ...] = (),
-    ) -> tuple[jax.Array, KVCache]:  # fmt: skip
+        self,
+        tokens_BT: jax.Array,
+        mask_BT: jax.Array,
+        past: tuple[KVCache, ...] = (),
+        read: slice = slice(None),
+        dropout: jax.Array | None = None,
+        at: jax.Array | None = None,
+        layers: tuple[Params, ...] = (),
+    ) -> tuple[jax.Array, KVCache]:
         """Hidden states f[B, T', D] at the positions `read`, and the keys and values of all T tokens.
 
         `mask_BT` says which tokens exist; `past` are segments that all come before tokens_BT. With `at`, the keys and
         values of the one token are put there in the last segment, which comes back. `layers` are the parameters of the
-        blocks taken apart, as segments may be too: see `taken_apart`.
+        blocks one by one, and segments then hold one array per layer: see `separate_layers`.
         """
         if self.shape.positions == "learned" and not past and tokens_BT.shape[1] > self.length:
             raise ValueError(f"{tokens_BT.shape[1]} tokens: this model has learned positions for {self.length}")
         mask_BT = mask_BT.astype(bool)
-        before_B = sum((jnp.sum(p.mask, axis=1) for p in past), jnp.zeros((1,), jnp.int32))
-        positions_BT = jnp.maximum(before_B[:, None] + jnp.cumsum(mask_BT, axis=1) - 1, 0)
-        causal_TT = jnp.tril(jnp.ones((tokens_BT.shape[1],) * 2, bool))
-        masks = [*((p.mask[:, None], p.mask) for p in past), (causal_TT[None] & mask_BT[:, None], mask_BT)]
+        written_BS = None
         if layers:  # the token is in the last segment when that is read
             assert at is not None
             written_BS = jax.lax.dynamic_update_slice_in_dim(past[-1].mask, mask_BT, at, 1)
-            masks = [*masks[:-2], (written_BS[:, None], written_BS)]
-        shape = tokens_BT.shape
-        allowed_BTS = jnp.concatenate([jnp.broadcast_to(m, (*shape, m.shape[-1])) for m, _ in masks], axis=-1)
-        near_BTS = windowed_L = None
-        if self.shape.window:
-            keys_BS = key_positions([mask for _, mask in masks], shape[0])
-            near_BTS = positions_BT[:, :, None] - keys_BS[:, None] < self.shape.window
-            windowed_L = jnp.arange(self.shape.layers) % 2 == 0
+        sight = sight_of(self.shape, mask_BT, past, written_BS)
+        x_BTD = self.embedded(tokens_BT, sight.positions_BT)
+        if written_BS is not None:
+            x_BTD, keys, values = self.through_separate(x_BTD, layers, past, sight, dropout, at)
+            return self.norm(x_BTD[:, read]), KVCache(keys, values, written_BS)
+        past_kv = tuple((p.k, p.v) for p in past)
+        x_BTD, (keys, values) = self.blocks(
+            x_BTD, past_kv, sight.allowed_BTS, sight.positions_BT, dropout, sight.near_BTS, sight.windowed_L
+        )
+        cache = KVCache(keys, values, mask_BT)
+        if at is not None:
+            cache = put_token(past[-1], cache, at)
+        return self.norm(x_BTD[:, read]), cache
+
+    def embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        """What the first block reads, f[B, T, D]."""
         x_BTD = sharding.split(self.embed(tokens_BT))
         if self.shape.embed_scale:
             x_BTD = x_BTD * jnp.asarray(self.shape.width**0.5, x_BTD.dtype)
         if self.shape.positions == "learned":
             x_BTD = x_BTD + self.embed_position(positions_BT)
-        x_BTD = rounded(x_BTD)
-        if layers:
-            block, segments = Block(self.shape, self.gain, parent=None), []
-            for i, params in enumerate(layers):
-                past_kv, windowed = tuple((p.k[i], p.v[i]) for p in past), None if windowed_L is None else windowed_L[i]
-                given = (past_kv, allowed_BTS, positions_BT, dropout, near_BTS, windowed, at)
-                x_BTD, kv = block.apply({"params": params}, x_BTD, *given)
-                segments.append(kv)
-            k, v = zip(*segments, strict=True)
-            return self.norm(x_BTD[:, read]), KVCache(k, v, written_BS)
-        past_kv = tuple((p.k, p.v) for p in past)
-        x_BTD, (k, v) = self.blocks(x_BTD, past_kv, allowed_BTS, positions_BT, dropout, near_BTS, windowed_L)
-        cache = KVCache(k, v, mask_BT)
-        if at is not None:
-            put = jax.lax.dynamic_update_slice_in_dim
-            cache = KVCache(*(put(x, new, at, axis) for x, new, axis in zip(past[-1], cache, (3, 3, 1), strict=True)))
-        return self.norm(x_BTD[:, read]), cache
+        return rounded(x_BTD)
+
+    def through_separate(
+        self,
+        x_BTD: jax.Array,
+        layers: tuple[Params, ...],
+        past: tuple[KVCache, ...],
+        sight: Sight,
+        dropout: jax.Array | None,
+        at: jax.Array | None,
+    ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+        """(stream after the last block, keys, values of the last segment), block after block, an array per layer."""
+        block = Block(self.shape, self.gain, parent=None)
+        keys, values = [], []
+        for i, params in enumerate(layers):
+            past_kv = tuple((p.k[i], p.v[i]) for p in past)
+            windowed = None if sight.windowed_L is None else sight.windowed_L[i]
+            given = (past_kv, sight.allowed_BTS, sight.positions_BT, dropout, sight.near_BTS, windowed, at)
+            x_BTD, (k, v) = block.apply({"params": params}, x_BTD, *given)
+            keys.append(k)
+            values.append(v)
+        return x_BTD, tuple(keys), tuple(values)
+
+
+def sight_of(c: config.Model, mask_BT: jax.Array, past: tuple[KVCache, ...], written_BS: jax.Array | None) -> Sight:
+    """Where tokens are that come after `past`, and what they see. `written_BS`, if given, is the mask of the last
+    segment with the one token in it: the token sees itself there."""
+    before_B = sum((jnp.sum(p.mask, axis=1) for p in past), jnp.zeros((1,), jnp.int32))
+    positions_BT = jnp.maximum(before_B[:, None] + jnp.cumsum(mask_BT, axis=1) - 1, 0)
+    exists = [p.mask for p in past]
+    if written_BS is not None:
+        exists[-1] = written_BS
+    seen = [mask_BS[:, None] for mask_BS in exists]
+    if written_BS is None:
+        causal_TT = jnp.tril(jnp.ones((mask_BT.shape[1],) * 2, bool))
+        exists.append(mask_BT)
+        seen.append(causal_TT[None] & mask_BT[:, None])
+    wide = [jnp.broadcast_to(mask, (*mask_BT.shape, mask.shape[-1])) for mask in seen]
+    allowed_BTS = jnp.concatenate(wide, axis=-1)
+    if not c.window:
+        return Sight(positions_BT, allowed_BTS)
+    keys_BS = key_positions(exists, mask_BT.shape[0])
+    near_BTS = positions_BT[:, :, None] - keys_BS[:, None] < c.window
+    return Sight(positions_BT, allowed_BTS, near_BTS, jnp.arange(c.layers) % 2 == 0)
+
+
+def put_token(segment: KVCache, token: KVCache, at: jax.Array) -> KVCache:
+    """The segment with one token of every row at that place; layers are stacked."""
+    put = jax.lax.dynamic_update_slice_in_dim
+    return KVCache(put(segment.k, token.k, at, 3), put(segment.v, token.v, at, 3), put(segment.mask, token.mask, at, 1))
 
 
 def key_positions(masks: list[jax.Array], rows: int) -> jax.Array:
@@ -289,9 +348,15 @@ class RewardModel(nn.Module):
 
 
 def logits(
-    lm: LanguageModel, params: Params, tokens_BT, mask_BT, past: tuple[KVCache, ...] = (), read: slice = slice(None),
-    at: jax.Array | None = None, layers: tuple[Params, ...] = (),
-) -> tuple[jax.Array, KVCache]:  # fmt: skip
+    lm: LanguageModel,
+    params: Params,
+    tokens_BT,
+    mask_BT,
+    past: tuple[KVCache, ...] = (),
+    read: slice = slice(None),
+    at: jax.Array | None = None,
+    layers: tuple[Params, ...] = (),
+) -> tuple[jax.Array, KVCache]:
     """(logits f32[B, T', V] at the positions `read`, keys and values of all T tokens).
 
     With `at`, T is 1 and the last segment comes back with the token at that place.
@@ -299,8 +364,11 @@ def logits(
     return lm.apply({"params": params}, tokens_BT, mask_BT, past, read, at, layers)  # type: ignore[return-value]
 
 
-def taken_apart(lm: LanguageModel, params: Params, *caches: KVCache) -> tuple[tuple[Params, ...], tuple[KVCache, ...]]:
-    """(parameters of every block, caches with a segment per layer), once before a loop of single tokens.
+def separate_layers(
+    lm: LanguageModel, params: Params, *caches: KVCache
+) -> tuple[tuple[Params, ...], tuple[KVCache, ...]]:
+    """(parameters block by block, caches with one array per layer), once before a loop of single tokens; of a large
+    model ((), the caches as they are).
 
     A scan over stacked layers copies each layer's parameters and cache at every token, where matrix products are a
     library's, which is as much traffic again as reading them. Large models keep the scan: TPUs, which are what they
@@ -312,11 +380,20 @@ def taken_apart(lm: LanguageModel, params: Params, *caches: KVCache) -> tuple[tu
         return (), caches
     blocks = params["trunk"]["blocks"]
     if not sharding.tensor_parallel():
-        three = [blocks[name] for name in ("query", "key", "value")]
-        qkv = jax.tree.map(lambda *x: jnp.concatenate(x, axis=-2), *three)  # kernels [L, D, H, K], biases [L, H, K]
-        blocks = {**{name: x for name, x in blocks.items() if name not in ("query", "key", "value")}, "qkv": qkv}
-    layers = tuple(jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(c.layers))
+        blocks = with_one_product(blocks)
+    layers = tuple(jax.tree.map(operator.itemgetter(i), blocks) for i in range(c.layers))
     return layers, tuple(KVCache(tuple(x.k), tuple(x.v), x.mask) for x in caches)
+
+
+def with_one_product(blocks: Params) -> Params:
+    """Parameters of stacked blocks, their queries, keys and values made by one projection, `qkv`."""
+    parts = ("query", "key", "value")
+    rest = {name: x for name, x in blocks.items() if name not in parts}
+
+    def joined(*x: jax.Array) -> jax.Array:
+        return jnp.concatenate(x, axis=-2)  # kernels [L, D, H, K], biases [L, H, K]
+
+    return {**rest, "qkv": jax.tree.map(joined, *(blocks[name] for name in parts))}
 
 
 def hidden(lm: LanguageModel, params: Params, tokens_BT, mask_BT, read: slice = slice(None)) -> jax.Array:
@@ -329,8 +406,14 @@ def unembed(lm: LanguageModel, params: Params, hidden_BTD: jax.Array) -> jax.Arr
     return lm.apply({"params": params}, hidden_BTD, method=LanguageModel.unembed)  # type: ignore[return-value]
 
 
-def read_out(lm: LanguageModel, params: Params, hidden_BTD: jax.Array, fn: Callable[..., Any], *others: Any) -> Any:
-    """fn(logits_BtV, *others_Bt) of hidden states, over all T tokens; a tree of [B, T].
+def read_out(
+    lm: LanguageModel,
+    params: Params,
+    hidden_BTD: jax.Array,
+    fn: Callable[..., dict[str, jax.Array]],
+    *others_BT: jax.Array,
+) -> dict[str, jax.Array]:
+    """fn(logits_BtV, *others_Bt) of hidden states, over all T tokens: [B, T] by name.
 
     Where B x T x V is more than PIECE numbers it is done a few tokens at a time, again in the backward pass, so that
     the logits of a whole batch never exist.
@@ -338,18 +421,29 @@ def read_out(lm: LanguageModel, params: Params, hidden_BTD: jax.Array, fn: Calla
     batch, length = hidden_BTD.shape[:2]
     step = max(1, PIECE // (batch * lm.vocab))
     if step >= length:
-        return fn(unembed(lm, params, hidden_BTD), *others)
+        return fn(unembed(lm, params, hidden_BTD), *others_BT)
     step = max(n for n in range(1, step + 1) if length % n == 0)
-    in_steps = lambda x: jnp.moveaxis(x.reshape(batch, length // step, step, *x.shape[2:]), 1, 0)  # noqa: E731
-    one = jax.checkpoint(lambda part: fn(unembed(lm, params, part[0]), *part[1]))
-    out = jax.lax.map(one, (in_steps(hidden_BTD), jax.tree.map(in_steps, others)))
+
+    def in_steps(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x.reshape(batch, length // step, step, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def one(part: tuple[jax.Array, tuple[jax.Array, ...]]) -> dict[str, jax.Array]:
+        hidden_BtD, others_Bt = part
+        return fn(unembed(lm, params, hidden_BtD), *others_Bt)
+
+    out = jax.lax.map(one, (in_steps(hidden_BTD), jax.tree.map(in_steps, others_BT)))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, length), out)
 
 
 def values(
-    rm: RewardModel, params: Params, tokens_BT, mask_BT, read: slice = slice(None),
+    rm: RewardModel,
+    params: Params,
+    tokens_BT,
+    mask_BT,
+    read: slice = slice(None),
     dropout: tuple[jax.Array, jax.Array] | None = None,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """One scalar per token, f32[B, T'] at the positions `read`. `dropout` is (rate, key), for training only."""
     rate, rngs = (None, None) if dropout is None else (dropout[0], {"dropout": dropout[1]})
     return rm.apply({"params": params}, tokens_BT, mask_BT, read, rate, rngs=rngs)[0]

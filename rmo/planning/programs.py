@@ -1,235 +1,257 @@
 """The programs that an experiment runs, with the shapes of what they take: to be compiled without data or weights.
 
-They are the stages' own functions, so what is planned is what runs.
+They call the stages' own functions, one function here for each stage (PPO's are in ppo_programs.py).
+
+Not among them: the audit, the report, and what takes one call (drawing first weights, a random gold).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from rmo import config
-from rmo.methods import ppo, ppo_loop
-from rmo.models import scoring, transformer
-from rmo.models.sampling import sample_n
-from rmo.models.transformer import LanguageModel, RewardModel
+from rmo.config.checks import STOPPING
+from rmo.models import scoring
+from rmo.models.sampling import Sampled, sample, sample_n
+from rmo.models.transformer import LanguageModel, Params, RewardModel
+from rmo.planning.ppo_programs import ppo
+from rmo.planning.program import Program, Shape, Sketch, label, on_host, place, shapes_of, stacked, unjitted
 from rmo.runtime import sharding
-from rmo.training import objectives
-from rmo.training.loop import Member, make_step, pick
+from rmo.runtime.files import Tree
+from rmo.training import losses, objectives
+from rmo.training.loop import VALIDATIONS, due_steps, keep_best
+from rmo.training.update import Member, TrainState, make_step
+from rmo.worlds.synthetic import EOS
 
-
-class Program(NamedTuple):
-    """One jitted function of one stage."""
-
-    stage: str
-    name: str
-    fn: Callable[..., Any]
-    args: tuple[Any, ...]  # trees of ShapeDtypeStruct with shardings
-    calls: int  # in the whole experiment
-    donated: tuple[int, ...] = ()
-    beside: Any = ()  # what else rests in memory meanwhile
-
-
-def place(tree: Any, mesh: Mesh) -> Any:
-    """A tree of shapes with the shardings of parameters and states."""
-    at = sharding.shardings_of(tree, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, at)
-
-
-def batch(mesh: Mesh, shape: tuple[int, ...], dtype: Any, axis: int | None = 0) -> Any:
-    """An array with `axis` over `data`, where it divides."""
-    split = axis is not None and shape[axis] % mesh.shape["data"] == 0
-    spec = PartitionSpec(*[None] * (axis or 0), "data") if split else PartitionSpec()
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
-
-
-def shapes_of(module: LanguageModel | RewardModel, members: int = 0, stored: str = "float32") -> Any:
-    """Parameters as shapes; of a frozen model that is kept in another type, `stored`."""
-    draw = partial(transformer.init, module)
-    if members:
-        draw = lambda key: jax.vmap(partial(transformer.init, module))(jax.random.split(key, members))  # noqa: E731
-    found = jax.eval_shape(draw, jax.random.key(0))
-    kind = lambda path, x: jnp.dtype(stored) if sharding.ruled(path) else x.dtype  # noqa: E731
-    return jax.tree_util.tree_map_with_path(lambda path, x: jax.ShapeDtypeStruct(x.shape, kind(path, x)), found)
-
-
-def inner(jitted: Any) -> Callable[..., Any]:
-    """The function itself: shardings are those of the arguments here."""
-    return jitted.__wrapped__
-
-
-def a_key(mesh: Mesh) -> Any:
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+HELD_OUT_TEXTS, HELD_OUT_BATCH = 2048, 256  # on which SFT is judged
+BLOCKS = 16  # in which gold's broad texts are drawn, each at its temperature
 
 
 def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
-    """The programs that an experiment spends its time in, in the order of the stages.
+    """The programs that an experiment spends its time in, in the order of the stages. Programs of one stage and name
+    are the same but for what rests beside them.
 
-    Not among them: PPO of other policies, and what takes little: best-of-n of other policies, the audit, the report.
+    Raises:
+      RunError: the experiment does not say how many tokens its policy has.
     """
-    w, out = e.world, []
-    p, r = w.prompt, w.response
-    vocab = e.policy.vocab or getattr(w, "vocab", 0)
-    lm_of = lambda m: LanguageModel(m, m.vocab or vocab, m.length or p + r)  # noqa: E731
-    rm_of = lambda m: RewardModel(m, m.vocab or vocab, m.length or p + r)  # noqa: E731
-    ints, bools = jnp.int32, jnp.bool_
+    sketch = Sketch(e, mesh)
+    stages = (sft, gold, samples, comparisons, proxies, scores, ppo)
+    return [program for stage in stages for program in stage(sketch)]
 
-    def trained(stage: str, name: str, module, loss, optimizer, steps: int, data: Any, members: int = 0):
-        settings = None
-        if members:
-            zero = jnp.zeros(members)
-            settings = Member(
-                jnp.full(members, steps), jax.random.split(jax.random.key(0), members), zero, zero, zero, zero > 0
-            )
-        begin, step = make_step(loss, optimizer, steps, settings)
-        state = place(jax.eval_shape(begin, shapes_of(module, members)), mesh)
 
-        def run(state, batch):
-            state, metrics = step(state, batch)
-            return sharding.at_rest(state), metrics
-
-        out.append(Program(stage, name, run, (state, data), steps, (0,)))
-
-    for shape in e.policies:
-        if e.sft.texts:
-            b = e.sft.batch
-            texts = tuple(
-                batch(mesh, s, d) for s, d in (((b, p), ints), ((b, p), bools), ((b, r), ints), ((b, r), bools))
-            )
-            lm = lm_of(shape)
-            steps = e.sft.epochs * (e.sft.texts // b)
-            trained("sft", f"step, {label(shape)}", lm, objectives.sft(lm), e.sft.optimizer, steps, texts)
-    gold = rm_of(e.gold.model)
-    reads = p + r if e.gold.model.reads == "ids" or not isinstance(w, config.Text) else w.read_length
-    if e.gold.kind in ("annotator", "people"):
-        b = e.gold.batch
-        if e.gold.kind == "people":
-            pairs = batch(mesh, (b, 2, reads), ints), batch(mesh, (b, 2, reads), bools)
-            trained(
-                "gold",
-                "step, as often as people's comparisons give",
-                gold,
-                objectives.preference(gold),
-                e.gold.optimizer,
-                0,
-                pairs,
-            )
-        else:
-            texts = tuple(
-                batch(mesh, s, d) for s, d in (((b, p), ints), ((b, p), bools), ((b, r), ints), ((b, r), bools))
-            )
-            steps = e.gold.epochs * (e.gold.texts // b)
-            data = (texts, batch(mesh, (b,), jnp.float32))
-            trained("gold", "step", gold, objectives.regression(gold), e.gold.optimizer, steps, data)
-
-    chunk = min(e.bon.chunk, e.bon.draws)
-    prompt = batch(mesh, (p,), ints, None), batch(mesh, (p,), bools, None)
-    drawn = batch(mesh, (e.bon.draws, r), ints, 0), batch(mesh, (e.bon.draws, r), bools, 0)
-
-    def scored(stage: str, name: str, rm, length: int, calls: int):
-        params = place(shapes_of(rm, stored=rm.shape.dtype), mesh)
-        before = prompt if length == p + r else (batch(mesh, (0,), ints, None), batch(mesh, (0,), bools, None))
-        rows = drawn if length == p + r else tuple(batch(mesh, (e.bon.draws, length), d, 0) for d in (ints, bools))
-        fn = partial(inner(scoring.score_n), rm, chunk=chunk)
-        beside = place(shapes_of(lm_of(e.policy), stored=e.policy.dtype), mesh) if stage == "samples" else ()
-        out.append(Program(stage, name, fn, (params, *before, *rows), calls, beside=beside))
-
-    for shape in e.policies:
-        lm = lm_of(shape)
-        fn = partial(inner(sample_n), lm, draws=e.bon.draws, length=r, eos=2, chunk=chunk)
-        args = (place(shapes_of(lm, stored=shape.dtype), mesh), *prompt, a_key(mesh))
-        more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws if shape == e.policy else 0
-        name, rests = f"draw {e.bon.draws:,}, {label(shape)}", place(shapes_of(gold, stored=e.gold.model.dtype), mesh)
-        out.append(Program("samples", name, fn, args, e.bon.prompts + more, beside=rests))
-    more = e.comparisons.prompts * e.comparisons.pairs * 2 // e.bon.draws
-    scored("samples", f"score {e.bon.draws:,} by gold", gold, reads, e.bon.prompts * len(e.policies) + more)
-
-    every = range(len(e.proxies.sizes))
-    for i in every:
-        rm, sweeps = rm_of(e.proxies.sizes[i]), [s for s in e.proxies.sweeps if not s.sizes or i in s.sizes]
-        optimizer, b = e.proxies.optimizer, e.proxies.batch
-        for sweep in sweeps:
-            members = len(sweep.recipes) * e.proxies.seeds
-            steps = max(recipe.epochs * (recipe.comparisons // b) for recipe in sweep.recipes)
-            data = tuple(batch(mesh, (members, b, 2, p + r), d, 1) for d in (ints, bools))
-            trained(
-                "proxies",
-                f"step, {members} x {label(rm.shape)}",
-                rm,
-                objectives.proxy(rm, False),
-                optimizer,
-                steps,
-                data,
-                members,
-            )
-        calls = sum(len(s.recipes) * e.proxies.seeds for s in sweeps if s.best_of_n) * e.bon.prompts
-        if calls:
-            scored("bon", f"score {e.bon.draws:,}, {label(rm.shape)}", rm, p + r, calls)
-
-    by_name = {sweep.name: sweep for sweep in e.proxies.sweeps}
-    for against in e.ppo.against:
-        sweep = by_name[against.sweep]
-        for i in against.sizes or sweep.sizes or every:
-            members = len(against.recipes or sweep.recipes) * len(against.kl_coefs) * e.proxies.seeds
-            out += ppo_programs(e, mesh, lm_of(e.policy), rm_of(e.policy), rm_of(e.proxies.sizes[i]), gold, members)
+def sft(sketch: Sketch) -> list[Program]:
+    """Training of every policy, and its loss on held-out texts."""
+    c, out = sketch.e.sft, []
+    for shape in sketch.e.policies if c.texts else ():
+        lm = sketch.lm(shape)
+        loss, steps = objectives.sft(lm), c.epochs * (c.texts // c.batch)
+        state, step = training(sketch, lm, loss, c.optimizer, steps)
+        out.append(Program("sft", f"step, {label(shape)}", step, (state, sketch.texts(c.batch)), steps, (0,)))
+        w = sketch.e.world
+        held_out = *on_host(HELD_OUT_BATCH, w.prompt), *on_host(HELD_OUT_BATCH, w.response)
+        calls = HELD_OUT_TEXTS // HELD_OUT_BATCH
+        out.append(Program("sft", f"held-out loss, {label(shape)}", loss, (sketch.master(lm), held_out), calls))
     return out
 
 
-def ppo_programs(e: config.Experiment, mesh: Mesh, lm, critic, proxy, gold, members: int) -> list[Program]:
-    """One iteration of all members or, of policies that fill the machine, the three programs of one member's."""
-    p, r = e.world.prompt, e.world.response
-    large = ppo_loop.fills(lm.shape)
-    s = ppo.Setup(lm, critic, proxy, gold, e.ppo, r, 2, side_by_side=not large, in_phases=large)
-    many = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), tree)  # noqa: E731
+def training(
+    sketch: Sketch,
+    module: LanguageModel | RewardModel,
+    loss: Callable[..., Tree],
+    optimizer: config.Optimizer,
+    steps: int,
+    settings: Member | None = None,
+) -> tuple[TrainState, Callable[[Tree, Tree], Tree]]:
+    """(state, step) of a training as `loop.train` runs it, of one model or of the members that `settings` has."""
+    members = 0 if settings is None else settings.steps.shape[0]
+    begin, step = make_step(loss, optimizer, steps, settings)
+    state = place(jax.eval_shape(begin, stacked(shapes_of(module), members)), sketch.mesh)
 
-    def number(dtype) -> Any:
-        return jax.ShapeDtypeStruct((), dtype)
+    def resting(state: TrainState, batch: Tree) -> Tree:
+        state, metrics = step(state, batch)
+        return sharding.at_rest(state), metrics
 
-    state = jax.eval_shape(partial(ppo.begin, s), shapes_of(lm), shapes_of(critic))
-    prompts = batch(mesh, (e.ppo.prompts, p), jnp.int32, None), batch(mesh, (e.ppo.prompts, p), jnp.bool_, None)
-    shown = batch(mesh, (e.bon.prompts, p), jnp.int32, None), batch(mesh, (e.bon.prompts, p), jnp.bool_, None)
-    frozen = ppo.Frozen(
-        place(shapes_of(lm), mesh), place(shapes_of(gold, stored=gold.shape.dtype), mesh),
-        scoring.Calibration(*(number(jnp.float32),) * 2), prompts, shown, number(jnp.float32),
-    )  # fmt: skip
-    calibration = scoring.Calibration(number(jnp.float32), number(jnp.float32))
-    member = ppo.Member(shapes_of(proxy), calibration, jax.eval_shape(lambda: jax.random.key(0)), number(jnp.float32))
-    runs, states = place(many(member), mesh), place(many(state), mesh)
-    who, steps = f"{members} x {label(proxy.shape)}", e.ppo.max_steps
-    climbers = f"one of {members} x {label(lm.shape)}"  # the same whatever they climb against
-    read = Program("ppo", f"read, {who}", partial(inner(ppo_loop.read), s), (frozen, runs, states), s.reads)
-    others = frozen._replace(gold=None)  # an iteration never sees gold, which rests beside it
-    if not large:
+    return state, resting
 
-        def fn(frozen, members, states):
-            return ppo_loop.over_members(s, partial(ppo.iteration, s, frozen), members, states)
 
-        return [Program("ppo", f"iteration, {who}", fn, (others, runs, states), steps, (2,), frozen.gold), read]
-    m = number(jnp.int32)
-    spread = partial(jax.tree.map, lambda x: batch(mesh, x.shape, x.dtype, 0 if x.ndim else None))
-    draw, judge, learn = (partial(inner(f), s) for f in (ppo_loop.draw_one, ppo_loop.judge_one, ppo_loop.learn_one))
-    with jax.set_mesh(mesh):
-        drawn = spread(jax.eval_shape(draw, others, runs, states, m))
-        rolled, out = jax.eval_shape(judge, others, runs, states, m, drawn)
-        rolled = spread(rolled)
-        _, seen = jax.eval_shape(lambda f, r, x: ppo.iteration(s, f, *pick((r, x), 0)), others, runs, states)
-    last = jax.tree.map(lambda x: jax.ShapeDtypeStruct((members,), x.dtype), seen)
-    calls = steps * members
+def gold(sketch: Sketch) -> list[Program]:
+    """How gold is made: a checkpoint as it stands takes no program."""
+    kind = sketch.e.gold.kind
+    if kind == "people":
+        return [people(sketch)]
+    if kind == "annotator":
+        return [broad_texts(sketch), *annotator(sketch)]
+    return [broad_texts(sketch)] if kind == "random" and isinstance(sketch.e.world, config.World) else []
+
+
+def broad_texts(sketch: Sketch) -> Program:
+    """The policy's quarter of the texts that gold learns from, or is judged on."""
+    w, lm = sketch.e.world, sketch.lm(sketch.e.policy)
+    rows = -(-sketch.e.gold.texts // 4) // BLOCKS + 1
+
+    def draw(params: Params, prompts: jax.Array, mask: jax.Array, keys: jax.Array, temperature: jax.Array) -> Sampled:
+        return sample(lm, params, prompts, mask, keys, w.response, EOS, temperature)
+
+    args = sketch.loaded(lm), *on_host(rows, w.prompt), sketch.keys(rows), Shape((), jnp.float32)
+    return Program("gold", f"draw {rows:,}", draw, args, BLOCKS)
+
+
+def annotator(sketch: Sketch) -> list[Program]:
+    """Regression on the annotator's scores, and the scores of the texts held out."""
+    c, rm = sketch.e.gold, sketch.rm(sketch.e.gold.model)
+    steps = c.epochs * (c.train_texts // c.batch)
+    state, step = training(sketch, rm, objectives.regression(rm), c.optimizer, steps)
+    data = sketch.texts(c.batch), sketch.batch((c.batch,), jnp.float32)
+    judged = held_out_scores(sketch, "gold", rm, c.held_out_texts, sketch.master(rm))
+    return [Program("gold", "step", step, (state, data), steps, (0,)), judged]
+
+
+def people(sketch: Sketch) -> Program:
+    """Training on people's comparisons. How many there are, and so how many steps, is known once they are read."""
+    c, rm = sketch.e.gold, sketch.rm(sketch.e.gold.model)
+    state, step = training(sketch, rm, objectives.preference(rm), c.optimizer, 0)
+    pairs = sketch.sequences((c.batch, 2, sketch.read_tokens(c.model)))
+    return Program("gold", "step, as often as people's comparisons give", step, (state, pairs), 0, (0,))
+
+
+def held_out_scores(
+    sketch: Sketch, stage: str, rm: RewardModel, texts: int, params: Params, times: int = 1, beside: Tree = ()
+) -> Program:
+    """`scoring.score_all` of a number of texts, `times` over."""
+    rows = min(sketch.e.bon.chunk, texts)
+    args = params, *on_host(rows, sketch.read_tokens(rm.shape))
+    calls = times * -(-texts // rows)
+    return Program(stage, f"held-out scores, {label(rm.shape)}", partial(scoring.score, rm), args, calls, beside=beside)
+
+
+def samples(sketch: Sketch) -> list[Program]:
+    """Every policy's pool of draws, prompt by prompt, and gold's scores of it."""
+    c, w, rm = sketch.e.bon, sketch.e.world, sketch.rm(sketch.e.gold.model)
+    gold_params, chunk, out = sketch.loaded(rm), min(c.chunk, c.draws), []
+    for shape in sketch.e.policies:
+        lm = sketch.lm(shape)
+        params = sketch.loaded(lm)
+        draw = partial(unjitted(sample_n), lm, draws=c.draws, length=w.response, eos=EOS, chunk=chunk)
+        score = partial(unjitted(scoring.score_n), rm, chunk=chunk)
+        drawing = params, *on_host(w.prompt), sketch.key()
+        judging = gold_params, *pool_rows(sketch, rm.shape, drawn_here=True)
+        out += [
+            Program("samples", f"draw {c.draws:,}, {label(shape)}", draw, drawing, c.prompts, beside=gold_params),
+            Program("samples", f"score {c.draws:,} of {label(shape)}", score, judging, c.prompts, beside=params),
+        ]
+    return out
+
+
+def pool_rows(sketch: Sketch, shape: config.Model, drawn_here: bool) -> tuple[Shape, Shape, Shape, Shape]:
+    """(prompt, prompt mask, responses, their mask) of one prompt's draws, as `Reader.rows` gives them to `score_n`; an
+    RM that reads text has them whole, under an empty prompt."""
+    w, draws = sketch.e.world, sketch.e.bon.draws
+    if shape.reads != "ids":
+        return *on_host(0), *on_host(draws, sketch.read_tokens(shape))
+    responses = sketch.sequences((draws, w.response)) if drawn_here else on_host(draws, w.response)
+    return *on_host(w.prompt), *responses
+
+
+def comparisons(sketch: Sketch) -> list[Program]:
+    """Drawing of the policy's pairs, several prompts' at once, and gold's scores of them."""
+    c, w = sketch.e.comparisons, sketch.e.world
+    draws = 2 * c.pairs
+    prompts = max(1, sketch.e.bon.chunk // draws)
+    rows, calls = prompts * draws, -(-c.prompts // prompts)
+    lm, rm = sketch.lm(sketch.e.policy), sketch.rm(sketch.e.gold.model)
+    policy, gold_params = sketch.loaded(lm), sketch.loaded(rm)
+    draw = partial(sample, lm, length=w.response, eos=EOS)
+    drawing = policy, *on_host(rows, w.prompt), sketch.keys(rows)
+    judging = gold_params, *on_host(rows, sketch.read_tokens(rm.shape))
     return [
-        Program("ppo", f"sample, {climbers}", draw, (others, runs, states, m), calls, beside=frozen.gold),
-        Program("ppo", f"score, one of {who}", judge, (others, runs, states, m, drawn), calls, beside=frozen.gold),
-        Program("ppo", f"update, {climbers}", learn, (runs, states, last, m, rolled, out), calls, (1, 2), frozen),
-        read,
+        Program("comparisons", f"draw {rows:,}", draw, drawing, calls, beside=gold_params),
+        Program("comparisons", f"score {rows:,}", partial(scoring.score, rm), judging, calls, beside=policy),
     ]
 
 
-def label(shape: config.Model) -> str:
-    """A size for people: its checkpoint's name, or parameters inside the blocks."""
-    if shape.checkpoint:
-        return shape.checkpoint.rstrip("/").split("/")[-1]
-    n = shape.weights
-    return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.1f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"
+def proxies(sketch: Sketch) -> list[Program]:
+    """Training of every sweep's proxies, early stopping, and the scores of the validation comparisons."""
+    every = range(len(sketch.e.proxies.sizes))
+    wanted = [(i, sweep) for i in every for sweep in sketch.e.proxies.sweeps if i in (sweep.sizes or every)]
+    return [program for i, sweep in wanted for program in proxy(sketch, sketch.e.proxies.sizes[i], sweep)]
+
+
+def proxy(sketch: Sketch, shape: config.Model, sweep: config.Sweep) -> list[Program]:
+    """What one `proxies` stage runs."""
+    p, c, rm = sketch.e.proxies, sketch.e.comparisons, sketch.rm(shape)
+    settings = member_settings(p, sweep)
+    members, steps = settings.steps.shape[0], int(jnp.max(settings.steps))
+    noisy = any(recipe.dropout for recipe in sweep.recipes)
+    stopping = any(recipe.stop_early for recipe in sweep.recipes)
+    state, step = training(sketch, rm, objectives.proxy(rm, noisy), p.optimizer, steps, settings)
+    data = sketch.sequences((members, p.batch, 2, sketch.read_tokens(shape)), axis=1)
+    best = (sketch.everywhere(Shape((members,), jnp.float32)), state.params) if stopping else ()
+    name = f"step, {members} x {label(shape)}"
+    if noisy:
+        name += ", with dropout"
+    out = [Program("proxies", name, step, (state, data), steps, (0,), beside=best)]
+    if stopping:
+        out.append(early_stopping(sketch, rm, settings, state, best))
+    held_out = round(c.prompts * c.held_out) * c.pairs * 2
+    one = sketch.master(rm)
+    return [*out, held_out_scores(sketch, "proxies", rm, held_out, one, members, beside=state.params)]
+
+
+def member_settings(p: config.Proxies, sweep: config.Sweep) -> Member:
+    """Settings of a sweep's members, every recipe with every seed."""
+    recipes = [recipe for recipe in sweep.recipes for _ in range(p.seeds)]
+    return Member(
+        steps=jnp.asarray([recipe.epochs * (recipe.comparisons // p.batch) for recipe in recipes], jnp.int32),
+        key=jax.random.split(jax.random.key(0), len(recipes)),
+        weight_decay=jnp.asarray([recipe.weight_decay for recipe in recipes], jnp.float32),
+        dropout=jnp.asarray([recipe.dropout for recipe in recipes], jnp.float32),
+        smoothing=jnp.asarray([recipe.smoothing for recipe in recipes], jnp.float32),
+        stop_early=jnp.asarray([recipe.stop_early for recipe in recipes], bool),
+    )
+
+
+def early_stopping(sketch: Sketch, rm: RewardModel, settings: Member, state: TrainState, best: Tree) -> Program:
+    """The validation that keeps each member's best parameters."""
+    members = settings.steps.shape[0]
+
+    def keep(best: Tree, params: Params, due: jax.Array, watched: tuple[jax.Array, jax.Array]) -> Tree:
+        def validate(params: Params) -> jax.Array:
+            return losses.preference(objectives.pair_scores(rm, params, *watched))
+
+        return keep_best(validate, best, params, due)
+
+    due_at = due_steps(settings, VALIDATIONS)
+    calls = sum(bool(due_at(step).any()) for step in range(int(jnp.max(settings.steps))))
+    watched = on_host(STOPPING, 2, sketch.read_tokens(rm.shape))
+    args = best, state.params, Shape((members,), jnp.bool_), watched
+    return Program("proxies", f"validate, {members} x {label(rm.shape)}", keep, args, calls, beside=state.opt_state)
+
+
+def scores(sketch: Sketch) -> list[Program]:
+    """Scores of the policies' pools, by all members of a `proxies` stage in one program."""
+    p, every, out = sketch.e.proxies, range(len(sketch.e.proxies.sizes)), []
+    for sweep in p.sweeps:
+        for i in (sweep.sizes or every) if sweep.best_of_n else ():
+            out.append(pool_scores(sketch, p.sizes[i], len(sweep.recipes) * p.seeds))
+    for other in sketch.e.other_policies:  # against the main recipe alone
+        for i in other.sizes or p.sweeps[0].sizes or every:
+            out.append(pool_scores(sketch, p.sizes[i], p.seeds))
+    return out
+
+
+def pool_scores(sketch: Sketch, shape: config.Model, members: int) -> Program:
+    """Scores of one prompt's draws by every member."""
+    c, rm = sketch.e.bon, sketch.rm(shape)
+    chunk = min(c.chunk, c.draws)
+
+    def every_member(params: Params, *rows: jax.Array) -> jax.Array:
+        def one(params: Params) -> jax.Array:
+            return scoring.score_n(rm, params, *rows, chunk=chunk)
+
+        return jax.lax.map(one, params)
+
+    args = sketch.loaded(rm, members), *pool_rows(sketch, shape, drawn_here=False)
+    return Program("scores", f"score {c.draws:,}, {members} x {label(shape)}", every_member, args, c.prompts)

@@ -11,24 +11,26 @@ _programs: Counter[str] = Counter()
 _spans: list[tuple[float, float]] = []  # tracing, lowering, compiling or fetching from the cache
 
 
-def _heard(event: str, start_time: float, end_time: float, **of: str | int) -> None:
+def _note(event: str, start_time: float, end_time: float, **about: str | int) -> None:
     if not event.startswith("/jax/core/compile/"):
         return
     if event.endswith("backend_compile_duration"):
-        _programs[str(of.get("fun_name", "")).removeprefix("jit(").removesuffix(")")] += 1
+        name = str(about.get("fun_name", ""))
+        _programs[name.removeprefix("jit(").removesuffix(")")] += 1
     while _spans and _spans[-1][0] >= start_time:  # what lies within another counts once
         _spans.pop()
     _spans.append((start_time, end_time))
 
 
-jax.monitoring.register_event_time_span_listener(_heard)
+jax.monitoring.register_event_time_span_listener(_note)
 
 
 class Compiling:
     """What this process compiles from now on."""
 
     def __init__(self) -> None:
-        self.begun, self.before = time.time(), Counter(_programs)
+        self.begun = time.time()
+        self.before = Counter(_programs)
 
     @property
     def seconds(self) -> float:

@@ -16,10 +16,10 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from rmo.runtime import hosts
 from rmo.runtime.types import Json as Json
@@ -49,14 +49,14 @@ def directory(name: str | Path) -> Path:
 
     config.conf.setdefault("gcs", {})["use_listings_cache"] = False  # it would not see what other hosts write
     try:
-        found: Any = epath.Path(str(name))
+        found = epath.Path(str(name))
         found.exists()
     except Exception as error:
         line = " ".join(str(error).split())[:200] or type(error).__name__
         raise RunError(
             f"cannot open {name}: {line}; for gs:// install gcsfs (EXTRAS=dev,gcs launch/local.sh)"
         ) from error
-    return found
+    return found  # type: ignore[return-value]
 
 
 def remote(path: Path) -> bool:
@@ -65,8 +65,8 @@ def remote(path: Path) -> bool:
 
 def modified(path: Path) -> float:
     """When a file was written last, in seconds since 1970."""
-    at: Any = path.stat()  # epath's has other names
-    return at.mtime if remote(path) else at.st_mtime
+    at = path.stat()
+    return at.mtime if remote(path) else at.st_mtime  # type: ignore[attr-defined]
 
 
 def full(path: Path) -> str:
@@ -117,7 +117,7 @@ def local(path: Path) -> Path:
     _copies.append(tempfile.TemporaryDirectory(prefix="rmo-", ignore_cleanup_errors=True))
     made = Path(_copies[-1].name)
 
-    def copy(source: Any, target: Path) -> None:
+    def copy(source: Path, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for item in source.iterdir():
             if item.is_dir():
@@ -176,10 +176,10 @@ def create(path: Path, text: str) -> bool:
     return True
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Json) -> None:
     """JSON with every float as Python prints it. numpy becomes plain; JSON has no infinity, so that becomes null."""
 
-    def plain(x: Any) -> Any:
+    def plain(x: Json) -> Json:
         if isinstance(x, np.ndarray | np.generic | jax.Array):
             x = x.tolist()
         if isinstance(x, dict):
@@ -191,7 +191,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> Json:
     """Raises RunError where the file is missing or broken."""
     try:
         return json.loads(path.read_text())
@@ -201,7 +201,7 @@ def read_json(path: Path) -> Any:
         raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
 
 
-def write_npz(path: Path, **arrays: Any) -> None:
+def write_npz(path: Path, **arrays: ArrayLike) -> None:
     """Arrays by name."""
     if hosts.writer():
         whole = io.BytesIO()
@@ -220,10 +220,10 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
 
 
-def write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+def write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     """Numbers at 9 significant digits (a float32 survives), empty where not known."""
 
-    def cell(value: Any) -> str:
+    def cell(value: object) -> str:
         if value is None or (isinstance(value, float) and not np.isfinite(value)):
             return ""
         return f"{value:.9g}" if isinstance(value, float) else str(value)

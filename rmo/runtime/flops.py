@@ -7,6 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from rmo.runtime.types import Tree
+
+Jaxpr = Any  # a program as JAX writes it down: jax.extend.core.Jaxpr, whose values have shapes
+Equation = Any  # one line of it: jax.extend.core.JaxprEqn
+
 # bf16 FLOP/s of one device as JAX names it (Google Cloud's and NVIDIA's data sheets, dense).
 PEAKS = {
     "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v6 lite": 918e12,
@@ -16,8 +21,8 @@ PEAKS = {
 
 def peak(kind: str) -> float:
     """bf16 FLOP/s of a device of this kind; 0 where it is not known."""
-    fit = [name for name in PEAKS if kind.startswith(name)]
-    return PEAKS[max(fit, key=len)] if fit else 0.0
+    alike = [name for name in PEAKS if kind.startswith(name)]
+    return PEAKS[max(alike, key=len)] if alike else 0.0
 
 
 def memory_in_use() -> int:
@@ -25,12 +30,12 @@ def memory_in_use() -> int:
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
-def forward(fn: Callable[..., Any], *args: Any, loop: int = 1) -> float:
+def forward(fn: Callable[..., Tree], *args: Tree, loop: int = 1) -> float:
     """FLOPs of fn(*args), arrays or shapes; a loop of unknown length is taken to run `loop` times."""
     return matmuls(jax.make_jaxpr(fn)(*args).jaxpr, loop)[0]
 
 
-def inner(eqn: Any) -> list[Any]:
+def inner(eqn: Equation) -> list[Jaxpr]:
     """Jaxprs inside one equation."""
     found = []
     for value in eqn.params.values():
@@ -42,17 +47,17 @@ def inner(eqn: Any) -> list[Any]:
     return found
 
 
-def kernels(eqn: Any) -> tuple[list[Any], list[Any]]:
+def kernels(eqn: Equation) -> tuple[list[Jaxpr], list[Jaxpr]]:
     """(branches with a kernel of the device's own, branches without) of one equation: where both are there, the
     compiler takes one (see attention.py)."""
-    branches = [branch.jaxpr for branch in eqn.params.get("branches", ())]
-    has = [any("pallas" in str(sub.primitive) for sub in every(branch)) for branch in branches]
-    return [b for b, h in zip(branches, has, strict=True) if h], [
-        b for b, h in zip(branches, has, strict=True) if not h
-    ]
+    own, written_out = [], []
+    for branch in eqn.params.get("branches", ()):
+        has_kernel = any("pallas" in str(sub.primitive) for sub in every(branch.jaxpr))
+        (own if has_kernel else written_out).append(branch.jaxpr)
+    return own, written_out
 
 
-def every(jaxpr: Any) -> Iterator[Any]:
+def every(jaxpr: Jaxpr) -> Iterator[Equation]:
     """Equations of a program and of what it calls."""
     for eqn in jaxpr.eqns:
         yield eqn
@@ -60,7 +65,7 @@ def every(jaxpr: Any) -> Iterator[Any]:
             yield from every(part)
 
 
-def matmuls(jaxpr: Any, response: int) -> tuple[float, float]:
+def matmuls(jaxpr: Jaxpr, response: int) -> tuple[float, float]:
     """(FLOPs, bytes of operands and results) of every matrix multiplication, over all devices; a loop of unknown length
     is a decode loop, of `response` steps."""
     flops = size = 0.0
@@ -82,7 +87,7 @@ def matmuls(jaxpr: Any, response: int) -> tuple[float, float]:
     return flops, size
 
 
-def largest(jaxpr: Any) -> tuple[int, str]:
+def largest(jaxpr: Jaxpr) -> tuple[int, str]:
     """(bytes, type and shape) of the largest float32 array that a program makes, over all devices."""
     best = (0, "")
     for eqn in jaxpr.eqns:

@@ -11,11 +11,14 @@ import os
 import re
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import FrameType
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+
+from rmo.runtime.types import Tree
 
 PREEMPTED, LOST, HELD = 75, 76, 77  # exit codes: the same command continues
 SILENCE = 30  # seconds without a sign of life after which a process counts as lost
@@ -34,7 +37,7 @@ class _Stop:
     polls = 0  # how often `preempted` was called; equal in all processes
 
 
-def explicit(environ: Any) -> tuple[str, int, int] | None:
+def explicit(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
     """(coordinator, processes, this process) as JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say.
 
     Raises:
@@ -53,7 +56,7 @@ def explicit(environ: Any) -> tuple[str, int, int] | None:
     return address, count, index
 
 
-def several(environ: Any) -> bool:
+def several(environ: Mapping[str, str]) -> bool:
     """Whether Slurm, GKE or Cloud TPU started this process beside others (RMO_HOSTS=1 says so where nothing else does:
     a TPU VM knows the other workers, but not whether they were started too)."""
     tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
@@ -86,7 +89,7 @@ def join(timeout: int = 300) -> None:
         signal.signal(signal.SIGTERM, _ask)  # of several, JAX's own notice tells all of them of one stopping point
 
 
-def _ask(*_: Any) -> None:
+def _ask(number: int, frame: FrameType | None) -> None:
     _Stop.asked = True
 
 
@@ -123,7 +126,10 @@ def passing(error: BaseException) -> bool:
 
 def leave(code: int, why: str) -> None:
     """End with one line. One of several processes does not wait for the others, which may be waiting for it."""
-    print(("" if code == 2 else "\n") + "rmo: " + " ".join(why.split())[:600], file=sys.stderr, flush=True)
+    line = f"rmo: {' '.join(why.split())[:600]}"
+    if code != 2:  # in the middle of work: there may be a bar
+        line = f"\n{line}"
+    print(line, file=sys.stderr, flush=True)
     if not alone():
         sys.stdout.flush()
         os._exit(code)
@@ -143,7 +149,7 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def agree(value: Any) -> Any:
+def agree(value: Tree) -> Tree:
     """Process 0's value (numbers) in all processes: for what depends on clocks or on files just written."""
     if alone():
         return value
@@ -153,17 +159,18 @@ def agree(value: Any) -> Any:
 
 
 @functools.cache
-def everywhere(mesh: jax.sharding.Mesh) -> Any:
+def everywhere(mesh: jax.sharding.Mesh) -> Callable[[jax.Array], jax.Array]:
     """The program that copies arrays to all devices of a mesh."""
     return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def fetch(tree: Any) -> Any:
+def fetch(tree: Tree) -> Tree:
     """Whole arrays on every host, as numpy."""
 
-    def whole(x: Any) -> Any:
-        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
-            x = everywhere(x.sharding.mesh)(x)  # type: ignore[attr-defined]
-        return x
+    def whole(x: jax.Array | np.ndarray | float) -> jax.Array | np.ndarray | float:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+            return x
+        assert isinstance(x.sharding, NamedSharding)
+        return everywhere(x.sharding.mesh)(x)
 
     return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(whole, tree)))

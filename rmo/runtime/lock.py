@@ -7,12 +7,11 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from rmo.runtime import hosts
-from rmo.runtime.files import RunError, create, modified, remote
+from rmo.runtime.files import Row, RunError, create, modified, remote
 
 FILE = "HOLDER"
 BEAT, SILENCE = 20.0, 120.0  # seconds between signs of life; without one for so long, a holder counts as dead
@@ -40,10 +39,13 @@ class Lock:
     def __init__(self, directory: Path):
         self.path = directory / FILE
         self.me = {
-            "host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid()),
-            "job": os.environ.get("SLURM_JOB_ID", ""), "start": os.environ.get("SLURM_RESTART_COUNT", "0"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "born": born(os.getpid()),
+            "job": os.environ.get("SLURM_JOB_ID", ""),
+            "start": os.environ.get("SLURM_RESTART_COUNT", "0"),
             "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        }  # fmt: skip
+        }
         self.done = threading.Event()
 
     def __enter__(self) -> "Lock":
@@ -63,12 +65,12 @@ class Lock:
             threading.Thread(target=self.beat, daemon=True).start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.done.set()
         if hosts.writer() and self.mine():
             self.path.unlink(missing_ok=True)
 
-    def bury(self, dead: dict[str, Any]) -> None:
+    def bury(self, dead: Row) -> None:
         """Take a dead holder's file away; not that of another who did so first and holds it now."""
         if remote(self.path):
             if self.holder()[0] == dead:
@@ -86,14 +88,14 @@ class Lock:
             pass
         aside.unlink()
 
-    def holder(self) -> tuple[dict[str, Any], float]:
+    def holder(self) -> tuple[Row, float]:
         """(who holds it, seconds since their last sign of life); nobody if it has just been left."""
         try:
             return json.loads(self.path.read_text()), time.time() - modified(self.path)
         except (OSError, ValueError):
             return {}, 0.0
 
-    def gone(self, holder: dict[str, Any], silent: float) -> bool:
+    def gone(self, holder: Row, silent: float) -> bool:
         """Whether a holder cannot be alive: its process ended, its Slurm job was started again, or it fell silent."""
         if holder["host"] == self.me["host"]:
             now = born(holder["pid"])

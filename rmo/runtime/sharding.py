@@ -8,12 +8,15 @@ fetches them; a larger `model` axis is for models that do not fit so. Batches ar
 """
 
 import math
-from typing import Any
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.tree_util import KeyPath
+
+from rmo.runtime.types import Tree
 
 SMALL = 2**16  # arrays below this many elements are replicated: gathering them costs more than holding them
 # Axes of a projection, counted from the right, so that stacked layers and members may come before them. The residual
@@ -29,13 +32,18 @@ RULES: dict[str, tuple[str | None, ...]] = {
 def make_mesh(data: int = 0, model: int = 1, slices: int = 0) -> Mesh:
     """A `(data, model)` mesh over all devices; data=0 takes what is left. Where devices are of several TPU slices, or
     as many are asked for, a first axis `slice` goes over those."""
-    slices = slices or len({getattr(device, "slice_index", 0) for device in jax.devices()})
+    slices = slices or len({slice_of(device) for device in jax.devices()})
     data = data or jax.device_count() // model // slices
     # Auto axes: linen's Embed fails under the Explicit default.
     if slices == 1:
         return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    devices = np.array(sorted(jax.devices(), key=lambda device: (getattr(device, "slice_index", 0), device.id)))
+    devices = np.array(sorted(jax.devices(), key=lambda device: (slice_of(device), device.id)))
     return Mesh(devices.reshape(slices, data, model), ("slice", "data", "model"), axis_types=(AxisType.Auto,) * 3)
+
+
+def slice_of(device: object) -> int:
+    """Which TPU slice a device is of; 0 for devices that know no slices."""
+    return getattr(device, "slice_index", 0)
 
 
 def row_axes(sizes: dict[str, int], rows: int) -> tuple[str, ...] | None:
@@ -44,39 +52,43 @@ def row_axes(sizes: dict[str, int], rows: int) -> tuple[str, ...] | None:
     return axes if axes and rows % math.prod(sizes[name] for name in axes) == 0 else None
 
 
-def spec(path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, int], gathered: bool = False) -> PartitionSpec:
+def spec(path: KeyPath, shape: tuple[int, ...], sizes: dict[str, int], gathered: bool = False) -> PartitionSpec:
     """Where one leaf of a state lies, by the name of its projection; what has no rule is replicated."""
     names = "/".join(str(getattr(key, "key", getattr(key, "name", ""))) for key in path).split("/")
     rule = next((RULES[name] for name in reversed(names) if name in RULES), ())
     if not rule or names[-1] == "bias" or len(shape) < len(rule) or np.prod(shape, dtype=np.int64) < SMALL:
         return PartitionSpec()
-    tail = shape[len(shape) - len(rule) :]
-    fits = lambda axis, size: axis and not (gathered and axis == "data") and size % sizes[axis] == 0  # noqa: E731
-    return PartitionSpec(
-        *[None] * (len(shape) - len(rule)),
-        *(axis if fits(axis, size) else None for axis, size in zip(rule, tail, strict=True)),
-    )
+
+    def split_over(axis: str | None, size: int) -> str | None:
+        if axis is None or (gathered and axis == "data") or size % sizes[axis]:
+            return None
+        return axis
+
+    before = len(shape) - len(rule)
+    return PartitionSpec(*[None] * before, *map(split_over, rule, shape[before:]))
 
 
-def ruled(path: tuple[Any, ...]) -> bool:
+def ruled(path: KeyPath) -> bool:
     """Whether a leaf is a projection or a table: models use those in the type of their activations."""
     names = {str(getattr(key, "key", "")) for key in path}
     return bool(names & RULES.keys()) and "bias" not in names
 
 
-def shardings_of(tree: Any, mesh: Mesh) -> Any:
+def shardings_of(tree: Tree, mesh: Mesh) -> Tree:
     """Shardings of a whole train state, or of parameters, at rest."""
     sizes = dict(mesh.shape)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, spec(path, np.shape(leaf), sizes)), tree
-    )
+
+    def place(path: KeyPath, leaf: jax.Array) -> NamedSharding:
+        return NamedSharding(mesh, spec(path, np.shape(leaf), sizes))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
+def put_batch(batch: Tree, mesh: Mesh, axis: int = 0) -> Tree:
     """Host arrays, alike in all processes, onto the mesh: `axis` split over `data` where it divides, else replicated.
     Each process puts only the rows of its own devices."""
 
-    def put(x):
+    def put(x: np.ndarray) -> jax.Array:
         split = row_axes(dict(mesh.shape), x.shape[axis]) if x.ndim > axis else None
         at = NamedSharding(mesh, PartitionSpec(*[None] * axis, split) if split else PartitionSpec())
         if at.is_fully_addressable:
@@ -86,10 +98,10 @@ def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     return jax.tree.map(put, batch)
 
 
-def place(tree: Any, shardings: Any) -> Any:
+def place(tree: Tree, shardings: Tree) -> Tree:
     """Arrays of the host or of one device, alike in all processes, onto the mesh; those that lie right stay."""
 
-    def put(x, at):
+    def put(x: jax.Array, at: Sharding) -> jax.Array:
         if jax.dtypes.issubdtype(jax.typeof(x).dtype, jax.dtypes.prng_key):  # device_put has no keys across processes
             return jax.jit(lambda x: x, out_shardings=at)(x)
         return jax.device_put(x, at)
@@ -126,30 +138,32 @@ def copied(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec())
 
 
-def at_rest(tree: Any) -> Any:
+def at_rest(tree: Tree) -> Tree:
     """A state as it lies between steps."""
     return _constrain(tree, False)
 
 
-def gathered(params: Any, dtype: str) -> Any:
+def gathered(params: Tree, dtype: str) -> Tree:
     """Parameters for decoding: fetched once, and projections and tables in the type that they are used in."""
 
-    def cast(path, x):
+    def cast(path: KeyPath, x: jax.Array) -> jax.Array:
         return x.astype(jnp.dtype(dtype)) if ruled(path) else x
 
     return _constrain(jax.tree_util.tree_map_with_path(cast, params), True)
 
 
-def _constrain(tree: Any, gathered: bool) -> Any:
+def _constrain(tree: Tree, gathered: bool) -> Tree:
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
     if not sizes or max(sizes.values()) == 1:
         return tree
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: jax.lax.with_sharding_constraint(x, spec(path, x.shape, sizes, gathered)), tree
-    )
+
+    def hold(path: KeyPath, x: jax.Array) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, spec(path, x.shape, sizes, gathered))
+
+    return jax.tree_util.tree_map_with_path(hold, tree)
 
 
-def compilation_cache(directory: Any) -> None:
+def compilation_cache(directory: Path) -> None:
     """Keep compiled programs on disk, so that a resumed or repeated run does not compile again."""
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -65,11 +65,17 @@ class Progress:
 
     def __init__(self, name: str, total: int, unit: str, done: int = 0):
         self.name, self.total, self.unit, self.n = Stage.name or name, total, unit, done
-        self.began = self.said = time.monotonic()
+        self.began = self.line_at = time.monotonic()
         self.bar = Stage.bar = tqdm(
-            total=total, desc=None if Stage.name else name, unit=unit, initial=done, mininterval=0.5,
-            dynamic_ncols=True, postfix="starting", disable=not (hosts.writer() and terminal()),
-        )  # fmt: skip
+            total=total,
+            desc=None if Stage.name else name,
+            unit=unit,
+            initial=done,
+            mininterval=0.5,
+            dynamic_ncols=True,
+            postfix="starting",
+            disable=not (hosts.writer() and terminal()),
+        )
 
     def resume(self, done: int) -> None:
         """So much was done before: no part of the rate."""
@@ -83,8 +89,8 @@ class Progress:
             self.bar.update(n - self.n)
             if n == self.n:
                 self.bar.refresh()
-        elif (now := time.monotonic()) - self.said > EVERY:
-            self.said = now
+        elif (now := time.monotonic()) - self.line_at > EVERY:
+            self.line_at = now
             line = f"{self.name}: {n}/{self.total} {self.unit}s after {duration(now - self.began)}"
             say(f"{line}, {latest}" if latest else line)
         self.n = n

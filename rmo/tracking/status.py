@@ -2,53 +2,85 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
+from rmo.artifacts.run_files import GATHERERS
 from rmo.artifacts.stages import Stage
 from rmo.runtime import code
 from rmo.runtime.files import Row, modified
 from rmo.runtime.lock import Lock
 from rmo.tracking.progress import duration
 
+NOT_KNOWN: Row = dict.fromkeys(("seconds", "age", "step", "of", "holder", "before", "other_code"))
 
-def look(root: Path, stages: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per stage instance, given as {name: path}: `stage`, `state` (done; running or stopped, both begun; stale,
-    made for another config; missing), `path`, `seconds` it cost, so far if it is not done, `age` since it was written,
-    `step` and `of`, how far it is, `holder`, and `before`: what the same stage cost for the last other config.
 
-    What is not known is None.
+def look(root: Path, stages: dict[str, str]) -> list[Row]:
+    """One row per stage instance, given as {name: path}. What is not known is None.
+
+    - `stage`, `path`: its name and its directory in `root`;
+    - `state`: done; running or stopped, both begun; stale, made for another config only; missing;
+    - `seconds`: what it cost, so far if it is not done;
+    - `age`: seconds since it was written;
+    - `step`, `of`: how far it is;
+    - `holder`: who works on it;
+    - `before`: seconds that the same stage cost for the last other config;
+    - `other_code`: of a stage that is done, whether other code than this made it.
     """
     return [{"stage": name, "path": path, **state(root / path)} for name, path in stages.items()]
 
 
-def state(directory: Path) -> dict[str, Any]:
+def state(directory: Path) -> Row:
     """A row of `look` but for its names."""
-    row: Row = dict.fromkeys(("seconds", "age", "step", "of", "holder", "before", "other_code"))
-    others = [p for p in directory.parent.glob(f"{directory.name.rsplit('-', 1)[0]}-*") if p != directory]
-    others = [Stage(p) for p in others if len(p.name) == len(directory.name) and Stage(p).done]
     stage = Stage(directory)
     if stage.done:
-        cost, age = stage.cost(), time.time() - modified(stage.done_file)
-        other_code = cost.get("code", "") != code.code_hash()
-        return row | {"state": "done", "seconds": cost["seconds"], "age": age, "other_code": other_code}
-    if others:
-        last = max(others, key=lambda other: modified(other.done_file))
-        row["before"] = last.cost()["seconds"]
-    if not directory.exists():
-        return row | {"state": "stale" if others else "missing"}
-    lock = Lock(directory)
+        return NOT_KNOWN | done(stage)
+    others = for_other_configs(directory)
+    row = NOT_KNOWN | {"before": seconds_of_newest(others)}
+    if directory.exists():
+        return row | begun(stage)
+    return row | {"state": "stale" if others else "missing"}
+
+
+def done(stage: Stage) -> Row:
+    """What is known of a stage that is done."""
+    return {
+        "state": "done",
+        "seconds": stage.cost()["seconds"],
+        "age": time.time() - modified(stage.done_file),
+        "other_code": stage.made_by() != code.code_hash(),
+    }
+
+
+def begun(stage: Stage) -> Row:
+    """What is known of a stage that is running or was stopped."""
+    lock = Lock(stage.directory)
     holder, silent = lock.holder()
     held = bool(holder) and not lock.gone(holder, silent)
     written, speed = stage.written(), stage.speed()
-    return row | {
-        "state": "running" if held else "stopped", "holder": holder if held else None,
-        "seconds": sum(line["seconds"] for line in speed) if speed else None,
-        "age": time.time() - modified(written[0]) if written else None,
-        "step": speed[-1]["step"] + 1 if speed else None, "of": speed[-1].get("of") if speed else None,
-    }  # fmt: skip
+    row: Row = {"state": "running" if held else "stopped", "holder": holder if held else None}
+    if written:
+        row["age"] = time.time() - modified(written[0])
+    if speed:
+        row["seconds"] = sum(line["seconds"] for line in speed)
+        row["step"], row["of"] = speed[-1]["step"] + 1, speed[-1].get("of")
+    return row
 
 
-def lines(found: list[dict[str, Any]]) -> list[str]:
+def for_other_configs(directory: Path) -> list[Stage]:
+    """The same stage instance, done for other configs: directories that differ in the digest alone."""
+    name = directory.name.rsplit("-", 1)[0]
+    alike = [path for path in directory.parent.glob(f"{name}-*") if len(path.name) == len(directory.name)]
+    return [Stage(path) for path in alike if path != directory and Stage(path).done]
+
+
+def seconds_of_newest(stages: list[Stage]) -> float | None:
+    """What the stage that was done last cost."""
+    if not stages:
+        return None
+    newest = max(stages, key=lambda stage: modified(stage.done_file))
+    return newest.cost()["seconds"]
+
+
+def lines(found: list[Row]) -> list[str]:
     """The rows for people, aligned; below those that are begun, how far they are and who works on them."""
     width, out = max(len(row["stage"]) for row in found), []
     for row in found:
@@ -65,26 +97,25 @@ def lines(found: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-def at(row: dict[str, Any]) -> str:
+def at(row: Row) -> str:
     """How far a begun stage is, and who works on it."""
-    said = "before its first step" if row["step"] is None else f"{row['step']} of {row['of'] or '?'}"
-    if row["holder"]:
-        job = f" (job {row['holder']['job']})" if row["holder"]["job"] else ""
-        return (
-            f"{said}; by {row['holder']['host']}, process {row['holder']['pid']}{job}, since {row['holder']['since']}"
-        )
-    return f"{said}; nobody works on it, the same command continues"
+    how_far = "before its first step" if row["step"] is None else f"{row['step']} of {row['of'] or '?'}"
+    holder = row["holder"]
+    if not holder:
+        return f"{how_far}; nobody works on it, the same command continues"
+    job = f" (job {holder['job']})" if holder["job"] else ""
+    return f"{how_far}; by {holder['host']}, process {holder['pid']}{job}, since {holder['since']}"
 
 
-def total(found: list[dict[str, Any]], root: Path) -> str:
+def total(found: list[Row], root: Path) -> str:
     """`12 of 31 done, 1 running, 2.3 h so far, in runs/tiny`."""
-    count = lambda state: sum(row["state"] == state for row in found)  # noqa: E731
-    begun = "".join(f", {count(state)} {state}" for state in ("running", "stopped") if count(state))
+    states = [row["state"] for row in found]
+    begun = "".join(f", {states.count(state)} {state}" for state in ("running", "stopped") if state in states)
     seconds = sum(row["seconds"] or 0 for row in found)
-    return f"{count('done')} of {len(found)} done{begun}, {duration(seconds)} so far, in {root}"
+    return f"{states.count('done')} of {len(found)} done{begun}, {duration(seconds)} so far, in {root}"
 
 
-def left(found: list[dict[str, Any]], names: list[str]) -> str:
+def left(found: list[Row], names: list[str]) -> str:
     """`; about 12 min left, until Tue 16:42`, where it can be said how long stages take; else empty.
 
     Each as long as it took for another config, else as the mean of those of its kind, where two or more are done and
@@ -104,7 +135,7 @@ def left(found: list[dict[str, Any]], names: list[str]) -> str:
             seconds += row["before"]
         elif len(alike) > 1 and max(alike) <= 2 * min(alike):
             seconds += sum(alike) / len(alike)
-        elif kind in ("fits", "report"):
+        elif kind in GATHERERS:
             without = " before fits and report"
         else:
             return ""

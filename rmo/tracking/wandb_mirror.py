@@ -2,10 +2,12 @@
 
 A run's group is the experiment and its run directory, its job type the kind of stage, its name that of the instance.
 Its id follows from the run directory and the stage's own digest, so that a stage that was stopped continues its run,
-on whatever host. wandb's step is the stage's own; rows that a run has already are not sent again. Numbers are called
-`<kind>/<metric>`; where a stage has members, that is their mean, and `<kind>/<metric>/<i>` is member i. A stage of
-best-of-n or PPO ends with its curves, as in curves.csv, a row per point of a member: `<kind>/curve/sqrt_kl`, beside it
-`kl` and `step_or_n`, of every member; `<kind>/curve/gold/<i>` and `<kind>/curve/proxy/<i>`.
+on whatever host. wandb's step is the stage's own; rows that a run has already are not sent again.
+
+Numbers are called `<kind>/<metric>`; where a stage has members, that is their mean, and `<kind>/<metric>/<i>` is
+member i. A stage of a method ends with its curves, as in curves.csv, a row per point of a member:
+`<kind>/curve/sqrt_kl`, `<kind>/curve/kl` and `<kind>/curve/step_or_n`, which all members share, and
+`<kind>/curve/gold/<i>` and `<kind>/curve/proxy/<i>`.
 """
 
 import contextlib
@@ -15,13 +17,16 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmo import config
 from rmo.runtime import hosts
-from rmo.runtime.files import create, remote
+from rmo.runtime.files import Json, Row, create, remote
+
+if TYPE_CHECKING:
+    import wandb
 
 PATIENCE = {"init_timeout": 30.0, "finish_timeout": 60.0, "finish_timeout_raises": True}  # seconds
 
@@ -33,12 +38,14 @@ def careful() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        Wandb.run, then = None, "the run goes on without it"
+        Wandb.run = None
         if Wandb.shared is None or Wandb.failed:
             Wandb.shared = None
+            then = "the run goes on without it"
         else:
             Wandb.shared |= {"mode": "offline", "resume": None}
-            Wandb.failed, Wandb.announced = True, False
+            Wandb.failed = True
+            Wandb.announced = False  # where it goes has changed
             then = "this stage goes on without it, later ones go to it offline"
         line = " ".join(str(error).split())[:200] or type(error).__name__
         print(f"\nrmo: wandb failed ({line}): {then}; the files have everything", flush=True)
@@ -47,9 +54,9 @@ def careful() -> Iterator[None]:
 class Wandb:
     """What is mirrored now; process 0's alone."""
 
-    shared: dict[str, Any] | None = None  # what the wandb runs have in common; None: no mirror
+    shared: Row | None = None  # what the wandb runs have in common; None: no mirror
     token = ""  # of the run directory
-    run: Any = None  # the wandb run of the stage at work
+    run: "wandb.Run | None" = None  # the wandb run of the stage at work
     kind = ""
     announced = False
     failed = False  # once; twice ends the mirror
@@ -73,11 +80,16 @@ class Wandb:
         create(root / "wandb" / "id", secrets.token_hex(4))
         cls.token = (root / "wandb" / "id").read_text()
         cls.shared = {
-            "project": project, "group": f"{e.name}-{cls.token}", "tags": list(dict.fromkeys(tags)),
-            "config": config.to_json(e), "dir": str(here.parent), "mode": mode,
-            "resume": "allow" if mode == "online" else None, "reinit": "create_new",
+            "project": project,
+            "group": f"{e.name}-{cls.token}",
+            "tags": list(dict.fromkeys(tags)),
+            "config": config.to_json(e),
+            "dir": str(here.parent),
+            "mode": mode,
+            "resume": "allow" if mode == "online" else None,
+            "reinit": "create_new",
             "settings": wandb.Settings(silent=True, **PATIENCE),
-        }  # fmt: skip
+        }
 
     @classmethod
     @contextlib.contextmanager
@@ -98,7 +110,8 @@ class Wandb:
             return
         import wandb
 
-        cls.kind, run_id, here = name.split("/")[0], config.digest(cls.token, path), Path(cls.shared["dir"], "wandb")
+        cls.kind = name.split("/")[0]
+        run_id, here = config.digest(cls.token, path), Path(cls.shared["dir"], "wandb")
         for earlier in here.glob(f"offline-run-*-{run_id}*"):
             shutil.rmtree(earlier)  # its rows are in the stage's files, and come again
         cls.run = wandb.init(id=run_id, name=name, job_type=cls.kind, notes=path, **cls.shared)
@@ -116,24 +129,25 @@ class Wandb:
 
     @classmethod
     @careful()
-    def log(cls, step: int, metrics: dict[str, Any], speed: dict[str, Any]) -> None:
+    def log(cls, step: int, metrics: Row, speed: Row) -> None:
         """A row of metrics and one of speed, unless the run has them: after a stop some come again."""
-        if cls.run is not None and step >= cls.run.starting_step:
-            if "kl" in metrics:  # curves are drawn against its root
-                metrics = metrics | {"sqrt_kl": np.sqrt(np.maximum(metrics["kl"], 0)).tolist()}
-            cls.run.log({**numbers(cls.kind, metrics), **numbers("speed", speed)}, step=step)
+        if cls.run is None or step < cls.run.starting_step:
+            return
+        if "kl" in metrics:  # curves are drawn against its root
+            metrics = metrics | {"sqrt_kl": np.sqrt(np.maximum(metrics["kl"], 0)).tolist()}
+        cls.run.log({**numbers(cls.kind, metrics), **numbers("speed", speed)}, step=step)
 
     @classmethod
     @careful()
-    def show(cls, info: dict[str, Any], tables: dict[str, list[dict[str, Any]]], pages: dict[str, str]) -> None:
+    def show(cls, info: Row, tables: dict[str, list[Row]], pages: dict[str, str]) -> None:
         """What a stage ended with: numbers for the summary, tables, HTML."""
         if cls.run is None:
             return
         import wandb
 
-        found: dict[str, Any] = {}
+        found: Row = {}
         for name, rows in tables.items():
-            columns: list[Any] = list(rows[0]) if rows else []
+            columns: list[str | int] = list(rows[0]) if rows else []
             found[f"{cls.kind}/{name}"] = wandb.Table(columns, [list(row.values()) for row in rows])
         for name, page in pages.items():
             found[f"{cls.kind}/{name}"] = wandb.Html(page, inject=False, data_is_not_path=True)
@@ -155,13 +169,18 @@ class Wandb:
         cls.run.log_artifact(artifact)
 
 
-def numbers(name: str, value: Any) -> dict[str, float]:
-    """`name` of a number, `name/<key>` of a dict's, of a list their mean (of those that are not nan) and `name/<i>` of
-    each. What is not a number is left out."""
+def numbers(name: str, value: Json) -> dict[str, float]:
+    """The numbers in a value, by name: `name` of a number, `name/<key>` of what a dict holds. Of a list `name` is the
+    mean, of those that are not nan, and `name/<i>` each. What is not a number is left out."""
     if isinstance(value, dict):
-        return {key: x for part, item in value.items() for key, x in numbers(f"{name}/{part}", item).items()}
+        return joined(numbers(f"{name}/{key}", item) for key, item in value.items())
     if isinstance(value, list):
-        each = {key: x for i, item in enumerate(value) for key, x in numbers(f"{name}/{i}", item).items()}
+        each = joined(numbers(f"{name}/{i}", item) for i, item in enumerate(value))
         known = [x for x in each.values() if not math.isnan(x)]
-        return {name: float(np.mean(known)) if known else math.nan, **each} if each else {}
+        mean = float(np.mean(known)) if known else math.nan
+        return {name: mean, **each} if each else {}
     return {name: value} if isinstance(value, int | float) else {}
+
+
+def joined(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    return {name: value for part in parts for name, value in part.items()}

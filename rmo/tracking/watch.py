@@ -10,7 +10,7 @@ import numpy as np
 
 from rmo.analysis.curve import Curve, common_d, regrid
 from rmo.analysis.curve_id import CurveId
-from rmo.artifacts.run_files import RunFiles
+from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS, RunFiles
 from rmo.artifacts.stages import Optimised
 from rmo.methods import method as methods
 from rmo.methods.bench import Record
@@ -19,28 +19,32 @@ from rmo.runtime import errors
 from rmo.runtime.files import Row, RunError, remote
 from rmo.tracking import status
 
-BEFORE = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")  # kinds of stages, in order
 COLORS = (33, 208, 70, 196, 135, 37, 205, 142, 94, 245)  # of 256
 SECONDS = 5.0  # between two looks
 _finished: dict[Path, Curve] = {}  # their files do not change
 
 
 def stages(root: Path) -> dict[str, str]:
-    """{stage: its path}: what was asked for last, what was published last, or else every directory of a stage, those of
-    the sweep `main` first.
+    """{stage: its path}: what was asked for last, else what was published last, else every directory of a stage.
+
+    Of the last, those of the sweep `main` come first.
 
     Raises:
       RunError: there are none.
     """
     if known := RunFiles(root).known_stages():
         return known
-    kinds = (*BEFORE, *methods.names(), "fits", "report")
-    made = [p for kind in kinds for pattern in (f"{kind}-*", f"{kind}/*-*") for p in root.glob(pattern)]
-    made = [str(p)[len(str(root)) + 1 :] for p in made if re.search(r"-[0-9a-f]{10}$", p.name)]
+    kinds = (*BEFORE_METHODS, *methods.names(), *GATHERERS)
+    there = [path for kind in kinds for pattern in (f"{kind}-*", f"{kind}/*-*") for path in root.glob(pattern)]
+    made = [str(path)[len(str(root)) + 1 :] for path in there if re.search(r"-[0-9a-f]{10}$", path.name)]
     if not made:
         near = "" if root.exists() or remote(root) else errors.instead(root)
         raise RunError(f"{root} holds no stages: give a directory that `rmo run` fills, e.g. runs/tiny{near}")
-    return {path[:-11]: path for path in sorted(made, key=lambda path: ("-main-" not in path, path))}
+
+    def main_first(path: str) -> tuple[bool, str]:
+        return not re.search(r"/w[^-]*-main-", path), path
+
+    return {path[:-11]: path for path in sorted(made, key=main_first)}
 
 
 def method_of(stage: str) -> Method | None:
@@ -70,8 +74,8 @@ def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
 
 
 def curve(directory: Path, method: Method) -> Curve | None:
-    """The mean over seeds (of the first recipe and settings) of what a stage has so far; None before its first two
-    points. A method that logs its points has a curve from its first read on, another when it is done."""
+    """The mean over seeds, of the first recipe and settings, of what a stage has so far; None before its first two
+    points. A method that logs its points has a curve from its first read on, another one when it is done."""
     if directory in _finished:
         return _finished[directory]
     stage = Optimised(directory)
@@ -95,7 +99,7 @@ def of_record(method: Method, record: Record, members: list[int]) -> Curve:
 
 
 def of_log(method: Method, reads: list[Row], members: list[int]) -> Curve | None:
-    """A log's points as one curve, as far as all its members are; where they are not told apart, of all."""
+    """The mean of some members as one curve, as far as all of them are; without `members`, of all that the log has."""
     if not reads:
         return None
     names = (method.axis, "kl", "proxy", "gold")
@@ -169,24 +173,28 @@ def view(root: Path, only: tuple[str, ...], width: int, height: int, color: bool
     """(the whole view, whether the report is done)."""
     every = stages(root)
     found = status.look(root, every)
+    at_work = [row for row in found if row["state"] in ("running", "stopped")]
     lines = [status.total(found, root)]
-    lines += [
-        f"{row['stage']}: {row['state']}, {status.at(row)}"[:width]
-        for row in found
-        if row["state"] in ("running", "stopped")
-    ]
-    curves = {}
-    for name in chosen(list(every), only):
-        method = method_of(name)
-        if method and (found_curve := curve(root / every[name], method)):
-            curves[name] = found_curve
+    lines += [f"{row['stage']}: {row['state']}, {status.at(row)}"[:width] for row in at_work]
+    curves = curves_so_far(root, every, only)
     if curves:
         below = legend(curves, width, color)
         room = max(height - len(lines) - len(below) - 1, 12)
         lines += [picture(curves, width, room, color).rstrip("\n"), *below]
     else:
         lines.append("no curves yet: the first come with best-of-n")
-    return "\n".join(lines), any(row["stage"] == "report" and row["state"] == "done" for row in found)
+    finished = any(row["stage"] == "report" and row["state"] == "done" for row in found)
+    return "\n".join(lines), finished
+
+
+def curves_so_far(root: Path, every: dict[str, str], only: tuple[str, ...]) -> dict[str, Curve]:
+    """The curves that are drawn, by stage, as far as there are any."""
+    out = {}
+    for name in chosen(list(every), only):
+        method = method_of(name)
+        if method and (found := curve(root / every[name], method)):
+            out[name] = found
+    return out
 
 
 def watch(root: Path, once: bool, only: tuple[str, ...]) -> None:
@@ -196,7 +204,10 @@ def watch(root: Path, once: bool, only: tuple[str, ...]) -> None:
       RunError: there is nothing to watch.
     """
     terminal = sys.stdout.isatty()
-    draw = lambda: view(root, only, *shutil.get_terminal_size((100, 40)), terminal)  # noqa: E731
+
+    def draw() -> tuple[str, bool]:
+        return view(root, only, *shutil.get_terminal_size((100, 40)), terminal)
+
     text, done = draw()
     if terminal and not once and not done:
         print("\x1b[?1049h", end="")  # the terminal's second screen: the first stays as it was

@@ -7,7 +7,7 @@ from rmo.models import scoring
 from rmo.models.sampling import join, response_stats
 from rmo.models.transformer import LanguageModel, RewardModel
 from rmo.training import losses
-from rmo.training.loop import Loss, Member
+from rmo.training.update import Loss, Member
 
 
 def sft(lm: LanguageModel) -> Loss:

@@ -18,7 +18,7 @@ class Tracker(Protocol):
     """Hears what a loop does. Every method is called by all processes of a run, equally often."""
 
     def resume(self, step: int) -> None:
-        """Before the first step: the loop continues at `step`, 0 for a new one; what was said of later ones is void."""
+        """Before the first step: the loop goes on at `step`, 0 for a new one; lines of later steps are void."""
 
     def timed(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Seconds inside count as those of `what`."""

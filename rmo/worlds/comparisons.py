@@ -5,13 +5,13 @@ import functools
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from rmo import config
 from rmo.runtime import hosts
-from rmo.runtime.files import RunError, local, read_json, write_json, written
+from rmo.runtime.files import Json, Row, RunError, local, read_json, write_json, written
 
 
 class Comparisons(NamedTuple):
@@ -49,7 +49,7 @@ def _builder_class():
         def _split_generators(self, dl_manager):
             return {name: self._generate_examples(rows) for name, rows in self._rows.items()}
 
-        def _generate_examples(self, rows: Comparisons) -> Iterator[tuple[int, dict[str, Any]]]:
+        def _generate_examples(self, rows: Comparisons) -> Iterator[tuple[int, Row]]:
             for i, (tokens, mask, gold, prompt) in enumerate(zip(*rows, strict=True)):
                 yield i, {"tokens": tokens, "mask": mask, "gold": gold, "prompt": prompt}
 
@@ -80,7 +80,7 @@ def read_comparisons(directory: Path, split: str) -> Comparisons:
 
     path = local(directory) / read_json(directory / "dataset.json")["path"]
     try:
-        builder: Any = tfds.builder_from_directory(str(path))
+        builder: Json = tfds.builder_from_directory(str(path))
         source = builder.as_data_source(split=split)
         rows = source.__getitems__(range(len(source)))
     except Exception as error:

@@ -3,22 +3,27 @@
 What the `prompts` stage writes is all that later stages see, so a source may change or go away once it has been read.
 """
 
+from __future__ import annotations
+
 import json
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmo import config
-from rmo.checkpoints.tokenizers import load_tokenizer
-from rmo.runtime.files import RunError, read_json, read_npz, write_json, write_npz, write_text
+from rmo.checkpoints.tokenizers import eos_of, load_tokenizer
+from rmo.runtime.files import Row, RunError, read_json, read_npz, write_json, write_npz, write_text
 from rmo.worlds import sources, tokenization
-from rmo.worlds.synthetic import PURPOSES, Prompts, Texts
+from rmo.worlds.world import PURPOSES, Need, Prompts, Texts, World, register
 
-NAMES = {"read": "bon.prompts", "comparisons": "comparisons.prompts", "ppo": "ppo.prompts"}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+NAMES = {"read": "bon.prompts", "comparisons": "comparisons.prompts", "optimise": "ppo.prompts"}
 
 
 def shown(c: config.Text, prompt: str) -> str:
@@ -26,15 +31,16 @@ def shown(c: config.Text, prompt: str) -> str:
     return c.template.replace("{prompt}", prompt)
 
 
-def encode_prompt(c: config.Text, tokenizer: Any, prompt: str, where: str, vocab: int) -> list[int]:
+def encode_prompt(c: config.Text, tokenizer: PreTrainedTokenizerBase, prompt: str, where: str, vocab: int) -> list[int]:
     """The ids of a prompt as the policy meets it."""
     return tokenization.encode(tokenizer, {"prompt": shown(c, prompt)}, where, vocab, "", c.chat, answer=False)
 
 
-def encode_response(tokenizer: Any, response: str, where: str, vocab: int) -> list[int]:
+def encode_response(tokenizer: PreTrainedTokenizerBase, response: str, where: str, vocab: int) -> list[int]:
     """The ids of a response, EOS last."""
-    ids = tokenization.known(list(tokenizer(response, add_special_tokens=False)["input_ids"]), where, vocab)
-    return ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
+    ids = tokenization.known(tokenization.plain_ids(tokenizer, response, special=False), where, vocab)
+    eos = eos_of(tokenizer)
+    return ids if eos is None or ids[-1:] == [eos] else [*ids, eos]
 
 
 def residue(prompt: str) -> int:
@@ -42,14 +48,14 @@ def residue(prompt: str) -> int:
     return zlib.crc32(" ".join(prompt.split()).casefold().encode()) % 8
 
 
-def write(c: config.Text, tokenizer: Any, vocab: int, out: Path) -> dict[str, Any]:
+def write(c: config.Text, tokenizer: PreTrainedTokenizerBase, vocab: int, out: Path) -> Row:
     """Read and tokenise the sources into `out`; returns what was read and what was left out.
 
     Raises:
       SourceError: a source cannot be read, or too many of its rows are malformed.
       RunError: the tokenizer has no EOS, or no prompt is short enough.
     """
-    if tokenizer.eos_token_id is None:
+    if eos_of(tokenizer) is None:
         raise RunError("the policy's tokenizer has no eos token: no response could ever end")
     found = sources.load_prompts(c.prompts, c.tolerance)
     kept: dict[bytes, tuple[str, list[int]]] = {}
@@ -66,10 +72,14 @@ def write(c: config.Text, tokenizer: Any, vocab: int, out: Path) -> dict[str, An
     tokens, mask = tokenization.pad([ids for _, ids in kept.values()], c.prompt, left=True)
     write_npz(out / "prompts.npz", tokens=tokens, mask=mask, residue=np.array([residue(t) for t in texts]))
     write_text(out / "prompts.jsonl", "".join(json.dumps({"prompt": t}, ensure_ascii=False) + "\n" for t in texts))
-    info: dict[str, Any] = {
-        "prompts": len(texts), "rows": found.summary(), "longer_than_prompt": long,
-        "same_ids_as_another": len(found.rows) - long - len(texts), "vocab": vocab, "eos": tokenizer.eos_token_id,
-    }  # fmt: skip
+    info: Row = {
+        "prompts": len(texts),
+        "rows": found.summary(),
+        "longer_than_prompt": long,
+        "same_ids_as_another": len(found.rows) - long - len(texts),
+        "vocab": vocab,
+        "eos": eos_of(tokenizer),
+    }
     if c.demonstrations:
         info["demonstrations"] = write_demonstrations(c, tokenizer, vocab, out)
     write_json(out / "info.json", info)
@@ -83,7 +93,7 @@ def write_comparisons(source: str, tolerance: float, out: Path) -> None:
     write_json(out / "people.json", {"comparisons": len(found.rows), "rows": found.summary()})
 
 
-def write_demonstrations(c: config.Text, tokenizer: Any, vocab: int, out: Path) -> dict[str, Any]:
+def write_demonstrations(c: config.Text, tokenizer: PreTrainedTokenizerBase, vocab: int, out: Path) -> Row:
     """Prompt and response of every demonstration; responses are cut at R, where they then lack their EOS."""
     found = sources.load(c.demonstrations, sources.demonstration_of, c.tolerance)
     rows = []
@@ -94,26 +104,37 @@ def write_demonstrations(c: config.Text, tokenizer: Any, vocab: int, out: Path) 
             rows.append((ids, encode_response(tokenizer, response, where, vocab), residue(prompt)))
     if not rows:
         raise RunError(f"{c.demonstrations}: every prompt is longer than {c.prompt} tokens; raise world.prompt")
-    prompts, prompt_mask = tokenization.pad([p for p, _, _ in rows], c.prompt, left=True)
-    tokens, mask = tokenization.pad([r[: c.response] for _, r, _ in rows], c.response, left=False)
-    write_npz(
-        out / "demonstrations.npz", prompts=prompts, prompt_mask=prompt_mask, tokens=tokens, mask=mask,
-        residue=np.array([k for _, _, k in rows]),
-    )  # fmt: skip
-    cut = sum(len(r) > c.response for _, r, _ in rows)
-    return {"texts": len(rows), "rows": found.summary(), "longer_than_prompt": len(set(found.rows)) - len(rows),
-            "cut_at_response": cut}  # fmt: skip
+    asked, responses, residues = zip(*rows, strict=True)
+    prompts, prompt_mask = tokenization.pad(list(asked), c.prompt, left=True)
+    tokens, mask = tokenization.pad([ids[: c.response] for ids in responses], c.response, left=False)
+    columns = {"prompts": prompts, "prompt_mask": prompt_mask, "tokens": tokens, "mask": mask}
+    write_npz(out / "demonstrations.npz", **columns, residue=np.array(residues))
+    return {
+        "texts": len(rows),
+        "rows": found.summary(),
+        "longer_than_prompt": len(set(found.rows)) - len(rows),
+        "cut_at_response": sum(len(ids) > c.response for ids in responses),
+    }
 
 
 @dataclass(frozen=True)
-class TextWorld:
+class TextWorld(World):
     """What stages ask of a world, from the files of the `prompts` stage."""
 
     c: config.Text
     directory: Path
 
+    name = "text"
+    reads_sources = True
+
+    @classmethod
+    def build(cls, c: config.WorldConfig, sources: Path | None) -> TextWorld:
+        assert isinstance(c, config.Text)
+        assert sources is not None
+        return cls(c, sources)
+
     @cached_property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Row:
         return read_json(self.directory / "info.json")
 
     @property
@@ -125,11 +146,11 @@ class TextWorld:
         return self.info["eos"]
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerFast:  # pyright: ignore[reportIncompatibleMethodOverride]
         return load_tokenizer(self.directory / "tokenizer")
 
     @cached_property
-    def word_ids(self) -> np.ndarray:
+    def word_ids(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Ids that stand for text."""
         special = set(self.tokenizer.all_special_ids)
         return np.array([i for i in self.tokenizer.get_vocab().values() if i < self.vocab and i not in special])
@@ -143,6 +164,12 @@ class TextWorld:
             t[m].tobytes(): json.loads(line)["prompt"]
             for t, m, line in zip(rows["tokens"], rows["mask"], lines, strict=True)
         }
+
+    def prompt_text(self, ids: np.ndarray) -> str:
+        return self.texts[ids.astype(np.int32).tobytes()]
+
+    def shown(self, prompt: str) -> str:
+        return shown(self.c, prompt)
 
     def prompts(self, rng: np.random.Generator, size: int, purpose: str) -> Prompts:
         """Distinct prompts for one purpose (see `residue`).
@@ -177,3 +204,37 @@ class TextWorld:
             raise config.ConfigError(f"sft.texts is {size}, but {given} to prompts that may be trained on: lower it")
         chosen = rng.permutation(fit)[:size]
         return Texts(*(rows[name][chosen] for name in ("prompts", "prompt_mask", "tokens", "mask")))
+
+
+def check(e: config.Experiment, w: config.Text, need: Need) -> None:
+    """What real text asks for."""
+    need(bool(w.prompts), "world.prompts is empty: give a JSONL or Parquet file, or another source of prompts")
+    need("{prompt}" in w.template, f"world.template is {w.template!r}: it must hold {{prompt}}")
+    need(w.tolerance < 1, f"world.tolerance is {w.tolerance}: it is a share, below 1")
+    need(bool(w.tokenizer or e.policy.checkpoint), "world.tokenizer is empty, and the policy has no checkpoint")
+    need(
+        not e.sft.texts or bool(w.demonstrations),
+        f"sft.texts is {e.sft.texts}, but world.demonstrations is empty: give a source, or sft.texts 0",
+    )
+    named = [("policy", e.policy), ("gold.model", e.gold.model)]
+    named += [(f"other_policies.{i}.model", o.model) for i, o in enumerate(e.other_policies)]
+    named += [(f"proxies.sizes.{i}", m) for i, m in enumerate(e.proxies.sizes)]
+    total = w.prompt + w.response
+    for where, m in named:
+        need(
+            not m.checkpoint or bool(m.vocab and m.length),
+            f"{where}.vocab and length are needed beside its checkpoint: `rmo.checkpoints.hf.shape_of` writes them",
+        )
+        need(m.reads == "ids" or bool(m.checkpoint), f"{where}.reads is {m.reads!r}: only a checkpoint has a tokenizer")
+        need(
+            m.reads != "ids" or not m.length or m.length >= total,
+            f"{where}.length is {m.length}: prompt and response need {total} tokens",
+        )
+        need(
+            m.reads != "ids" or not m.vocab or m.vocab >= e.policy.vocab,
+            f"{where}.vocab is {m.vocab}: the policy has {e.policy.vocab} tokens, and it must know them all",
+        )
+    need(all(m.reads == "ids" for m in e.policies), "policy.reads must be ids: prompts are given in its own tokens")
+
+
+register(config.Text, TextWorld, check)

@@ -4,9 +4,11 @@ Whether it does, or takes the same token ids (`rmo.models.reader.IDS`), is a fie
 one vocabulary are never read with another, and where the vocabulary is shared nothing is ever tokenised again.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,42 +16,60 @@ import numpy as np
 
 from rmo.models.reader import Reader
 from rmo.runtime import hosts
-from rmo.worlds import real_text, tokenization
+from rmo.worlds import tokenization
 from rmo.worlds.comparisons import Comparisons
+from rmo.worlds.world import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Array = jax.Array | np.ndarray
+Rows = tuple[Array, Array, Array, Array]  # (prompt [P], its mask, responses [N, R], their masks)
+
+
+class Sequence(NamedTuple):
+    """A policy's sequence as text."""
+
+    prompt: str  # its words, without template
+    ids: list[int]  # of the response, without the EOS that ended it
+    response: str
+    ended: bool  # whether EOS ended it
 
 
 @dataclass(frozen=True, eq=False)
 class TextReader(Reader):
     """The RM has a tokenizer of its own: ids -> text -> its ids.
 
-    The prompt's text is looked up, not decoded. The response is decoded with special tokens spelled out, without the
+    The prompt's text is what the world says it is. The response is decoded with special tokens spelled out, without the
     EOS that ended it; the RM's own EOS says that it has ended, a chat template closes every answer.
     """
 
-    world: real_text.TextWorld
-    tokenizer: Any  # the RM's
+    world: World
+    prompt: int  # P
+    tokenizer: PreTrainedTokenizerBase  # the RM's
     chat: bool
     vocab: int  # the RM's
     length: int  # most tokens: longer texts lose their beginning, and are counted
 
-    def said(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> Iterator[tuple[str, list[int], str, bool]]:
-        """(prompt, the response's ids, its text, whether EOS ended it) of each row."""
-        p, policy = self.world.c.prompt, self.world.tokenizer
+    def as_text(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> Iterator[Sequence]:
+        """Each row as text."""
+        policy = self.world.tokenizer
         for tokens_T, mask_T in zip(tokens_BT, mask_BT, strict=True):
-            prompt = self.world.texts[tokens_T[:p][mask_T[:p]].astype(np.int32).tobytes()]
-            ids = tokens_T[p:][mask_T[p:]].tolist()
+            before, after = tokens_T[: self.prompt], tokens_T[self.prompt :]
+            prompt = self.world.prompt_text(before[mask_T[: self.prompt]])
+            ids = after[mask_T[self.prompt :]].tolist()
             ended = ids[-1:] == [self.world.eos]
             ids = ids[:-1] if ended else ids
-            yield prompt, ids, policy.decode(ids, clean_up_tokenization_spaces=False), ended
+            yield Sequence(prompt, ids, str(policy.decode(ids, clean_up_tokenization_spaces=False)), ended)
 
     def encode(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> list[list[int]]:
         """The RM's ids of each row."""
         out = []
-        for prompt, _, said, ended in self.said(tokens_BT, mask_BT):
-            prompt = prompt if self.chat else real_text.shown(self.world.c, prompt)
-            row = {"prompt": prompt, "response": said, "ended": ended}
-            ids = tokenization.encode(self.tokenizer, row, f"response {said[:40]!r}", self.vocab, "", self.chat)
-            out.append(ids)
+        for s in self.as_text(tokens_BT, mask_BT):
+            prompt = s.prompt if self.chat else self.world.shown(s.prompt)
+            row = {"prompt": prompt, "response": s.response, "ended": s.ended}
+            where = f"response {s.response[:40]!r}"
+            out.append(tokenization.encode(self.tokenizer, row, where, self.vocab, "", self.chat))
         return out
 
     def host(self, tokens_BT: np.ndarray, mask_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,9 +78,7 @@ class TextReader(Reader):
         ids = [row[-self.length :] for row in ids]
         return tokenization.pad(ids, min(tokenization.bucket(max(map(len, ids))), self.length), left=False)
 
-    def rows(
-        self, prompt_P, prompt_mask_P, tokens_NR, mask_NR
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def rows(self, prompt_P: Array, prompt_mask_P: Array, tokens_NR: Array, mask_NR: Array) -> Rows:
         """The same of N responses to one prompt, as `scoring.score_n` takes them: whole texts after an empty prompt."""
         whole = [
             np.concatenate([np.broadcast_to(a, (len(b), len(a))), b], axis=1)
@@ -80,7 +98,7 @@ class TextReader(Reader):
         shape = (*tokens_BT.shape[:-1], self.length)
         out = (jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, jnp.bool_))
 
-        def back(tokens, mask):  # any leading axes: vmap adds one
+        def back(tokens: Array, mask: Array) -> tuple[np.ndarray, ...]:  # any leading axes: vmap adds one
             tokens, mask = np.asarray(tokens), np.asarray(mask)
             flat = self.encode(tokens.reshape(-1, tokens.shape[-1]), mask.reshape(-1, mask.shape[-1]))
             padded = tokenization.pad([ids[-self.length :] for ids in flat], self.length, left=False)
@@ -103,14 +121,18 @@ class TextReader(Reader):
         """
         changed = lost = unfinished = special = 0
         theirs = self.tokenizer.all_special_ids
-        for _, ids, said, ended in self.said(tokens_BT, mask_BT):
-            changed += list(self.world.tokenizer(said, add_special_tokens=False)["input_ids"]) != ids
-            lost += "\ufffd" in said
-            unfinished += not ended
-            special += not set(self.tokenizer(said, add_special_tokens=False)["input_ids"]).isdisjoint(theirs)
+        for s in self.as_text(tokens_BT, mask_BT):
+            changed += list(self.world.tokenizer(s.response, add_special_tokens=False)["input_ids"]) != s.ids
+            lost += "\ufffd" in s.response
+            unfinished += not s.ended
+            special += not set(self.tokenizer(s.response, add_special_tokens=False)["input_ids"]).isdisjoint(theirs)
         lengths, count = [len(ids) for ids in self.encode(tokens_BT, mask_BT)], len(tokens_BT)
         return {
-            "texts": count, "changed": changed / count, "not_text": lost / count, "unfinished": unfinished / count,
-            "special": special / count, "tokens": sum(lengths) / int(mask_BT.sum()),
+            "texts": count,
+            "changed": changed / count,
+            "not_text": lost / count,
+            "unfinished": unfinished / count,
+            "special": special / count,
+            "tokens": sum(lengths) / int(mask_BT.sum()),
             "longer": sum(n > self.length for n in lengths) / count,
-        }  # fmt: skip
+        }

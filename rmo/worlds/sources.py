@@ -9,10 +9,10 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rmo.runtime import errors
-from rmo.runtime.files import RunError
+from rmo.runtime.files import Json, Row, RunError
 
 
 class SourceError(RunError):
@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
 class Loaded(NamedTuple):
     """What was read, and what was not: (where, why)."""
 
-    rows: list[Any]
+    rows: list[Json]
     dropped: list[tuple[str, str]]
 
     def summary(self) -> str:
@@ -48,7 +48,7 @@ class Loaded(NamedTuple):
 # Where rows come from.
 
 
-def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]:
+def read(source: str | Path) -> Iterator[tuple[str, Row | Malformed]]:
     """(where, row) of every row; a line that is no JSON object comes as Malformed.
 
     Raises:
@@ -96,7 +96,7 @@ def read(source: str | Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]
         raise SourceError(f"{path}: use .jsonl, .json, .parquet, a directory that tfds wrote, or tfds:NAME/SPLIT")
 
 
-def read_list(path: Path) -> Iterator[tuple[str, dict[str, Any] | Malformed]]:
+def read_list(path: Path) -> Iterator[tuple[str, Row | Malformed]]:
     """Rows of a JSON file that holds one list of objects."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -127,13 +127,13 @@ def fetch(name: str) -> list[Path]:
     return found
 
 
-def read_tfds(name: str, directory: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_tfds(name: str, directory: Path | None) -> Iterator[tuple[str, Row]]:
     """Rows of a dataset that tfds knows (NAME/SPLIT), or of a directory that it wrote (all splits)."""
     import tensorflow_datasets as tfds
 
     try:
         if directory is not None:
-            builder: Any = tfds.builder_from_directory(str(directory))
+            builder: Json = tfds.builder_from_directory(str(directory))
             splits = sorted(builder.info.splits)
         else:
             name, _, split = name.rpartition("/")
@@ -147,7 +147,7 @@ def read_tfds(name: str, directory: Path | None) -> Iterator[tuple[str, dict[str
             yield f"{directory or name} {split} row {i + 1}", plain(rows[i])
 
 
-def plain(value: Any) -> Any:
+def plain(value: Json) -> Json:
     """tfds gives bytes and arrays; texts and lists are wanted."""
     if isinstance(value, dict):
         value = {name: plain(item) for name, item in value.items()}
@@ -166,7 +166,7 @@ def plain(value: Any) -> Any:
 # What rows mean. A reader returns the comparisons of one row.
 
 
-def text_of(value: Any, name: str) -> str:
+def text_of(value: Json, name: str) -> str:
     """A text, or the last message of a dialogue."""
     if isinstance(value, list) and value and isinstance(value[-1], dict):
         value = value[-1].get("content")
@@ -179,19 +179,19 @@ def text_of(value: Any, name: str) -> str:
     return value
 
 
-def turn(value: Any, name: str) -> str:
+def turn(value: Json, name: str) -> str:
     """A prompt: a text, or a dialogue of one turn; several turns are not flattened into one."""
     if isinstance(value, list) and sum(isinstance(m, dict) and m.get("role") != "system" for m in value) > 1:
         raise Malformed(f"{name} has several turns: one is understood")
     return text_of(value, name)
 
 
-def pair(row: dict[str, Any]) -> list[Comparison]:
+def pair(row: Row) -> list[Comparison]:
     """{prompt, chosen, rejected}: texts, or dialogues whose last message is the response."""
     return [Comparison(turn(row["prompt"], "prompt"), *(text_of(row[name], name) for name in ("chosen", "rejected")))]
 
 
-def dialogues(row: dict[str, Any]) -> list[Comparison]:
+def dialogues(row: Row) -> list[Comparison]:
     """{chosen, rejected}: two whole dialogues that part at the last answer, as text (HH-RLHF) or as messages."""
     if isinstance(row["chosen"], list) and isinstance(row["rejected"], list):
         if row["chosen"][:-1] != row["rejected"][:-1]:
@@ -205,7 +205,7 @@ def dialogues(row: dict[str, Any]) -> list[Comparison]:
     return [Comparison(prompt + mark, text_of(good.strip(), "chosen"), text_of(bad.strip(), "rejected"))]
 
 
-def summaries(row: dict[str, Any]) -> list[Comparison]:
+def summaries(row: Row) -> list[Comparison]:
     """{info: {post | article}, summaries: [{text}, {text}], choice}: TL;DR comparisons."""
     info, texts, choice = row["info"], row["summaries"], row["choice"]
     post = text_of(info.get("post") or info.get("article"), "info.post")
@@ -216,7 +216,7 @@ def summaries(row: dict[str, Any]) -> list[Comparison]:
     return [Comparison(f"{title}POST: {post}\nTL;DR:", good, bad)]
 
 
-def scored(prompt: str, texts: list[Any], scores: list[Any]) -> list[Comparison]:
+def scored(prompt: str, texts: list[Json], scores: list[Json]) -> list[Comparison]:
     """Every pair of responses whose scores differ, the higher first."""
     if len(texts) != len(scores):
         raise Malformed(f"{len(texts)} responses, {len(scores)} scores")
@@ -234,7 +234,7 @@ def scored(prompt: str, texts: list[Any], scores: list[Any]) -> list[Comparison]
     return out
 
 
-def completions(row: dict[str, Any]) -> list[Comparison]:
+def completions(row: Row) -> list[Comparison]:
     """{instruction, completions: [{response, overall_score}]} (UltraFeedback)."""
     given = row["completions"]
     if not all(isinstance(x, dict) and "response" in x for x in given):
@@ -243,7 +243,7 @@ def completions(row: dict[str, Any]) -> list[Comparison]:
     return scored(text_of(row["instruction"], "instruction"), [x["response"] for x in given], scores)
 
 
-def answers(row: dict[str, Any]) -> list[Comparison]:
+def answers(row: Row) -> list[Comparison]:
     """{prompt | instruction, answers, gold_scores | scores}: generations labelled by a gold RM. Neighbours are paired:
     with thousands of answers all pairs would be far too many."""
     prompt = text_of(row.get("prompt") or row.get("instruction"), "prompt")
@@ -253,7 +253,7 @@ def answers(row: dict[str, Any]) -> list[Comparison]:
     return [c for i in range(0, len(texts) - 1, 2) for c in scored(prompt, texts[i : i + 2], scores[i : i + 2])]
 
 
-READERS: list[tuple[set[str], Callable[[dict[str, Any]], list[Comparison]]]] = [
+READERS: list[tuple[set[str], Callable[[Row], list[Comparison]]]] = [
     ({"prompt", "chosen", "rejected"}, pair),
     ({"chosen", "rejected"}, dialogues),
     ({"info", "summaries", "choice"}, summaries),
@@ -263,7 +263,7 @@ READERS: list[tuple[set[str], Callable[[dict[str, Any]], list[Comparison]]]] = [
 ]
 
 
-def comparisons_of(row: dict[str, Any]) -> list[Comparison]:
+def comparisons_of(row: Row) -> list[Comparison]:
     """The comparisons of one row; a tie gives none."""
     for fields, reader in READERS:
         if fields <= row.keys():
@@ -275,7 +275,7 @@ def comparisons_of(row: dict[str, Any]) -> list[Comparison]:
     raise Malformed(f"fields {', '.join(row)}: known are {known}")
 
 
-def prompt_of(row: dict[str, Any]) -> str:
+def prompt_of(row: Row) -> str:
     """The prompt of one row: prompt, instruction, question, text, or that of its comparisons."""
     for name in ("prompt", "instruction", "question", "text"):
         if name in row:
@@ -288,7 +288,7 @@ def prompt_of(row: dict[str, Any]) -> str:
     return found[0].prompt
 
 
-def demonstration_of(row: dict[str, Any]) -> tuple[str, str]:
+def demonstration_of(row: Row) -> tuple[str, str]:
     """(prompt, response) of one row: response, output, completion or answer; of a comparison, the preferred one."""
     for name in ("response", "output", "completion", "answer"):
         if name in row:
@@ -299,7 +299,7 @@ def demonstration_of(row: dict[str, Any]) -> tuple[str, str]:
     return found[0].prompt, found[0].chosen
 
 
-def load(source: str | Path, reader: Callable[[dict[str, Any]], Any], tolerance: float = 0.01) -> Loaded:
+def load(source: str | Path, reader: Callable[[Row], Json], tolerance: float = 0.01) -> Loaded:
     """Everything that `reader` makes of a source's rows; a reader may give a list.
 
     Raises:

@@ -25,47 +25,19 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmo import config
 from rmo.checkpoints.tokenizers import make_tokenizer
+from rmo.worlds.world import PURPOSES, Need, Prompts, Texts, World, register
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerFast
 
 PAD, BOS, EOS, FIRST = 0, 1, 2, 3
-PURPOSES = {"read": (0,), "ppo": (1, 2), "comparisons": (3, 4, 5, 6, 7)}  # residues of a prompt's hash
-
-
-class Texts(NamedTuple):
-    """B prompts (left-padded) with one response each (right-padded)."""
-
-    prompts: np.ndarray  # i32[B, P]
-    prompt_mask: np.ndarray  # bool[B, P]
-    tokens: np.ndarray  # i32[B, R]
-    mask: np.ndarray  # bool[B, R], up to and including EOS
-
-    def sequences(self) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens, mask) [B, T]: prompt and response in one row."""
-        return np.concatenate([self.prompts, self.tokens], 1), np.concatenate([self.prompt_mask, self.mask], 1)
-
-    def rows(self, index) -> Texts:
-        """Some of the rows."""
-        return Texts(*(x[index] for x in self))
-
-
-class Prompts(NamedTuple):
-    """Q prompts, left-padded."""
-
-    tokens: np.ndarray  # i32[Q, P]
-    mask: np.ndarray  # bool[Q, P]
-
-
-def concatenate(parts: list[Texts]) -> Texts:
-    """One batch from several."""
-    return Texts(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def finish(tokens_BR: np.ndarray, lengths_B: np.ndarray, ended_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,11 +48,25 @@ def finish(tokens_BR: np.ndarray, lengths_B: np.ndarray, ended_B: np.ndarray) ->
     return np.where(last_BR, EOS, np.where(mask_BR, tokens_BR, PAD)).astype(np.int32), mask_BR
 
 
+def shared_out(share: float, features: int, decay: float) -> np.ndarray:
+    """A share of the annotator's score among the features of one kind, f64[features]: the i-th has i**-decay parts."""
+    parts = np.arange(1.0, features + 1) ** -decay
+    return share * parts / parts.sum() if features else parts
+
+
 @dataclass(frozen=True)
-class SyntheticWorld:
+class SyntheticWorld(World):
     """The world that `config.World` describes."""
 
     c: config.World
+
+    name = "synthetic"
+    has_annotator = True
+
+    @classmethod
+    def build(cls, c: config.WorldConfig, sources: Path | None) -> SyntheticWorld:
+        assert isinstance(c, config.World)
+        return cls(c)
 
     @property
     def vocab(self) -> int:
@@ -102,16 +88,13 @@ class SyntheticWorld:
     @cached_property
     def vocabulary(self) -> list[str]:
         """A made-up word for every token, all distinct."""
-        onsets, vowels = (
-            ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"],
-            ["a", "e", "i", "o", "u"],
-        )
-        syllables = [o + v for o in onsets for v in vowels]
+        syllables = [onset + vowel for onset in "bdfgklmnprstvz" for vowel in "aeiou"]
         words = []
         for i in range(self.words):
             word, rest = syllables[i % 70], i // 70
             while rest:
-                word, rest = word + syllables[(rest * 37 + i) % 70], rest // 70
+                word += syllables[(rest * 37 + i) % 70]
+                rest //= 70
             words.append(word)
         seen: dict[str, int] = {}
         for i, word in enumerate(words):
@@ -120,7 +103,7 @@ class SyntheticWorld:
         return ["<pad>", "<bos>", "<eos>", *words]
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> PreTrainedTokenizerFast:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Its tokens are the words of `vocabulary`."""
         return make_tokenizer(self.vocabulary)
 
@@ -239,12 +222,7 @@ class SyntheticWorld:
             return np.argsort(np.argsort(rng.random((*shape, self.words)), axis=-1), axis=-1) < size
 
         kinds = [c.counts, c.conditionals, c.pairs, 2]
-        weight = np.concatenate(
-            [
-                share * (ranks := np.arange(1.0, n + 1) ** -c.decay) / ranks.sum() if n else np.zeros(0)
-                for n, share in zip(kinds, c.weights, strict=True)
-            ]
-        )
+        weight = np.concatenate([shared_out(share, n, c.decay) for n, share in zip(kinds, c.weights, strict=True)])
         # Spread evenly on a log scale inside each kind: every world has early and late sweet spots.
         optimum = np.concatenate([rng.permutation(np.geomspace(*c.optimum, n)) for n in kinds[:3]])
         return {
@@ -290,3 +268,36 @@ class SyntheticWorld:
         value = np.exp(-(((z[:, :sweet] - a["optimum"]) / a["width"]) ** 2) / 2)
         guard = np.exp(-((np.minimum(z[:, sweet:], 0) / 1.5) ** 2) / 2)
         return np.concatenate([value, guard], axis=1) @ a["weight"]
+
+
+def check(e: config.Experiment, w: config.World, need: Need) -> None:
+    """What the synthetic world asks for."""
+    everyone = (*e.policies, e.gold.model, *e.proxies.sizes)
+    need(
+        not any(m.checkpoint or m.vocab or m.length for m in everyone),
+        "world is synthetic, but a model has checkpoint, vocab or length: for real text give world=Text(...)",
+    )
+    need(0 <= w.stop < 1, f"world.stop is {w.stop}: it is a probability below 1")
+    need(w.vocab >= 16, f"world.vocab is {w.vocab}: it must be at least 16")
+    need(w.response >= 6, f"world.response is {w.response}: the pair features need at least 6 tokens")
+    need(
+        0 < w.shortest < w.response,
+        f"world.shortest is {w.shortest}: it must lie between 1 and world.response - 1 ({w.response - 1})",
+    )
+    need(w.prompt >= 2, f"world.prompt is {w.prompt}: it holds bos and at least one token")
+    need(
+        w.counts + w.conditionals + w.pairs > 0,
+        "world has no features: the annotator needs some of counts, conditionals, pairs",
+    )
+    need(
+        min(w.weights) >= 0 and sum(w.weights) > 0,
+        f"world.weights is {w.weights}: shares must be at least 0 and not all 0",
+    )
+    for name in ("set_share", "pair_share"):
+        share = getattr(w, name)
+        need(share <= 1, f"world.{name} is {share}: it is a share of the words, at most 1")
+    low, high = w.optimum
+    need(0 < low <= high, f"world.optimum is {low} to {high}: it must be 0 < low <= high")
+
+
+register(config.World, SyntheticWorld, check)

@@ -3,19 +3,21 @@
 Padding is by lengths, never by a token's id: pad may equal eos or be missing, and nothing changes.
 """
 
-import json
-import os
-from collections.abc import Callable, Iterator
-from itertools import islice
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmo import config
-from rmo.runtime.files import RunError
-from rmo.tracking.progress import Progress
+from rmo.checkpoints.tokenizers import eos_of
+from rmo.runtime.files import Row, RunError
 from rmo.worlds import sources
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class TextError(RunError):
@@ -39,19 +41,25 @@ def pad(ids: list[list[int]], length: int, left: bool) -> tuple[np.ndarray, np.n
     return tokens, mask
 
 
-def fingerprint(tokenizer: Any) -> str:
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Tells vocabularies apart: ids of one must never be read with another."""
     return config.digest(sorted(tokenizer.get_vocab().items()))
 
 
-def extends(tokenizer: Any, base: Any) -> bool:
+def extends(tokenizer: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase) -> bool:
     """Whether every token of `base` has the same id in `tokenizer`, which may have more."""
     ids = tokenizer.get_vocab()
     return all(ids.get(token) == i for token, i in base.get_vocab().items())
 
 
 def encode(
-    tokenizer: Any, row: dict[str, Any], line: str, vocab: int, vocabulary: str, chat: bool = False, answer: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    row: Row,
+    line: str,
+    vocab: int,
+    vocabulary: str,
+    chat: bool = False,
+    answer: bool = True,
 ) -> list[int]:
     """Token ids of one row: `messages`, `prompt` and `response`, or `text`.
 
@@ -68,7 +76,20 @@ def encode(
     Raises:
       TextError: the row has none of these, the tokenizer has no template, or the model has no such token.
     """
-    return known(_encode(tokenizer, row, line, vocabulary, chat, answer), line, vocab)
+    for name in ("text", "prompt", "response"):
+        if not isinstance(row.get(name, ""), str):
+            raise TextError(f"{line}: {name} is {row[name]!r}, not a string")
+    if row.get("messages") is not None:
+        ids = encode_dialogue(tokenizer, row["messages"], line, answer)
+    elif "prompt" in row and chat:
+        ids = encode_dialogue(tokenizer, as_messages(row, answer), line, answer)
+    elif "prompt" in row:
+        ids = encode_pair(tokenizer, row, vocabulary, answer)
+    elif "text" in row:
+        ids = plain_ids(tokenizer, row["text"], special=True)
+    else:
+        raise TextError(f"{line} has {', '.join(row) or 'nothing'}: it needs text, prompt and response, or messages")
+    return known(ids, line, vocab)
 
 
 def known(ids: list[int], line: str, vocab: int) -> list[int]:
@@ -78,38 +99,44 @@ def known(ids: list[int], line: str, vocab: int) -> list[int]:
     return ids
 
 
-def _encode(tokenizer: Any, row: dict[str, Any], line: str, vocabulary: str, chat: bool, answer: bool) -> list[int]:
-    for name in ("text", "prompt", "response"):
-        if not isinstance(row.get(name, ""), str):
-            raise TextError(f"{line}: {name} is {row[name]!r}, not a string")
-    messages = row.get("messages")
-    if messages is None and chat and "prompt" in row:
-        messages = [{"role": "user", "content": row["prompt"]}]
-        messages += [{"role": "assistant", "content": row["response"]}] if answer and "response" in row else []
-    if messages is not None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise TextError(f"{line}: a dialogue, but the tokenizer has no chat template: give prompt and response")
-        try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer)
-        except Exception as error:
-            raise TextError(f"{line}: the chat template refuses the messages: {error}") from error
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])  # the template has written them
-    if "prompt" in row:
-        ids = list(tokenizer(row["prompt"])["input_ids"])
-        if not answer or "response" not in row:
-            return ids
-        if "tokens" in row and row.get("vocabulary") == vocabulary:
-            return ids + [int(i) for i in row["tokens"]]
-        said = list(tokenizer(row["response"], add_special_tokens=False)["input_ids"])
-        eos = tokenizer.eos_token_id
-        ends = eos is not None and row.get("ended", True) and said[-1:] != [eos]
-        return ids + said + ([eos] if ends else [])
-    if "text" in row:
-        return list(tokenizer(row["text"])["input_ids"])
-    raise TextError(f"{line} has {', '.join(row) or 'nothing'}: it needs text, prompt and response, or messages")
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
+    """Ids of a text; with `special` those that the tokenizer puts around a text too."""
+    return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def as_messages(row: Row, answer: bool) -> list[Row]:
+    """A prompt, and its response where an answer is wanted, as a dialogue."""
+    out = [{"role": "user", "content": row["prompt"]}]
+    if answer and "response" in row:
+        out.append({"role": "assistant", "content": row["response"]})
+    return out
+
+
+def encode_dialogue(tokenizer: PreTrainedTokenizerBase, messages: list[Row], line: str, answer: bool) -> list[int]:
+    """Ids of a dialogue through the tokenizer's chat template, which writes special tokens itself."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise TextError(f"{line}: a dialogue, but the tokenizer has no chat template: give prompt and response")
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer)
+    except Exception as error:
+        raise TextError(f"{line}: the chat template refuses the messages: {error}") from error
+    return plain_ids(tokenizer, str(text), special=False)
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, row: Row, vocabulary: str, answer: bool) -> list[int]:
+    """Ids of a prompt and, where an answer is wanted, of its response, as a policy met and wrote them."""
+    ids = plain_ids(tokenizer, row["prompt"], special=True)
+    if not answer or "response" not in row:
+        return ids
+    if "tokens" in row and row.get("vocabulary") == vocabulary:
+        return ids + [int(i) for i in row["tokens"]]
+    response, eos = plain_ids(tokenizer, row["response"], special=False), eos_of(tokenizer)
+    if eos is None or response[-1:] == [eos] or not row.get("ended", True):
+        return ids + response
+    return [*ids, *response, eos]
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """(where, row) of a source's rows, none of which may be malformed.
 
     Raises:
@@ -119,78 +146,3 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if isinstance(row, sources.Malformed):
             raise TextError(f"{where}: {row}")
         yield where, row
-
-
-class Item(NamedTuple):
-    """One row of a file on its way through a model."""
-
-    number: int  # of the row in its file, from 0
-    row: dict[str, Any]
-    ids: list[int]
-
-
-def stream(
-    path: Path, out: Path, key: Any, encode_row: Callable[[str, dict[str, Any]], list[int]],
-    work: Callable[[list[Item], int], list[list[dict[str, Any]]]], batch: int, limit: int, batches: int = 32,
-) -> int:  # fmt: skip
-    """Send every row of a JSONL file through a model and write what comes back, in the order of the file.
-
-    Rows are looked at `batches * batch` at a time, sorted by length and worked on in batches of one padded length, so
-    that memory stays bounded and little is padding. `out` appears when all is done; until then a `.part` file holds
-    what is, and the same command goes on behind it, with the same results.
-
-    Args:
-      key: whatever the results depend on besides the file: another key never continues this one's part.
-      work: (items, padded length) -> the output rows of each; always `batch` items, the last ones copies.
-      limit: longest sequence that the model takes.
-
-    Returns the number of rows. Raises TextError where a row is no JSON object or has too many tokens.
-    """
-    total = sum(1 for _ in read_rows(path))  # a bad line is found before the work, not after an hour of it
-    window, stat = batches * batch, path.stat()
-    part = out.with_name(f".{out.name}.{config.digest(key, batch, str(path), stat.st_size, stat.st_mtime_ns)}.part")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = resume(part, window)
-    rows = islice(enumerate(read_rows(path)), done, None)
-    bar = Progress(path.name, total, "row", done)
-    with open(part, "a", encoding="utf-8") as file:
-        while some := list(islice(rows, window)):
-            items = []
-            for number, (where, row) in some:
-                items.append(Item(number, row, encode_row(where, row)))
-                if not 0 < len(items[-1].ids) <= limit:
-                    raise TextError(f"{where} has {len(items[-1].ids)} tokens: 1 to {limit} are possible")
-            results: dict[int, list[dict[str, Any]]] = {}
-            by_length = sorted(items, key=lambda item: len(item.ids))
-            for start in range(0, len(items), batch):
-                group = by_length[start : start + batch]
-                length = min(bucket(max(len(item.ids) for item in group)), limit)
-                made = work(group + group[-1:] * (batch - len(group)), length)
-                results |= {item.number: lines for item, lines in zip(group, made, strict=False)}
-                bar.to(bar.n + len(group))
-            for item in items:
-                for line in results[item.number]:
-                    file.write(json.dumps({**item.row, **line, "row": item.number}, ensure_ascii=False) + "\n")
-            file.flush()
-    bar.close()
-    os.replace(part, out)
-    return total
-
-
-def resume(part: Path, window: int) -> int:
-    """How many input rows a part file holds, in whole windows, so that batches are what they would have been; what
-    follows them is cut off."""
-    if not part.exists():
-        return 0
-    kept: list[tuple[int, bytes]] = []
-    for line in part.read_bytes().splitlines(keepends=True):
-        try:
-            kept.append((int(json.loads(line)["row"]), line))
-        except (ValueError, KeyError):
-            break
-    # The last row that is begun may be one of several of its input: it counts as not done.
-    done = kept[-1][0] // window * window if kept else 0
-    cut = part.with_name(part.name + ".cut")
-    cut.write_bytes(b"".join(line for number, line in kept if number < done))
-    os.replace(cut, part)
-    return done

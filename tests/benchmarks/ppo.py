@@ -56,8 +56,11 @@ def ours(case):
 
     from rmo import config
     from rmo.checkpoints import hf
-    from rmo.methods import ppo, ppo_loop
+    from rmo.methods.ppo import loop as ppo_loop
+    from rmo.methods.ppo import update as ppo
     from rmo.models import scoring, transformer
+    from rmo.rewards.calibration import Calibration
+    from rmo.rewards.reward import Reward, RewardParams
 
     lm, policy = hf.load_language_model(case["lm"])
     rm, proxy = hf.load_reward_model(case["rm"])
@@ -66,12 +69,12 @@ def ours(case):
         batch=case["batch"], epochs=case["epochs"], minibatches=case["minibatches"], clip=CLIP, lam=LAM,
         policy_optimizer=optimizer, critic_optimizer=optimizer, kl_max=1e9, max_steps=2**20, patience=2**20, d_step=1e3,
     )  # fmt: skip
-    s = ppo.Setup(lm, rm, rm, rm, c, case["new"], -1, side_by_side=False)
+    s = ppo.Setup(lm, rm, Reward(rm), rm, c, case["new"], -1, side_by_side=False)
     tokens = jnp.asarray(texts(case), jnp.int32)
     prompts = tokens[:, : case["prompt"]], jnp.ones((case["batch"], case["prompt"]), bool)
-    frozen = ppo.Frozen(policy, proxy, scoring.Calibration(), prompts, prompts)
+    frozen = ppo.Frozen(policy, proxy, Calibration(), prompts, prompts)
     one = partial(jax.tree.map, lambda x: jnp.asarray(x)[None])
-    member = ppo.Member(proxy, scoring.Calibration(), jax.random.key(0), jnp.float32(KL_COEF))
+    member = ppo.Task(RewardParams(proxy, Calibration()), jax.random.key(0), jnp.float32(KL_COEF))
     members = one(member)
     begin = jax.jit(lambda: ppo.begin(s, policy, proxy))
     last = ppo_loop.advance(s, frozen, members, one(begin()), limit=1)[1]
@@ -186,8 +189,11 @@ def several(case, as_one: bool):
 
     from rmo import config
     from rmo.config import checks
-    from rmo.methods import ppo, ppo_loop
-    from rmo.models import scoring, transformer
+    from rmo.methods.ppo import loop as ppo_loop
+    from rmo.methods.ppo import update as ppo
+    from rmo.models import transformer
+    from rmo.rewards.calibration import Calibration
+    from rmo.rewards.reward import Reward, RewardParams
     from rmo.worlds.synthetic import EOS, SyntheticWorld
 
     e, steps, runs = checks.load(TINY), case["iterations"], case["members"]
@@ -195,13 +201,13 @@ def several(case, as_one: bool):
     lm = transformer.LanguageModel(e.policy, w.vocab, w.prompt + w.response)
     rm = partial(transformer.RewardModel, vocab=w.vocab, length=w.prompt + w.response)
     proxy, critic = rm(e.proxies.sizes[2]), rm(e.policy)
-    prompts = tuple(map(jnp.asarray, SyntheticWorld(w).prompts(np.random.default_rng(0), 512, "ppo")))
+    prompts = tuple(map(jnp.asarray, SyntheticWorld(w).prompts(np.random.default_rng(0), 512, "optimise")))
     reference = transformer.init(lm, jax.random.key(0))
     c = config.PPO(batch=e.ppo.batch, max_steps=steps, patience=steps, kl_max=1e9, d_step=1e3)
     side_by_side = jax.default_backend() != "cpu"  # as stages.optimise chooses
-    s = ppo.Setup(lm, critic, proxy, proxy, c, w.response, EOS, side_by_side)
+    s = ppo.Setup(lm, critic, Reward(proxy), proxy, c, w.response, EOS, side_by_side)
     params = transformer.init(proxy, jax.random.key(1))
-    frozen = ppo.Frozen(reference, params, scoring.Calibration(), prompts, prompts)
+    frozen = ppo.Frozen(reference, params, Calibration(), prompts, prompts)
     fresh = ppo.begin(s, reference, transformer.init(critic, jax.random.key(2)))
     repeat = lambda tree, m: jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[None], m, axis=0), tree)
     coefs = jnp.linspace(0, 0.3, runs)
@@ -209,7 +215,7 @@ def several(case, as_one: bool):
     def go(which: list[int]) -> np.ndarray:
         m = len(which)
         keys = jnp.stack([jax.random.key(3)] * m)
-        members = ppo.Member(repeat(params, m), repeat(scoring.Calibration(), m), keys, coefs[jnp.array(which)])
+        members = ppo.Task(repeat(RewardParams(params, Calibration()), m), keys, coefs[jnp.array(which)])
         states, _ = ppo_loop.advance(s, frozen, members, repeat(fresh, m))
         sums = jax.tree.map(lambda x: jnp.sum(jnp.abs(x), axis=tuple(range(1, x.ndim))), states.policy.params)
         return np.asarray(sum(jax.tree.leaves(sums)))

@@ -51,7 +51,7 @@ def ours(case):
     from rmo import config
     from rmo.checkpoints import hf
     from rmo.training import objectives
-    from rmo.training.loop import make_step
+    from rmo.training.update import make_step
 
     rm, params = hf.load_reward_model(case["checkpoint"])
     batches = [(jnp.asarray(b, jnp.int32), jnp.ones(b.shape, bool)) for b in comparisons()]
@@ -135,7 +135,7 @@ def sweep(case, as_one: bool):
     from rmo.config import checks
     from rmo.models import transformer
     from rmo.training import objectives
-    from rmo.training.loop import Member, make_step
+    from rmo.training.update import Member, make_step
 
     e = checks.load(TINY)
     w, shape, (members, pairs, steps) = e.world, e.proxies.sizes[case["size"]], (case[k] for k in SWEEP)

@@ -8,8 +8,8 @@ import pytest
 from rmo import config
 from rmo.cli import options
 from rmo.cli.commands.run import RunOptions
-from rmo.config import checks
-from rmo.experiment import pipeline
+from rmo.config import checks, identity
+from rmo.experiment import graph
 
 ROOT = Path(__file__).parents[2]
 BASE = config.Experiment()
@@ -30,7 +30,7 @@ def test_shipped_configs_are_sound():
     for path in (ROOT / "configs").glob("*.py"):
         experiment = checks.load(path)
         assert experiment.name == path.stem
-        assert pipeline.plan(experiment)
+        assert graph.plan(experiment)
         assert f"rmo run configs/{path.name}" in path.read_text()
 
 
@@ -151,40 +151,41 @@ def test_every_field_can_be_overridden():
 
 def test_plan_is_stale_exactly_downstream():
     """A changed field renames its stage and everything after it, and nothing else."""
-    base = {name: stage.path for name, stage in pipeline.plan(BASE).items()}
+    base = {name: stage.path for name, stage in graph.plan(BASE).items()}
     proxy = "w16x1-main"
 
     def changed(**parts):
-        other = {name: stage.path for name, stage in pipeline.plan(change(**parts)).items()}
+        other = {name: stage.path for name, stage in graph.plan(change(**parts)).items()}
         return {name for name in base if other.get(name) != base[name]}
 
     assert changed(name="other") == set()
     assert changed(fits={"bootstrap": 7}) == {"fits", "report"}
     assert changed(ppo={"clip": 0.3}) == {f"ppo/{proxy}", "fits", "report"}
-    assert changed(bon={"points": 9}) == {f"bon/{proxy}", f"ppo/{proxy}", "fits", "report"}
+    assert changed(note="read this first") == {"report"}
+    assert changed(bon={"points": 9}) == {f"bon/{proxy}", "fits", "report"}
     more = (config.Sweep(), config.Sweep("data", (config.Recipe(500),)))
     assert changed(proxies={"sweeps": more}) == {"fits", "report"}  # a new sweep leaves the others as they are
-    assert changed(proxies={"batch": 32}) == {f"proxies/{proxy}", f"bon/{proxy}", f"ppo/{proxy}", "fits", "report"}
+    assert changed(proxies={"batch": 32}) == {f"{kind}/{proxy}" for kind in ("proxies", "scores", "bon", "ppo")} | {
+        "fits",
+        "report",
+    }
     assert changed(sft={"batch": 64}) == set(base)
     assert changed(seed=1) == set(base)
 
 
 def test_every_field_renames_some_stage():
-    """No field can change without making something stale, but for the name and the size of host chunks."""
-    base = {stage.path for stage in pipeline.plan(BASE).values()}
+    """No field can change without making something stale, but for the name and what is only memory."""
+    base = {stage.path for stage in graph.plan(BASE).values()}
     for part in dataclasses.fields(BASE):
         value = getattr(BASE, part.name)
         if not dataclasses.is_dataclass(value):
             continue
         for field in dataclasses.fields(value):
             old = getattr(value, field.name)
-            if (
-                isinstance(old, int | float)
-                and not isinstance(old, bool)
-                and (part.name, field.name) != ("bon", "chunk")
-            ):
+            number = isinstance(old, int | float) and not isinstance(old, bool)
+            if number and identity.MEMORY not in field.metadata:
                 new = change(**{part.name: {field.name: old + 1}})
-                assert {stage.path for stage in pipeline.plan(new).values()} != base, f"{part.name}.{field.name}"
+                assert {stage.path for stage in graph.plan(new).values()} != base, f"{part.name}.{field.name}"
 
 
 def run_cli(*args):

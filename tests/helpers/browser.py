@@ -4,17 +4,20 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 
 
 @contextlib.contextmanager
-def opened(file: Path, size: str, **context: Any) -> Iterator[Any]:
-    """A page of playwright's. Whatever the console said, and whatever was requested but the file, fails at the end."""
+def opened(file: Path, size: str, **context: Any) -> Iterator["Page"]:
+    """A file as a page. At the end it fails if the console said anything, or anything but the file was requested."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     from playwright.sync_api import sync_playwright
@@ -33,8 +36,8 @@ def opened(file: Path, size: str, **context: Any) -> Iterator[Any]:
     assert [url for url in asked if not url.startswith("data:")] == [file.absolute().as_uri()]
 
 
-def hover(page: Any, plot: str, trace: int, point: int) -> str:
-    """What the tooltip says with the pointer on a point of a scatter's trace."""
+def hover(page: "Page", plot: str, trace: int, point: int) -> str:
+    """What the tooltip says with the pointer on one point of a trace of a plotly figure."""
     page.locator(f"#{plot}").scroll_into_view_if_needed()
     place = page.evaluate(
         """([plot, trace, point]) => { const g = document.getElementById(plot), t = g.data[trace], l = g._fullLayout,
@@ -44,4 +47,4 @@ def hover(page: Any, plot: str, trace: int, point: int) -> str:
     )
     page.mouse.move(place[0] - 3, place[1])
     page.mouse.move(*place)
-    return page.locator(f"#{plot} .hoverlayer .hovertext").first.text_content(timeout=5000)
+    return page.locator(f"#{plot} .hoverlayer .hovertext").first.text_content(timeout=5000) or ""

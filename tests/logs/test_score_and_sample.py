@@ -10,10 +10,9 @@ import pytest
 from rmo import config
 from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.cli import main
-from rmo.logs import score_and_sample
+from rmo.logs import row_stream, score_and_sample
 from rmo.models import scoring, transformer
-from rmo.models.metrics import token_logps
-from rmo.models.sampling import response_logits
+from rmo.models.sampling import response_stats
 from rmo.worlds import tokenization
 from tests.helpers.checkpoints import write_checkpoint, write_tokenizer
 
@@ -95,10 +94,9 @@ def test_draws_are_what_their_tokens_say(tmp_path, lm):
     tokenizer = tokenizers.load_tokenizer(lm)
     for row in rows[:6]:
         prompt, answer = (jnp.array([ids]) for ids in (tokenizer(row["prompt"])["input_ids"], row["tokens"]))
-        logits = response_logits(
-            module, params, prompt, jnp.ones_like(prompt, bool), answer, jnp.ones_like(answer, bool)
-        )
-        assert row["logp"] == pytest.approx(float(token_logps(logits, answer).sum()), abs=1e-3)
+        masks = jnp.ones_like(prompt, bool), jnp.ones_like(answer, bool)
+        stats = response_stats(module, params, prompt, masks[0], answer, masks[1])
+        assert row["logp"] == pytest.approx(float(stats["logps"].sum()), abs=1e-3)
         assert row["response"] == tokenizer.decode(row["tokens"][: -1 if row["ended"] else None])
         assert row["ended"] == (row["tokens"][-1] == 2)
         assert 2 not in row["tokens"][:-1]
@@ -132,7 +130,7 @@ def test_killed_and_continued(tmp_path, rm, monkeypatch):
     """After a kill the same command does only what is left, and the file is the same."""
     path = write(tmp_path / "t.jsonl", [{"text": TEXTS[i % 6] + " cat" * (i % 4)} for i in range(23)])
     score_and_sample.score(str(rm), path, tmp_path / "whole.jsonl", batch=2, chat=False)
-    real, calls = tokenization.stream, []
+    real, calls = row_stream.stream, []
     short = lambda *args: real(*args, batches=3)
     monkeypatch.setattr(tokenization, "stream", short)
     score_and_sample.score(str(rm), path, tmp_path / "windows.jsonl", batch=2, chat=False)

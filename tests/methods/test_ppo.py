@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from rmo import config
-from rmo.methods import ppo, ppo_loop
+from rmo.analysis.curve_id import Settings
+from rmo.methods.bench import RewardRow
+from rmo.methods.ppo import loop as ppo_loop
+from rmo.methods.ppo import setup as ppo_setup
+from rmo.methods.ppo import update as ppo
+from rmo.methods.ppo.door import Plan, arms
 from rmo.models import scoring, transformer
+from rmo.rewards.calibration import Calibration
+from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime import hosts, sharding
 from rmo.runtime.checkpointer import Checkpoints
 from rmo.tracking.jsonl import Log
@@ -28,20 +35,20 @@ def make(size=2, **changes):
     tokens = jax.random.randint(jax.random.key(3), (16, P), 3, V)
     mask = jnp.arange(P)[None] >= jnp.arange(16)[:, None] % 3
     frozen = ppo.Frozen(
-        transformer.init(lm, jax.random.key(0)), transformer.init(rm, jax.random.key(1)), scoring.Calibration(),
+        transformer.init(lm, jax.random.key(0)), transformer.init(rm, jax.random.key(1)), Calibration(),
         (tokens, mask), (tokens[:4], mask[:4]),
     )  # fmt: skip
     proxies = jax.vmap(partial(transformer.init, rm))(jax.random.split(jax.random.key(2), size))
-    members = ppo.Member(
-        proxies, scoring.Calibration(jnp.zeros(size), jnp.ones(size)),
+    members = ppo.Task(
+        RewardParams(proxies, Calibration(jnp.zeros(size), jnp.ones(size))),
         jax.random.split(jax.random.key(4), size), jnp.zeros(size),
     )  # fmt: skip
     critics = jax.vmap(partial(transformer.init, rm))(jax.random.split(jax.random.key(5), size))
-    return ppo.Setup(lm, rm, rm, rm, c, R, EOS), frozen, members, critics
+    return ppo.Setup(lm, rm, Reward(rm), rm, c, R, EOS), frozen, members, critics
 
 
 def advance(s, frozen, members, states):
-    """`climb.advance`, which takes the states it is given (donation), on a copy of them."""
+    """`loop.advance`, which takes the states it is given (donation), on a copy of them."""
     return ppo_loop.advance(s, frozen, members, jax.tree.map(jnp.copy, states))
 
 
@@ -100,7 +107,7 @@ def test_iterations_draw_different_samples_and_members_too():
     """With frozen policies every difference between iterations or members is a difference of random streams."""
     still = config.Optimizer(lr=1e-30, schedule="constant")
     s, frozen, members, critics = make(policy_optimizer=still, critic_optimizer=still)
-    same_proxy = members._replace(proxy=jax.tree.map(lambda x: x[jnp.array([0, 0])], members.proxy))
+    same_proxy = members._replace(reward=jax.tree.map(lambda x: x[jnp.array([0, 0])], members.reward))
     step = jax.jit(jax.vmap(partial(ppo.iteration, s, frozen)))
     states = jax.vmap(partial(ppo.begin, s, frozen.reference))(critics)
     seen = []
@@ -289,9 +296,9 @@ def test_bandit_converges_to_the_exponential_tilt():
     prompt, mask = jnp.full((1, P), 5), jnp.ones((1, P), bool)
     tokens = jnp.concatenate([jnp.repeat(prompt, V, 0), jnp.arange(V)[:, None]], 1)
     rewards = scoring.score(rm, proxy, tokens, jnp.ones((V, P + 1), bool))
-    frozen = ppo.Frozen(reference, proxy, scoring.Calibration(), (prompt, mask), (prompt, mask))
-    member = ppo.Member(proxy, scoring.Calibration(0.0, 1.0), jax.random.key(2), jnp.float32(0.5))
-    s = ppo.Setup(lm, rm, rm, rm, c, 1, EOS)
+    frozen = ppo.Frozen(reference, proxy, Calibration(), (prompt, mask), (prompt, mask))
+    member = ppo.Task(RewardParams(proxy, Calibration(0.0, 1.0)), jax.random.key(2), jnp.float32(0.5))
+    s = ppo.Setup(lm, rm, Reward(rm), rm, c, 1, EOS)
     grow = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
     state = ppo.begin(s, frozen.reference, transformer.init(rm, jax.random.key(3)))
     states, _ = advance(s, frozen, grow(member), grow(state._replace(target=jnp.float32(9))))
@@ -369,3 +376,58 @@ def test_chunks_parts_pieces_and_remat_change_nothing(monkeypatch):
         assert (f"f32[2,{rows},{V}]" in jaxpr_read) == (at_once == rows), jaxpr_read[:3000]
     assert f"f32[32,{R},{V}]" not in jaxpr
     assert f"f32[32,{R},{V}]" in str(jax.make_jaxpr(lambda x: x + 1)(jnp.zeros((32, R, V))))
+
+
+def test_ppo_sees_one_score_of_several_rms():
+    """Combined by the worst case, the proxy score of a rollout is the smaller of the two RMs' calibrated scores."""
+    s, frozen, members, critics = make(size=2)
+    each = Calibration(jnp.array([0.1, -0.2]), jnp.array([2.0, 0.5]))
+    outer = Calibration(jnp.float32(0.3), jnp.float32(1.5))
+    several = dataclasses.replace(s, reward=Reward(s.reward.rm, how="worst_case"))
+    task = first(members)._replace(reward=RewardParams(members.reward.params, outer, each))
+    state = ppo.begin(s, frozen.reference, first(critics))
+    batch, out = ppo.judge(several, frozen, task, state, ppo.draw(several, frozen, state, jax.random.key(7)))
+    tokens, mask = ppo.join(batch.prompts, batch.prompt_mask, batch.tokens, batch.mask)
+    raw = [
+        scoring.score(s.reward.rm, jax.tree.map(lambda x, m=m: x[m], members.reward.params), tokens, mask)
+        for m in (0, 1)
+    ]
+    calibrated = [(raw[m] - each.shift[m]) * each.scale[m] for m in (0, 1)]
+    expected = (jnp.minimum(*calibrated) - 0.3) * 1.5
+    np.testing.assert_allclose(out["proxy"], expected.mean(), rtol=1e-5)
+    assert np.isfinite(jax.jit(partial(ppo.iteration, several, frozen))(task, state)[1]["policy_loss"])
+
+
+@pytest.mark.parametrize(
+    ("init", "reward", "from_proxy"), [("proxy", {}, True), ("sft", {}, False), ("proxy", {"how": "mean"}, False)]
+)
+def test_critic_starts_from_the_proxy_where_it_can(init, reward, from_proxy):
+    """Then its value of the last token is the calibrated score; else it starts at zero on the policy's trunk."""
+    s, frozen, members, _ = make(size=2, critic_init=init)
+
+    class Bench:
+        def critic(self):
+            return s.critic
+
+        def key(self, purpose):
+            return jax.random.key(0)
+
+    calibration = Calibration(jnp.array([0.5, -1.0]), jnp.array([2.0, 0.25]))
+    params = RewardParams(members.reward.params, calibration)
+    critics = ppo_setup.first_critics(Bench(), s.c, s.lm, Reward(s.critic, **reward), params, frozen.reference)
+    tokens, mask = jnp.full((3, P + R), 5), jnp.ones((3, P + R), bool)
+    for m in (0, 1):
+        critic, proxy = (jax.tree.map(lambda x: x[m], tree) for tree in (critics, members.reward.params))  # noqa: B023
+        value = scoring.score(s.critic, critic, tokens, mask)
+        score = (scoring.score(s.critic, proxy, tokens, mask) - calibration.shift[m]) * calibration.scale[m]
+        np.testing.assert_allclose(value, score if from_proxy else 0.0, rtol=1e-5, atol=1e-6)
+
+
+def test_arms_are_recipes_by_penalties_by_seeds():
+    rows = [RewardRow(str(i), 10, Settings(), i // 2, i % 2) for i in range(4)]
+    rows.append(RewardRow("mean", 10, Settings(), 0, None, "mean of 2"))
+    against = config.Against(recipes=(1,), kl_coefs=(0.0, 0.1), lr_scale=2.0, combined=(0,))
+    found = arms(rows, Plan(against))
+    assert [arm.reward for arm in found] == [2, 3, 2, 3]
+    assert [str(arm.settings) for arm in found] == ["lr_scale=2"] * 2 + ["kl_coef=0.1 lr_scale=2"] * 2
+    assert [arm.reward for arm in arms(rows, Plan(against, combined=0))] == [4, 4]

@@ -6,7 +6,7 @@ import pytest
 from rmo import config
 from rmo.models import scoring, transformer
 from rmo.models.metrics import token_logps
-from rmo.models.sampling import AT_ONCE, choose, group_size, response_logits, sample, sample_n
+from rmo.models.sampling import AT_ONCE, choose, group_size, join, response_stats, sample, sample_n
 
 SHAPES = {
     "rotary": config.Model(width=16, layers=2, heads=4),
@@ -41,8 +41,8 @@ def test_sampler_logps_equal_teacher_forcing(lm):
     module, params = lm
     tokens, mask = prompts(16)
     out = sample(module, params, tokens, mask, keys(16), R, EOS)
-    logits = response_logits(module, params, tokens, mask, out.tokens, out.mask)
-    np.testing.assert_allclose(token_logps(logits, out.tokens) * out.mask, out.logps, atol=2e-5)
+    stats = response_stats(module, params, tokens, mask, out.tokens, out.mask)
+    np.testing.assert_allclose(stats["logps"] * out.mask, out.logps, atol=2e-5)
     lengths = np.asarray(out.mask.sum(1))
     assert lengths.min() < R == lengths.max()  # some ended, some ran out of room
     for row, length in zip(np.asarray(out.tokens), lengths, strict=True):
@@ -67,16 +67,16 @@ def test_shared_prefix_draws_equal_single_draws(lm):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_layers_taken_apart_decode_the_same(shape, monkeypatch):
+def test_separate_layers_decode_the_same(shape, monkeypatch):
     """Small models decode layer by layer, large ones scan over stacked layers: one distribution, one cache."""
     module = transformer.LanguageModel(SHAPES[shape], V, P + R)
     params = transformer.init(module, jax.random.key(0))
     tokens, mask = prompts(16)
     draw = lambda: jax.jit(lambda: sample(module, params, tokens, mask, keys(16), R, EOS))()
-    assert transformer.taken_apart(module, params)[0]
+    assert transformer.separate_layers(module, params)[0]
     apart = draw()
     monkeypatch.setattr(transformer, "UNROLLED", 0)
-    assert not transformer.taken_apart(module, params)[0]
+    assert not transformer.separate_layers(module, params)[0]
     stacked = draw()
     np.testing.assert_array_equal(apart.tokens, stacked.tokens)
     np.testing.assert_allclose(apart.logps, stacked.logps, atol=1e-5)
@@ -93,8 +93,8 @@ def test_in_bfloat16_too_the_sampler_draws_from_what_is_scored(monkeypatch, apar
     params = jax.tree.map(lambda x: 2 * x, transformer.init(module, jax.random.key(0)))
     tokens, mask = prompts(16)
     out = jax.jit(lambda: sample(module, params, tokens, mask, keys(16), R, EOS))()
-    logits = jax.jit(lambda: response_logits(module, params, tokens, mask, out.tokens, out.mask))()
-    np.testing.assert_allclose(token_logps(logits, out.tokens) * out.mask, out.logps, atol=2e-5)
+    stats = jax.jit(lambda: response_stats(module, params, tokens, mask, out.tokens, out.mask))()
+    np.testing.assert_allclose(stats["logps"] * out.mask, out.logps, atol=2e-5)
 
 
 def test_groups_of_a_vocabulary_end_where_devices_do():
@@ -130,7 +130,8 @@ def test_temperature_scales_the_distribution_sampled_from(lm):
     module, params = lm
     tokens, mask = prompts(4)
     out = sample(module, params, tokens, mask, keys(4), R, EOS, temperature=0.5)
-    logits = response_logits(module, params, tokens, mask, out.tokens, out.mask) / 0.5
+    logits, _ = transformer.logits(module, params, *join(tokens, mask, out.tokens, out.mask), read=slice(P - 1, -1))
+    logits = logits / 0.5
     np.testing.assert_allclose(token_logps(logits, out.tokens) * out.mask, out.logps, atol=5e-5)
 
 

@@ -12,13 +12,18 @@ import pytest
 
 from rmo import config
 from rmo.config import checks
-from rmo.methods import ppo, ppo_loop
+from rmo.methods.ppo import loop as ppo_loop
+from rmo.methods.ppo import update as ppo
 from rmo.models import transformer
 from rmo.models.sampling import sample
 from rmo.planning import tpu_plan
-from rmo.planning.programs import Program, programs
+from rmo.planning.chips import CHIPS, Chip
+from rmo.planning.hlo import collectives
+from rmo.planning.program import Program
+from rmo.planning.programs import programs
 from rmo.runtime import sharding
 from rmo.runtime.files import RunError
+from rmo.runtime.flops import matmuls
 from tests.methods.test_ppo import make
 
 SMOKE = checks.load(Path(__file__).parents[2] / "configs" / "smoke.py")
@@ -35,7 +40,7 @@ def test_matmuls_by_hand():
         return jax.lax.while_loop(lambda c: c[0] < 9, lambda c: (c[0] + 1, layers(c[1])), (0, x))[1]
 
     one = 2.0 * 4 * 8 * 8
-    count = lambda f: tpu_plan.matmuls(jax.make_jaxpr(f)(jnp.zeros((4, 8))).jaxpr, 5)
+    count = lambda f: matmuls(jax.make_jaxpr(f)(jnp.zeros((4, 8))).jaxpr, 5)
     assert count(layers) == (3 * one, 3 * 4 * (4 * 8 + 8 * 8 + 4 * 8))
     assert count(jax.jit(loop))[0] == 5 * 3 * one
 
@@ -45,9 +50,7 @@ def test_flops_of_a_model_are_twice_its_weights():
     rm = transformer.RewardModel(shape, 16, 8)
     params = jax.eval_shape(lambda: transformer.init(rm, jax.random.key(0)))
     tokens = jnp.zeros((4, 8), jnp.int32)
-    found = tpu_plan.matmuls(jax.make_jaxpr(lambda p: transformer.values(rm, p, tokens, tokens > -1))(params).jaxpr, 1)[
-        0
-    ]
+    found = matmuls(jax.make_jaxpr(lambda p: transformer.values(rm, p, tokens, tokens > -1))(params).jaxpr, 1)[0]
     attention = 2 * 2 * 2 * 4 * 4 * 8 * 8 * 8  # two products of T x T x head for every layer, row and head
     assert found == 2 * shape.weights * 4 * 8 + attention + 2 * 32 * 32
 
@@ -74,21 +77,22 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 
 def test_collectives_are_counted_where_they_run():
-    found = {(c["kind"], c["decode"]): (c["bytes"], c["times"]) for c in tpu_plan.collectives(HLO)}
+    found = {(c["kind"], c["decode"]): (c["bytes"], c["times"]) for c in collectives(HLO)}
     assert found == {("all-gather", True): (256, 240), ("all-gather", False): (256, 24), ("all-reduce", False): (32, 1)}
 
 
 @pytest.fixture(scope="module")
 def rows():
     mesh = sharding.make_mesh(4, 2)
-    chip = tpu_plan.Chip(1e12, 2**34, 1e11, 1e10)
+    chip = Chip(1e12, 2**34, 1e11, 1e10)
     return [tpu_plan.examine(program, mesh, chip, SMOKE.world.response) for program in programs(SMOKE, mesh)]
 
 
 def test_every_program_of_a_config(rows):
     kinds = [row["stage"] for row in rows]
-    assert kinds.count("proxies") == kinds.count("bon") == 3
-    assert {"sft", "gold", "samples", "ppo"} <= set(kinds)
+    assert kinds.count("bon") == 3  # sizes
+    assert kinds.count("proxies") == 2 * 3  # each trained, and scored on the validation comparisons
+    assert set(kinds) == {"sft", "gold", "samples", "comparisons", "proxies", "bon", "ppo"}
     for row in rows:
         assert row["fits"], row
         assert row["flops"] > 0
@@ -114,7 +118,7 @@ def test_nothing_is_gathered_in_the_decode_loop(monkeypatch):
         with jax.set_mesh(mesh):
             text = jax.jit(fn).lower(params, prompts, prompts > -1, keys).compile().as_text()
         return [
-            c for c in tpu_plan.collectives(text or "") if c["decode"] and c["bytes"] > 8
+            c for c in collectives(text or "") if c["decode"] and c["bytes"] > 8
         ]  # whether all rows ended is one bit
 
     assert not inside(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
@@ -139,7 +143,7 @@ def test_no_device_needs_anothers_logits_to_draw(vocab):
     with jax.set_mesh(mesh):
         fn = jax.jit(lambda p, x, m, k: sample(lm, p, x, m, k, 8, 2))
         text = fn.lower(params, prompts, prompts > -1, keys).compile().as_text()
-    found = [c for c in tpu_plan.collectives(text or "") if c["decode"]]
+    found = [c for c in collectives(text or "") if c["decode"]]
     assert found
     assert max(c["bytes"] for c in found) < 4 * vocab  # one row; a device has four
 
@@ -152,7 +156,7 @@ def test_a_read_in_chunks_moves_nothing_in_the_decode_loop(side_by_side):
     states = jax.vmap(lambda critic: ppo.begin(setup, frozen.reference, critic))(critics)
     with jax.set_mesh(sharding.make_mesh(8, 1)):
         text = ppo_loop.read.lower(setup, frozen, members, states).compile().as_text()
-    found = [c for c in tpu_plan.collectives(text or "") if c["decode"]]
+    found = [c for c in collectives(text or "") if c["decode"]]
     assert found  # has everybody ended?
     assert max(c["bytes"] for c in found) <= 8
 
@@ -183,7 +187,7 @@ def fake_slices(monkeypatch):
 
     def topology(name, model):
         size = int(np.prod([int(x) for x in name.split(":")[1].split("x")]))
-        return SimpleNamespace(size=size, shape={"data": size // model, "model": model}), tpu_plan.CHIPS["v5e"]
+        return SimpleNamespace(size=size, shape={"data": size // model, "model": model}), CHIPS["v5e"]
 
     both = [Program("s", name, None, (), 1) for name in ("small", "large", "large")]  # two sweeps of one shape
     monkeypatch.setattr(tpu_plan, "examine", examine)

@@ -1,42 +1,24 @@
 """Every figure is drawn from a made-up run with everything, and says what it lacks in one with little."""
 
 import re
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from rmo.analysis import scaling
 from rmo.analysis.fitting import group
 from rmo.analysis.sweeps import Missing
-from rmo.report.figures import appendix, beyond, paper, style
-from rmo.report.figures.drawing import DRAWINGS, Files
-from rmo.report.page import tables
-from rmo.report.run_report import draw_all, in_order
-from tests.claims.test_claims import BIG, DATA, SIZES, SMALL, Q, Truth, make
+from rmo.methods.method import find
+from rmo.report.figures import appendix, paper, style
+from rmo.report.figures.drawing import drawings, of_id
+from rmo.report.page import tables, verdicts
+from rmo.report.run_report import draw_all, draw_diagnostics, in_order
+from tests.helpers.curves import DATA, PROMPTS, SIZES, SMALL, whole_run
 
 
 @pytest.fixture(scope="module")
 def files():
-    evidence = make(Truth())
-    rng = np.random.default_rng(0)
-    curves = list(evidence.curves)
-    rows = list(evidence.reward_models)
-    for variant in ("epochs=4", "flip=0.25", "prompts=500", "prompts=2000", "epochs=4 dropout=0.1"):
-        for c in [c for c in evidence.curves if c.method == "bon" and c.meta["variant"] == "epochs=4"]:
-            if variant != "epochs=4":
-                curves.append(c.__class__(**{**c.__dict__, "meta": {**c.meta, "variant": variant}}))
-            key = {n: c.meta[n] for n in ("rm_params", "rm_comparisons", "seed")}
-            rows.append({**key, "variant": variant, "validation_loss": 0.6, "validation_accuracy": 0.6})
-    paths, ppo = [], []
-    for c in curves:
-        for k in range(len(c.kl)):
-            meta = {"method": c.method, **c.meta, "kl": c.kl[k]}
-            paths.append({**meta, "accuracy": 0.6, "confidence": 0.7, "support": 0.6})
-            if c.method == "ppo":
-                ppo.append({**meta, "step": c.step_or_n[k], "clip_fraction": rng.random(), "entropy": 1.0, "length": 9.0,
-                            "explained_variance": 0.5, "kl_efficiency": 0.7})  # fmt: skip
-    fitted = scaling.summarise(curves, draws=50, rank_draws=10)
-    return Files(curves, fitted, rows, paths, ppo, {SMALL: 0.0, BIG: 0.3}, {})
+    return whole_run()
 
 
 def test_every_figure_of_the_paper_has_a_function():
@@ -46,7 +28,7 @@ def test_every_figure_of_the_paper_has_a_function():
     assert set(names) == whole | halves
     numbers = [int(re.sub(r"\D", "", name)) for name in names]
     assert numbers == sorted(numbers)  # in the paper's order
-    for d in DRAWINGS:
+    for d in drawings():
         assert d.title
         assert d.caption
 
@@ -54,13 +36,13 @@ def test_every_figure_of_the_paper_has_a_function():
 def test_all_are_drawn_from_a_whole_run(files):
     drawn, lacking = draw_all(files)
     assert lacking == {}
-    assert set(drawn) == {d.name for d in DRAWINGS}
+    assert set(drawn) == {d.name for d in drawings()}
     for name, picture in drawn.items():
         text = style.svg(picture)
         assert text.count("<path") > 3, name
         assert "NaN" not in text.replace("nan", "NaN"), name
-    assert style.svg(drawn["fig1a"]) == style.svg(draw_all(files)[0]["fig1a"])  # the same data, the same bytes
-    assert style.svg(style.ppo_diagnostics(files.ppo)).count("<path") > 10
+    assert style.svg(drawn["fig1a"]) == style.svg(paper.fig1a(files))  # the same data, the same bytes
+    assert style.svg(draw_diagnostics(files, find("ppo"))).count("<path") > 10
 
 
 def test_axes_are_the_papers(files):
@@ -84,25 +66,25 @@ def test_policies_start_where_they_start(files):
 
 
 def test_a_small_run_says_what_it_lacks(files):
-    plain = [c for c in files.curves if c.meta["rm_comparisons"] == DATA[-1] and c.meta["policy_params"] == SMALL]
-    plain = [c for c in plain if not c.meta["variant"] and not c.meta["kl_coef"]]
+    plain = [c for c in files.curves if c.id.plain and (c.id.rm_comparisons, c.id.policy_params) == (DATA[-1], SMALL)]
     rows = [r for r in files.reward_models if r["rm_comparisons"] == DATA[-1]]
-    few = Files(plain, scaling.summarise(plain, draws=20, rank_draws=5), rows, files.paths, files.ppo, {SMALL: 0.0}, {})
+    summary = scaling.summarise(plain, draws=20, rank_draws=5)
+    few = replace(files, curves=plain, summary=summary, reward_models=rows, starts={SMALL: 0.0})
     drawn, lacking = draw_all(few)
     assert {"fig1a", "fig1b", "fig3c", "fig8", "fig11", "fig12", "fig16", "fig20", "fig26a"} <= set(drawn)
     assert lacking["fig9"] == "no KL penalties"
     assert {"fig4a", "fig4b", "fig6", "fig7a", "fig13", "fig22"} <= set(lacking)
     with pytest.raises(Missing, match="no ppo curves"):
-        paper.fig1b(Files([c for c in plain if c.method == "bon"], {}, rows, [], [], {}, {}))
+        paper.fig1b(replace(few, curves=[c for c in plain if c.method == "bon"]))
 
 
 def test_a_run_in_which_nothing_turns_has_a_report(files):
     """No best-of-n fit bends down, so none has a peak to compare with."""
-    rising = [c.__class__(**{**c.__dict__, "gold": c.d, "gold_KQ": None}) for c in files.curves if c.method == "bon"]
-    fitted = scaling.summarise(rising, draws=20, rank_draws=5)
-    for row in fitted["bon"]["groups"]:
+    rising = [replace(c, gold=c.d, gold_KQ=None) for c in files.curves if c.method == "bon"]
+    summary = scaling.summarise(rising, draws=20, rank_draws=5)
+    for row in summary["bon"]["groups"]:
         row["peak_gold"] = None  # as read_json reads infinity
-    few = Files(rising, fitted, files.reward_models, files.paths, [], {SMALL: 0.0, BIG: 0.3}, {})
+    few = replace(files, curves=rising, summary=summary, diagnostics={})
     assert draw_all(few)[1]["fig12"] == "no best-of-n fit that turns"
 
 
@@ -121,7 +103,7 @@ def test_tables(files):
         {"claim": "C3", "text": "u", "measured": "z", "statistic": 0.0, "interval": [-0.5, 0.5], "threshold": [-0.1, 0.1],
          "verdict": "undecided", "why": "2 RM seeds; a verdict needs 3", "n_runs": 2, "figure": "none"},
     ]  # fmt: skip
-    text = tables.claims_table(rows, {"fig1a"})
+    text = verdicts.claims_table(rows, {"fig1a"})
     assert "<a href='#fig1a'>" in text
     assert "a &lt; b" in text
     assert "above 0" in text
@@ -133,6 +115,6 @@ def test_tables(files):
 def test_groups_are_told_apart(files):
     groups = group(files.curves, "ppo")
     assert len({g.label(groups) for g in groups}) == len(groups)
-    assert style.label_by("kl_coef")(groups[0]) == "0"
-    assert groups[0].curves[0].gold_KQ.shape[1] == Q
-    assert beyond.path_rows(files, groups[0])
+    assert style.LABELS["kl_coef"](groups[0]) == "0"
+    assert groups[0].curves[0].gold_KQ.shape[1] == PROMPTS
+    assert of_id(files.paths, groups[0].id)

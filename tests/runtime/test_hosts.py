@@ -252,6 +252,7 @@ def bucket():
 IN_BUCKET = """
 import json, numpy as np, pytest
 from rmo.runtime import files, lock; from rmo.tracking import jsonl as logs, watch
+from rmo.analysis.curve_id import CurveId; from rmo.artifacts.stages import Optimised; from rmo.methods.bench import Arm
 here = files.directory("gs://bucket/some/run")
 files.write_json(here / "a.json", {"x": [1.5]})
 files.write_npz(here / "b.npz", y=np.arange(3))
@@ -271,7 +272,7 @@ with lock.Lock(here / "stage"):
     with pytest.raises(lock.Held): lock.Lock(here / "stage").__enter__()
     assert lock.Lock(here / "stage").holder()[1] < 60
 assert not (here / "stage" / "HOLDER").exists()
-files.write_json(here / "ppo" / "w8x1-main-0123456789" / "info.json", {"members": [{}]})
+Optimised(here / "ppo" / "w8x1-main-0123456789").write_arms("scores/w8x1-main", [Arm(0)], [CurveId("ppo")])
 files.write_text(here / "ppo" / "w8x1-main-0123456789" / "metrics.jsonl", "".join(json.dumps(
     {"step": k, "iteration": [k], "kl": [k], "gold": [0.5 * k], "proxy": [k]}) + "\\n" for k in range(3)))
 with lock.Lock(here / "ppo" / "w8x1-main-0123456789"):

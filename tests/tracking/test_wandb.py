@@ -1,6 +1,6 @@
 """The wandb mirror, with the true library: names, stopping and continuing, and all the ways in which it may fail.
 
-What a whole run mirrors is read back in test_pipeline.py.
+What a whole run mirrors is read back in tests/experiment/test_mirror.py.
 """
 
 import contextlib
@@ -10,21 +10,18 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from rmo.cli import main
-from rmo.config import checks
-from rmo.experiment import pipeline
+from rmo.experiment import graph, mirror, runner
 from rmo.runtime import files, hosts, sharding
 from rmo.tracking import dashboard, wandb_mirror
 from rmo.tracking.wandb_mirror import Wandb
+from tests.helpers.smoke import ROOT, SMOKE
 from tests.helpers.wandb_files import read_all
 
-ROOT = Path(__file__).parents[2]
-SMOKE = checks.load(ROOT / "configs" / "smoke.py")
 TINY = dataclasses.replace(SMOKE, sft=dataclasses.replace(SMOKE.sft, texts=256, epochs=4), tags=("mine",))
 STEPS = 16
 
@@ -40,10 +37,10 @@ def off(monkeypatch):
 
 def sft(root, mirrored=True):
     """Make the SFT stage; returns its directory."""
-    run = pipeline.open_run(TINY, root, sharding.make_mesh(1))
+    run = graph.open_run(TINY, root, sharding.make_mesh(1))
     if mirrored:
-        Wandb.start("project", root, TINY, pipeline.labels(TINY))
-    pipeline.execute(run, ("sft",))
+        Wandb.start("project", root, TINY, mirror.tags(TINY))
+    runner.execute(run, ("sft",))
     return run.path("sft")
 
 
@@ -128,7 +125,7 @@ def test_a_failing_wandb_is_one_line_and_the_run_goes_on(tmp_path, plain, monkey
     else:
         monkeypatch.setattr(wandb.Run, what, fails)
     if what == "log_artifact":  # SFT keeps none
-        monkeypatch.setattr(pipeline, "mirror", lambda *_: Wandb.keep({}))
+        monkeypatch.setattr(runner, "mirror", lambda *_: Wandb.keep({}))
     assert content(sft(tmp_path)) == plain
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rmo: wandb failed")]
     assert len(said) == 1, said
@@ -169,12 +166,12 @@ def test_the_seconds_of_a_stage_are_without_the_mirror(tmp_path, monkeypatch):
     def takes(seconds):
         return lambda *_: clock.__setitem__(0, clock[0] + seconds)
 
-    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    for where, name in ((Wandb, "begin"), (Wandb, "end"), (pipeline, "mirror")):
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for where, name in ((Wandb, "begin"), (Wandb, "end"), (runner, "mirror")):
         monkeypatch.setattr(where, name, takes(60.0))
-    run = pipeline.open_run(TINY, tmp_path, sharding.make_mesh(1))
+    run = graph.open_run(TINY, tmp_path, sharding.make_mesh(1))
     run.stages["sft"] = dataclasses.replace(run.stages["sft"], make=takes(3.0))
-    assert pipeline.make(run, "sft") == files.read_json(run.path("sft") / "cost.json")["seconds"] == 3.0
+    assert runner.make(run, "sft") == files.read_json(run.path("sft") / "cost.json")["seconds"] == 3.0
 
 
 # With a server, and with none.
@@ -265,7 +262,7 @@ def test_the_dashboard_is_what_the_library_takes(tmp_path):
     view = internal.View.model_validate(files.read_json(out))
     made = Workspace._from_model(view)
     assert made.project == "project"
-    assert [section.name for section in made.sections] == ["Overoptimization", *dashboard.LINES, "Report"]
+    assert [section.name for section in made.sections] == ["Overoptimization", *dashboard.line_charts(), "Report"]
     panels = [panel for section in made.sections for panel in section.panels]
     assert not [panel for panel in panels if "Unknown" in type(panel).__name__]
     again = dashboard.definition(made)

@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rmo.runtime import files, lock
+from rmo.analysis.curve_id import CurveId
+from rmo.artifacts.run_files import PLANNED
+from rmo.artifacts.stages import Optimised
+from rmo.methods.bench import Arm, Record
+from rmo.methods.method import find
+from rmo.runtime import code, files, lock
 from rmo.tracking import progress, status, watch
+from tests.helpers.smoke import ROOT
 
-ROOT = Path(__file__).parents[2]
 STAGES = {
     name: f"{name}-0123456789"
     for name in ("sft", "proxies/w8x1-main", "bon/w8x1-main", "bon/w16x1-main", "bon/w8x1-data", "ppo/w8x1-main", "fits", "report")
@@ -23,14 +27,16 @@ N = np.array([1, 4, 16, 64])
 
 
 def done(directory, seconds, **other):
-    files.write_json(directory / "cost.json", {"seconds": seconds, **other})
+    files.write_json(directory / "cost.json", {"seconds": seconds, "code": code.code_hash(), **other})
     files.write_text(directory / "DONE", "x\n")
 
 
-def best_of_n(directory, gold_MK, members):
-    gold = np.repeat(np.array(gold_MK)[..., None], 3, axis=-1) + np.array([-1.0, 0.0, 1.0])  # prompts around the mean
-    files.write_npz(directory / "curve.npz", n=N, kl=np.log(N), gold=gold, proxy=gold + 5)
-    files.write_json(directory / "info.json", {"members": members})
+def best_of_n(directory, gold_MK, ids):
+    gold = np.repeat(np.array(gold_MK, float)[..., None], 3, axis=-1) + np.array([-1, 0, 1])  # prompts around the mean
+    members, ns = [Arm(m) for m in range(len(ids))], np.tile(N, (len(ids), 1))
+    optimised = Optimised(directory)
+    optimised.write_arms("scores/w8x1-main", members, ids)
+    optimised.write(Record(members, ns, np.log(ns), gold + 5, gold))
     done(directory, 12.5)
 
 
@@ -38,13 +44,14 @@ def best_of_n(directory, gold_MK, members):
 def run(tmp_path):
     """sft and two best-of-n stages done, PPO half way (its last line half written), one stage stopped, a stale one."""
     root = tmp_path / "tiny"
-    files.write_json(root / watch.PLANNED, STAGES)
+    files.write_json(root / PLANNED, STAGES)
     done(root / STAGES["sft"], 4.0)
-    first, other = ({"comparisons": c, "variant": ""} for c in (100, 50))
-    best_of_n(root / STAGES["bon/w8x1-main"], [[0, 1, 3, 1], [0, 3, 5, 3], [9, 9, 9, 9]], [first, first, other])
+    first, second, other = CurveId("bon", 801, 100, seed=0), CurveId("bon", 801, 100, seed=1), CurveId("bon", 801, 50)
+    best_of_n(root / STAGES["bon/w8x1-main"], [[0, 1, 3, 1], [0, 3, 5, 3], [9, 9, 9, 9]], [first, second, other])
     best_of_n(root / STAGES["bon/w8x1-data"], [[0, 0, 0, 7]], [first])
     ppo = root / STAGES["ppo/w8x1-main"]
-    files.write_json(ppo / "info.json", {"members": [first | {"kl_coef": 0.0}, first | {"kl_coef": 0.0}]})
+    climbing = [CurveId("ppo", 801, 100, seed=0), CurveId("ppo", 801, 100, seed=1)]
+    Optimised(ppo).write_arms("scores/w8x1-main", [Arm(0), Arm(1)], climbing)
     reads = [
         {"step": 0, "iteration": [0, 0], "kl": [0, 0], "gold": [0, 0], "proxy": [0, 0]},
         {"step": 1, "iteration": [2, 3], "kl": [1, 1], "gold": [1, 3], "proxy": [1, 1]},
@@ -85,6 +92,26 @@ def test_list_says_what_every_stage_is_at(run):
     assert status.total(found, run).startswith("3 of 8 done, 1 running, 1 stopped, 37 s so far, in ")
 
 
+def test_list_marks_what_other_code_made(run):
+    done(run / STAGES["sft"], 4.0, code="000000000000")
+    done(run / STAGES["bon/w8x1-data"], 12.5)
+    found = status.look(run, STAGES)
+    assert [row["stage"] for row in found if row["other_code"]] == ["sft"]
+    lines = status.lines(found)
+    assert lines[0].startswith("done*   sft ")
+    assert "*: made by other code than this; `rmo run CONFIG --remake` makes those again" in lines[-2]
+
+
+def test_a_sweep_whose_name_ends_like_main_is_not_the_first_to_be_drawn(tmp_path):
+    """In a directory that does not say what was planned, those of `main` are drawn."""
+    names = ("bon/w16x1-main", "bon/w8x1-a-main", "bon/w8x1-main", "ppo/w8x1-main-mean", "ppo/w8x1-x-main")
+    for name in names:
+        (tmp_path / f"{name}-0123456789").mkdir(parents=True)
+    found = list(watch.stages(tmp_path))
+    assert found[:3] == ["bon/w16x1-main", "bon/w8x1-main", "ppo/w8x1-main-mean"]
+    assert watch.chosen(found, ()) == ["bon/w16x1-main", "bon/w8x1-main", "ppo/w8x1-main-mean"]
+
+
 def test_a_dead_holder_works_on_nothing(run):
     directory = run / STAGES["ppo/w8x1-main"]
     files.write_json(directory / "HOLDER", lock.Lock(directory).me | {"host": "elsewhere"})
@@ -108,18 +135,18 @@ def test_time_left_is_said_only_where_it_is_known():
 
 
 def test_curves_are_means_over_seeds_as_far_as_all_of_them_are(run):
-    bon = watch.curve(run / STAGES["bon/w8x1-main"], "bon")
+    bon = watch.curve(run / STAGES["bon/w8x1-main"], find("bon"))
     assert bon is not None
     assert bon.gold.tolist() == [0, 2, 4, 2]  # not the member of another recipe
     assert bon.proxy.tolist() == [5, 7, 9, 7]
-    ppo = watch.curve(run / STAGES["ppo/w8x1-main"], "ppo")
+    ppo = watch.curve(run / STAGES["ppo/w8x1-main"], find("ppo"))
     assert ppo is not None
     assert ppo.d.max() == 2.0
     at = lambda values, d: float(np.interp(d, ppo.d, values))
     assert at(ppo.gold, 1.0) == pytest.approx(2.0, abs=0.05)  # of 1 and 3
     assert at(ppo.gold, 2.0) == pytest.approx(1.5)  # of 2 and 1; the first member's point at 4 has no other
     assert at(ppo.proxy, 2.0) == pytest.approx(3.0)
-    assert watch.curve(run / STAGES["bon/w16x1-main"], "bon") is None
+    assert watch.curve(run / STAGES["bon/w16x1-main"], find("bon")) is None
 
 
 def test_the_view_of_a_run_under_way(run):
@@ -143,7 +170,7 @@ def test_the_view_of_a_run_under_way(run):
 
 def test_any_run_directory_can_be_watched(run, tmp_path):
     """One that does not say what was planned, through the command; one without curves; none at all."""
-    (run / watch.PLANNED).unlink()
+    (run / PLANNED).unlink()
     assert watch.stages(run) == {
         name: path for name, path in {**STAGES, "fits": "fits-aaaaaaaaaa"}.items() if (run / path).exists()
     }
@@ -152,7 +179,7 @@ def test_any_run_directory_can_be_watched(run, tmp_path):
     assert got.returncode == 0, got.stderr
     assert "gold in capitals, proxy in small letters" in got.stdout
     assert "w8x1-data" not in got.stdout
-    files.write_json(tmp_path / "new" / watch.PLANNED, STAGES)
+    files.write_json(tmp_path / "new" / PLANNED, STAGES)
     assert "no curves yet" in watch.view(tmp_path / "new", (), 80, 24, color=False)[0]
     with pytest.raises(files.RunError, match=r"holds no stages.*perhaps .*/tiny"):
         watch.stages(tmp_path / "tinny")

@@ -16,7 +16,7 @@ from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.config import checks
 from rmo.experiment import gold, pipeline
 from rmo.logs import score_and_sample
-from rmo.methods import ppo_loop
+from rmo.methods.ppo import loop as ppo_loop
 from rmo.models import reader, scoring
 from rmo.runtime import checkpointer, sharding
 from rmo.runtime.files import RunError, read_json, read_npz
@@ -339,7 +339,7 @@ def test_refused_before_anything_runs(made, change, message):
     e = made.experiment
     with pytest.raises(config.ConfigError, match=message):
         checks.check(dataclasses.replace(e, world=dataclasses.replace(e.world, **change)))
-    with pytest.raises(config.ConfigError, match="real text has no annotator"):
+    with pytest.raises(config.ConfigError, match="a world of kind text has random, checkpoint, people"):
         checks.check(dataclasses.replace(e, gold=config.Gold()))
     with pytest.raises(config.ConfigError, match=r"world is synthetic, but a model has checkpoint"):
         checks.check(dataclasses.replace(e, world=config.World()))

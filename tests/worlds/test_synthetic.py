@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from rmo import config
-from rmo.worlds.synthetic import BOS, EOS, FIRST, PURPOSES, SyntheticWorld, Texts, concatenate
+from rmo.worlds.synthetic import BOS, EOS, FIRST, SyntheticWorld
+from rmo.worlds.world import PURPOSES, Texts, concatenate
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from rmo.methods.best_of_n import nested, nested_ns
 from rmo.runtime.files import Row
 from rmo.tracking.jsonl import Log
 
-RM = ["rm_params", "rm_comparisons", "rm_recipe", "seed", "steps", "validation_loss", "validation_accuracy",
-      "calibration_error"]  # fmt: skip
+RM = ["rm_params", "rm_comparisons", "rm_recipe", "seed", "steps"]
+RM += ["validation_loss", "validation_accuracy", "calibration_error"]
 PATHS = [*ID, "step_or_n", "kl", "accuracy", "confidence", "support", "kl_given"]
 DIAGNOSTICS = [*ID, "step", "kl", "proxy", "gold", "kl_efficiency"]
 
@@ -36,21 +36,30 @@ def fits(run: Run, out: Path) -> None:
     rms, starts = reward_models(run), policies(run)
     files.write_curves(found)
     files.write_table("reward_models", RM, rms)
-    files.write_table(
-        "paths", PATHS, [row for _, optimised, _ in optimised_stages(run) for row in path_rows(optimised)]
-    )
-    frontier = frontier_of(found)
-    for method in methods.every():
-        mine = [stage for stage in optimised_stages(run) if stage[0] == method]
-        if mine and method.diagnostics:
-            columns = [*DIAGNOSTICS, *(d.name for d in method.diagnostics)]
-            files.write_table(method.name, columns, [r for stage in mine for r in diagnostic_rows(*stage, frontier)])
+    write_paths(run, files)
+    write_diagnostics(run, files, frontier_of(found))
     files.write("policies", starts)
     files.write("nested", growing_n(run))
     files.write("coefficients", summarise(found, f.bootstrap, f.level, f.min_d))
     gold = {row["policy_params"]: np.array(row["gold_per_prompt"]) for row in starts}
     files.write("claims", verdicts(out, Evidence(found, rms, gold, f.bootstrap, min_d=f.min_d), f.level))
     files.write("gold", audit(run))
+
+
+def write_paths(run: Run, files: Fits) -> None:
+    """paths.csv: how each reward judges the optimised policy's own samples."""
+    rows = [row for _, optimised, _ in optimised_stages(run) for row in path_rows(optimised)]
+    files.write_table("paths", PATHS, rows)
+
+
+def write_diagnostics(run: Run, files: Fits, frontier: dict[CurveId, Curve]) -> None:
+    """A table of every method that has diagnostics, under its name."""
+    for method in methods.every():
+        mine = [stage for stage in optimised_stages(run) if stage[0] == method]
+        if mine and method.diagnostics:
+            columns = [*DIAGNOSTICS, *(d.name for d in method.diagnostics)]
+            rows = [row for stage in mine for row in diagnostic_rows(*stage, frontier)]
+            files.write_table(method.name, columns, rows)
 
 
 def verdicts(out: Path, evidence: Evidence, level: float) -> list[Row]:
@@ -102,35 +111,46 @@ def policies(run: Run) -> list[Row]:
         samples = Samples(run.path(of_policy("samples", policy, e)))
         pools = [samples.draws(q).gold.astype(np.float64) for q in range(e.bon.prompts)]
         info = run.policy_info(policy)
-        out.append({
-            "policy_params": info.params["non_embedding"], "held_out_loss": info.held_out_loss,
-            "gold_per_prompt": [float(calibration(pool).mean()) for pool in pools],
-        })  # fmt: skip
+        out.append(
+            {
+                "policy_params": info.params["non_embedding"],
+                "held_out_loss": info.held_out_loss,
+                "gold_per_prompt": [float(calibration(pool).mean()) for pool in pools],
+            }
+        )
     return out
 
 
 def growing_n(run: Run, prompts: int = 6) -> list[Row]:
     """Paper Table 2: for the first prompts, the best of the first n draws at growing n against the first seed of every
     RM of the main recipe."""
-    e, out = run.experiment, []
-    recipe = e.proxies.sweeps[0].recipes[0]
-    plain, ns = Settings.differing(recipe, Recipe(recipe.comparisons)), nested_ns(e.bon.draws)
+    recipe = run.experiment.proxies.sweeps[0].recipes[0]
+    main = recipe.comparisons, Settings.differing(recipe, Recipe(recipe.comparisons))
+    out: list[Row] = []
     for name in run.stages:
-        if not name.startswith("scores/"):
-            continue
-        scores = Scores(run.path(name))
-        row = scores.rows()[0]
-        if (row.comparisons, row.recipe) != (recipe.comparisons, plain):
-            continue
-        samples = Samples(run.path(scores.samples))
-        calibration, gold = scores.calibrations()[0].calibration, run.gold_calibration()
-        for q in range(min(prompts, e.bon.prompts)):
-            proxy_N = calibration(scores.raw(q)[0].astype(np.float64))
-            gold_N = gold(samples.draws(q).gold.astype(np.float64))
-            for n, draw in zip(ns, nested(proxy_N, ns), strict=True):
-                out.append({
-                    "rm": name.removeprefix("scores/"), "rm_params": scores.params(),
-                    "policy_params": scores.policy_params(), "prompt": q, "n": int(n), "draw": int(draw),
-                    "proxy": float(proxy_N[draw]), "gold": float(gold_N[draw]),
-                })  # fmt: skip
+        if name.startswith("scores/"):
+            scores = Scores(run.path(name))
+            first = scores.rows()[0]
+            if (first.comparisons, first.recipe) == main:
+                out += growing_n_of(run, name, scores, prompts)
     return out
+
+
+def growing_n_of(run: Run, name: str, scores: Scores, prompts: int) -> Iterator[Row]:
+    """The rows of one `scores` stage, of its first reward."""
+    e, samples, ns = run.experiment, Samples(run.path(scores.samples)), nested_ns(run.experiment.bon.draws)
+    calibration, gold = scores.calibrations()[0].calibration, run.gold_calibration()
+    for q in range(min(prompts, e.bon.prompts)):
+        proxy_N = calibration(scores.raw(q)[0].astype(np.float64))
+        gold_N = gold(samples.draws(q).gold.astype(np.float64))
+        for n, draw in zip(ns, nested(proxy_N, ns), strict=True):
+            yield {
+                "rm": name.removeprefix("scores/"),
+                "rm_params": scores.params(),
+                "policy_params": scores.policy_params(),
+                "prompt": q,
+                "n": int(n),
+                "draw": int(draw),
+                "proxy": float(proxy_N[draw]),
+                "gold": float(gold_N[draw]),
+            }

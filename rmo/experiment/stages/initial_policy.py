@@ -14,18 +14,16 @@ from rmo.models.transformer import Params
 from rmo.runtime.checkpointer import Checkpoints
 from rmo.tracking.jsonl import Log
 from rmo.training import objectives
-from rmo.training.loop import Loss, train
+from rmo.training.loop import train
+from rmo.training.update import Loss
 from rmo.worlds import comparisons
-from rmo.worlds.synthetic import Texts
+from rmo.worlds.world import Texts
 
 
 def initial_policy(run: Run, out: Path, policy: int = 0) -> None:
     """From random weights or a checkpoint, or the checkpoint as it stands. All policies see the same texts."""
     e, lm, files = run.experiment, run.lm(policy), Policy(out)
-    if run.synthetic:
-        tokenizers.save_tokenizer(tokenizers.make_tokenizer(run.world.vocabulary), files.tokenizer)
-    else:
-        tokenizers.save_tokenizer(run.world.tokenizer, files.tokenizer)
+    tokenizers.save_tokenizer(run.world.tokenizer, files.tokenizer)
     first = run.first(lm, run.key("sft"))
     if not e.sft.texts and first.load:
         params = first.load()

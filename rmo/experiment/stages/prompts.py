@@ -10,7 +10,7 @@ from rmo.worlds import real_text, tokenization
 
 
 def prompts(run: Run, out: Path) -> None:
-    """Reads the sources; whatever would stop a later stage, hours on, is refused here."""
+    """Reads the sources, and refuses here what would stop a later stage, hours on."""
     e, c = run.experiment, run.experiment.world
     assert isinstance(c, config.Text)
     tokenizer = tokenizer_of(c.tokenizer or e.policy.checkpoint)
@@ -25,6 +25,6 @@ def prompts(run: Run, out: Path) -> None:
     for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
         if shape.checkpoint:
             run.check_checkpoint(shape)
-    needed = {"read": e.bon.prompts, "comparisons": e.comparisons.prompts, "ppo": e.ppo.prompts}
+    needed = {"read": e.bon.prompts, "comparisons": e.comparisons.prompts, "optimise": e.ppo.prompts}
     for purpose, size in needed.items():
         run.world.prompts(run.rng(purpose), size, purpose)

@@ -21,7 +21,8 @@ from rmo.models.transformer import Params, RewardModel
 from rmo.runtime.checkpointer import Checkpoints
 from rmo.tracking.jsonl import Log
 from rmo.training import losses, objectives
-from rmo.training.loop import Member, pick, train
+from rmo.training.loop import train
+from rmo.training.update import Member, pick
 from rmo.worlds import comparisons as data
 from rmo.worlds.rm_reader import TextReader
 
@@ -56,12 +57,21 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str) -> None:
         return rows.tokens[index[..., None], side], rows.mask[index[..., None], side]
 
     keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
+    loss = objectives.proxy(rm, any(recipe.dropout for recipe in sweep.recipes))
+    optimizer = dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width)
     steps = max(order.steps for order in orders)
     params = train(
-        run.first(rm, keys), objectives.proxy(rm, any(recipe.dropout for recipe in sweep.recipes)), batch_at, steps,
-        dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width), run.mesh, Checkpoints(out),
-        Log(out, f"proxy {name}", steps), settings_of(run, members, orders), watched_loss(rm, sweep, rows),
-    )  # fmt: skip
+        run.first(rm, keys),
+        loss,
+        batch_at,
+        steps,
+        optimizer,
+        run.mesh,
+        Checkpoints(out),
+        Log(out, f"proxy {name}", steps),
+        settings_of(run, members, orders),
+        watched_loss(rm, sweep, rows),
+    )
     saved_model.save(out, rm, params, tokenizer, len(members))
     held = data.read_comparisons(dataset, "validation")
     validation = validated(run, rm, params, reader.comparisons(held), len(members))

@@ -20,20 +20,15 @@ def report(run: Run, out: Path) -> None:
 def status(run: Run) -> list[Row]:
     """Every stage instance: its name, state (rmo/tracking/status.py), the seconds that it cost, its directory."""
     found = look(run.root, {name: stage.path for name, stage in run.stages.items()})
-    return [
-        {
-            "stage": row["stage"],
-            "state": row["state"],
-            "seconds": row["seconds"] if row["state"] == "done" else None,
-            "path": row["path"],
-        }
-        for row in found
-    ]
+    for row in found:
+        if row["state"] != "done":
+            row["seconds"] = None
+    return [{name: row[name] for name in ("stage", "state", "seconds", "path")} for row in found]
 
 
 def publish(run: Run) -> None:
-    """What people open lies at the top of the run directory, all of it of one experiment: copies of the fits' files and
-    the report, and which stage is where. Nothing is touched before this experiment's fits are done."""
+    """Write what people open to the top of the run directory, all of it of one experiment: copies of the fits' files
+    and the report, and which stage is where. Nothing is touched before this experiment's fits are done."""
     if not (hosts.writer() and run.done("fits")):
         return
     RunFiles(run.root).publish(run.experiment, status(run))

@@ -14,7 +14,7 @@ from rmo.models.transformer import Params
 from rmo.rewards.calibration import Calibration, soft_label_scale
 from rmo.runtime import hosts
 from rmo.tracking.jsonl import Log, parts
-from rmo.training.loop import pick
+from rmo.training.update import pick
 
 
 def scores(scored: Scored, out: Path) -> None:

@@ -19,8 +19,8 @@ from rmo.models import metrics, scoring
 from rmo.models.sampling import join, response_stats, sample
 from rmo.models.transformer import Params
 from rmo.runtime import flops, hosts, sharding
-from rmo.training.loop import pick
 from rmo.training.tracker import Checkpoints, Tracker
+from rmo.training.update import pick
 
 
 @partial(jax.jit, static_argnames="s")

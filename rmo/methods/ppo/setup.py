@@ -29,7 +29,7 @@ def optimise(bench: Bench, policy: int, against: Against, members: Sequence[Arm]
     )  # fmt: skip
     on_device = partial(jax.tree.map, jnp.asarray)
     frozen = update.Frozen(
-        reference, gold.params, on_device(gold.calibration), on_device(bench.prompts("ppo", c.prompts)),
+        reference, gold.params, on_device(gold.calibration), on_device(bench.prompts(c.prompts)),
         on_device(bench.read_prompts()), jnp.float32(gold.logits),
     )  # fmt: skip
     # A seed has the same stream at every penalty and recipe: differences between them are not a difference of luck.

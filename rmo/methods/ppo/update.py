@@ -22,7 +22,7 @@ from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime import sharding
 from rmo.training import losses
-from rmo.training.loop import TrainState, init_state, make_optimizer, update
+from rmo.training.update import TrainState, init_state, make_optimizer, update
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Figures 10 to 26, of the paper's appendix; see figures.py."""
+"""Figures 10 to 26, of the paper's appendix; paper.py says how they are made."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,19 @@ from rmo.methods.method import find
 from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.report.figures.drawing import Files, drawing, of_id, simple
 from rmo.report.figures.paper import FEW, at_n, chance, penalised, per_policy
-from rmo.report.figures.style import Overlay, colours, label_by, log_axis, mean_curve, panels, row_of, size, sqrt_axis
+from rmo.report.figures.style import (
+    GREEK,
+    LABELS,
+    Overlay,
+    colours,
+    largest_kl,
+    log_axis,
+    mean_curve,
+    panels,
+    row_of,
+    size,
+    sqrt_axis,
+)
 
 
 def top(g: Group) -> float:
@@ -51,9 +63,8 @@ def fig11(f: Files) -> Figure:
     rows = [r for r in f.reward_models if not r["rm_recipe"] and r["rm_comparisons"] == full]
     figure, (axis,) = panels(1, 5.4, 3.8)
     for r in rows:
-        axis.plot(
-            r["rm_params"], r["validation_loss"], "o", ms=4, color="C0", mfc="C0" if r["rm_params"] in swept else "none"
-        )
+        fill = "C0" if r["rm_params"] in swept else "none"
+        axis.plot(r["rm_params"], r["validation_loss"], "o", ms=4, color="C0", mfc=fill)
     sizes = sorted({r["rm_params"] for r in rows})
     axis.plot(sizes, [np.mean(f.loss(p, full)) for p in sizes], lw=1, color="C0")
     chance(axis)
@@ -78,7 +89,7 @@ def fig12(f: Files) -> Figure:
     ends = [[np.nan if v is None else v for v in r["peak_gold_interval"]] for _, r in known]
     axis.fill_between(x, [e[0] for e in ends], [e[1] for e in ends], color="C1", alpha=0.15, lw=0)
     for g, r in known:
-        inside = r["peak_kl"] < max(c.kl.max() for c in g.curves)
+        inside = r["peak_kl"] < largest_kl([g])
         axis.plot(g.params, top(g), "o", color="C0", mfc="C0" if inside else "none", ms=5)
     axis.plot([], [], "o", color="C0", label="measured")
     axis.set_ylim(0, 1.6 * max(top(g) for g in groups))
@@ -94,15 +105,7 @@ def fig13(f: Files) -> Figure:
 
     Several epochs on few comparisons beside one epoch on them and one on as many unique ones: validation loss and
     highest gold (dots: RM sizes; bars: means). The paper's losses: 0.686, 0.684 and 0.655."""
-    columns: dict[str, list[tuple[float, float]]] = {}
-    for epochs, several, once, unique in sweeps.repeated(f.all(BEST_OF_N), BEST_OF_N):
-        few = several.comparisons or 0
-        for count, times, which in ((few, 1, once), (few, epochs, several), (few * epochs, 1, unique)):
-            if which is not None:
-                loss = float(np.mean(f.loss(which.params, which.comparisons, recipe=which.id.rm_recipe)))
-                columns.setdefault(f"{times} epoch{'s' if times > 1 else ''} on {count:,}", []).append(
-                    (loss, top(which))
-                )
+    columns = epochs_and_data(f)
     if len(columns) < 3:
         raise Missing("no RMs trained for several epochs beside one epoch on more data")
     figure, axes = panels(2, 4.6, 3.6)
@@ -113,19 +116,30 @@ def fig13(f: Files) -> Figure:
             axis.plot([i] * len(y), y, ".", color="C0")
         axis.set_xticks(range(len(columns)), list(columns), fontsize=8)
         axis.set_ylabel(label)
-    low, high = axes[0].get_ylim()
-    axes[0].set_ylim(
-        min(p[0] for c in columns.values() for p in c) - 0.02, max(high * 0.97, np.log(2) + 0.01) + 0 * low
-    )
+    losses = [loss for points in columns.values() for loss, _ in points]
+    axes[0].set_ylim(min(losses) - 0.02, max(max(losses), np.log(2)) + 0.01)
     axes[0].axhline(np.log(2), color="0.5", lw=0.8, ls="--")
     return figure
+
+
+def epochs_and_data(f: Files) -> dict[str, list[tuple[float, float]]]:
+    """{how RMs were trained: (validation loss, highest gold) of every RM size}"""
+    columns: dict[str, list[tuple[float, float]]] = {}
+    for epochs, several, once, unique in sweeps.repeated(f.all(BEST_OF_N), BEST_OF_N):
+        few = several.comparisons or 0
+        for count, times, group in ((few, 1, once), (few, epochs, several), (few * epochs, 1, unique)):
+            if group is not None:
+                loss = float(np.mean(f.loss(group.params, group.comparisons, recipe=group.id.rm_recipe)))
+                name = f"{times} epoch{'s' if times > 1 else ''} on {count:,}"
+                columns.setdefault(name, []).append((loss, top(group)))
+    return columns
 
 
 def kl_by_step(groups: Sequence[Group], by: str, title: str) -> Figure:
     figure, (axis,) = panels(1, 6, 4)
     for g, colour in zip(groups, colours(len(groups)), strict=True):
         for i, c in enumerate(g.curves):
-            axis.plot(c.step_or_n, c.kl, color=colour, lw=1, label=label_by(by)(g) if i == 0 else None)
+            axis.plot(c.step_or_n, c.kl, color=colour, lw=1, label=LABELS[by](g) if i == 0 else None)
     axis.set_xlabel("RL step (PPO iteration)")
     axis.set_ylabel("KL from the initial policy, nats")
     axis.legend(title=title, fontsize=8)
@@ -168,7 +182,7 @@ def coefficient_by_data(f: Files, name: str) -> Figure:
         axis.plot(row["rm_comparisons"], row[name], ".", ms=4, color="0.6")
     axis.plot(counts, [np.mean([r[name] for r in rows if r["rm_comparisons"] == c]) for c in counts], "o-", ms=4, lw=1)
     log_axis(axis, "training comparisons")
-    axis.set_ylabel(f"{'αβ'[name == 'beta']} of best-of-n, gold")
+    axis.set_ylabel(f"{GREEK[name]} of best-of-n, gold")
     return figure
 
 
@@ -176,7 +190,7 @@ def coefficient_by_data(f: Files, name: str) -> Figure:
 def fig17(f: Files) -> Figure:
     """Figure 17: alpha by comparisons.
 
-    alpha of best-of-n against training comparisons, averaged over RM sizes (grey: each)."""
+    The coefficient α of best-of-n against training comparisons, averaged over RM sizes (grey: each)."""
     return coefficient_by_data(f, "alpha")
 
 
@@ -184,7 +198,7 @@ def fig17(f: Files) -> Figure:
 def fig18(f: Files) -> Figure:
     """Figure 18: beta by comparisons.
 
-    beta of best-of-n against training comparisons, averaged over RM sizes (grey: each)."""
+    The coefficient β of best-of-n against training comparisons, averaged over RM sizes (grey: each)."""
     return coefficient_by_data(f, "beta")
 
 
@@ -208,7 +222,7 @@ def fig20(f: Files) -> Figure:
         d = np.sqrt(kl)
         axis.plot(kl, proxy, color=colour, lw=1.4, label=size(g.params))
         axis.plot(kl, d * (d @ proxy) / (d @ d), ":", color=colour, lw=1)
-    sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
+    sqrt_axis(axis, largest_kl(groups))
     axis.set_xlabel("KL, nats (square-root scale)")
     axis.set_ylabel("proxy score (dotted: linear fit)")
     axis.legend(title="RM parameters", fontsize=8)
@@ -229,15 +243,8 @@ def fig21(f: Files) -> Figure:
     sizes = sorted({g.params for g in groups})
     for params, colour in zip(sizes, colours(len(sizes)), strict=True):
         part = sorted((g for g in groups if g.params == params), key=lambda g: g.comparisons or 0)
-        axis.plot(
-            [g.comparisons or 0 for g in part],
-            [at_n(g) for g in part],
-            "o-",
-            ms=4,
-            lw=1,
-            color=colour,
-            label=size(params),
-        )
+        x, y = [g.comparisons or 0 for g in part], [at_n(g) for g in part]
+        axis.plot(x, y, "o-", ms=4, lw=1, color=colour, label=size(params))
     loss = {c: np.mean([np.mean(f.loss(g.params, c)) for g in groups if g.comparisons == c]) for c in counts}
     better = [c for c in counts if loss[c] < np.log(2) - BETTER]
     if better:
@@ -278,7 +285,7 @@ def fig24(f: Files) -> Figure:
     for g, colour in zip(groups, colours(len(groups)), strict=True):
         (kl, proxy), (_, gold) = mean_curve(g, "proxy"), mean_curve(g, "gold")
         axis.plot(kl, proxy - gold, color=colour, lw=1.4, label=size(g.policy or 0))
-    sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
+    sqrt_axis(axis, largest_kl(groups))
     axis.set_xlabel("KL, nats (square-root scale)")
     axis.set_ylabel("proxy - gold")
     axis.legend(title="policy parameters", fontsize=8)
@@ -300,9 +307,11 @@ def fig25(f: Files) -> Figure:
         for i, c in enumerate(g.curves):
             rows = [r for r in of_id(f.diagnostics[PPO], c.id) if np.isfinite(r["clip_fraction"])]
             steps, share = [r["step"] for r in rows], [r["clip_fraction"] for r in rows]
-            axis.plot(steps, share, color=colour, lw=0.9, label=label_by(by)(g) if i == 0 else None)
+            axis.plot(steps, share, color=colour, lw=0.9, label=LABELS[by](g) if i == 0 else None)
     axis.set_xlabel("RL step (PPO iteration)")
     axis.set_ylabel("share of ratios clipped")
+    highest = max(axis.get_ylim()[1], 0.01)
+    axis.set_ylim(-0.03 * highest, highest)
     axis.legend(title=title, fontsize=8)
     return figure
 
@@ -319,7 +328,7 @@ def extrapolation(f: Files, method: str, share: float = 0.6) -> Figure:
         axis.plot(kl, gold, color=colour, lw=1.6, label=size(g.params))
         axis.plot(d**2, FORMS[find(method).form].features(d, 0.0) @ coefficients, "-.", color=colour, lw=0.9)
         axis.axvline(cut, color=colour, ls=":", lw=0.9)
-    sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
+    sqrt_axis(axis, largest_kl(groups))
     axis.set_xlabel("KL, nats (square-root scale)")
     axis.set_ylabel("gold (thin: fitted left of the dotted line)")
     axis.legend(title="RM parameters", fontsize=8)

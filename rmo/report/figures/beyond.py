@@ -1,20 +1,91 @@
-"""Figures of what the paper leaves open: KL from the winners, RMs along the path, noise, data, regularisation."""
+"""Figures that the paper does not have: all methods at once, tighter KL, RMs along the path, noise, regularisation."""
 
-from collections.abc import Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rmo.analysis.curve import forward
-from rmo.analysis.curve_id import Settings
+from rmo.analysis.curve_id import CurveId, Settings
 from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
-from rmo.methods.method import find
+from rmo.methods.method import Method, find
 from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.report.figures.drawing import Files, drawing, of_id
-from rmo.report.figures.style import colours, mean_curve, panels, size, sqrt_axis
+from rmo.report.figures.style import (
+    Colour,
+    colours,
+    has_proxy,
+    largest_kl,
+    line_kind,
+    mean_curve,
+    panels,
+    size,
+    sqrt_axis,
+)
+from rmo.runtime.types import Row
+
+METHOD_COLOURS = [to_rgba(colour) for colour in matplotlib.color_sequences["tab10"]]  # in the order of the methods
+
+
+@drawing
+def every_method(f: Files) -> Figure:
+    """Every method on the same axes.
+
+    Gold (solid) and proxy (dashed) against KL, means over seeds, for the smallest and the largest RM of the main sweep
+    that several methods were run against. A method whose KL is an upper bound may have spent less than is drawn."""
+    shared, colour_of = shared_rms(f), dict(zip(f.methods(), itertools.cycle(METHOD_COLOURS), strict=False))
+    ends = [shared[0], shared[-1]] if len(shared) > 1 else shared
+    figure, axes = panels(len(ends), 5.2, 3.9)
+    for axis, groups in zip(axes, ends, strict=True):
+        for method, group in groups.items():
+            draw_method(axis, group, colour_of[method])
+        axis.axhline(0, color="0.6", lw=0.8)
+        sqrt_axis(axis, largest_kl(list(groups.values())))
+        axis.set_xlabel("KL from the initial policy, nats (square-root scale)")
+        axis.set_title(f"RM of {size(next(iter(groups.values())).params)} parameters", loc="left", fontsize=10)
+    axes[0].set_ylabel("RM score (gold standard deviations)")
+    shown = [method for method in f.methods() if any(method in groups for groups in ends)]
+    handles = [Line2D([], [], color=colour_of[method], lw=1.6, label=method_label(method)) for method in shown]
+    kinds = [line_kind("gold"), line_kind("proxy", lw=1, ls="--")]
+    figure.legend(handles=[*handles, *kinds], loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def shared_rms(f: Files) -> list[dict[Method, Group]]:
+    """For every RM of the main sweeps that several methods were run against, smallest first: each one's group."""
+    found: dict[CurveId, dict[Method, Group]] = {}
+    for method in f.methods():
+        for group in f.sizes(method.name):
+            found.setdefault(group.id.same_rm, {})[method] = group
+    if len(f.methods()) < 2:
+        raise Missing("one method only")
+    shared = [id for id, groups in found.items() if len(groups) > 1]
+    if not shared:
+        raise Missing("no RM that several methods were run against")
+    return [found[id] for id in sorted(shared, key=rm_size)]
+
+
+def rm_size(id: CurveId) -> int:
+    return id.rm_params
+
+
+def draw_method(axis: Axes, group: Group, colour: Colour) -> None:
+    """Mean gold and, where it is known, mean proxy of one group."""
+    kl, gold = mean_curve(group, "gold")
+    axis.plot(kl, gold, color=colour, lw=1.6)
+    if has_proxy(group):
+        kl, proxy = mean_curve(group, "proxy")
+        axis.plot(kl, proxy, "--", color=colour, lw=1)
+
+
+def method_label(method: Method) -> str:
+    return f"{method.title}, KL is an upper bound" if method.kl == "bound" else method.title
 
 
 @drawing
@@ -48,30 +119,54 @@ def beirami(f: Files) -> Figure:
 def along_the_path(f: Files) -> Figure:
     """The RM along the path.
 
-    Pairs of the optimised policy's own samples, judged by the same RM as it is optimised against: accuracy
+    Pairs of the optimised policy's own samples, judged by the RM that it is optimised against: accuracy
     (agreement with gold; 0.5 is chance) and overconfidence (the probability it gives its choice less the one gold
     gives it; 0 is calibrated)."""
-    figure, axes = panels(4, 3.5, 3.4)
-    for m, method in enumerate((BEST_OF_N, PPO)):
-        groups = f.sizes(method)
-        for g, colour in zip(groups, colours(len(groups)), strict=True):
-            rows = of_id(f.paths, g.id)
-            for i, get in enumerate((lambda r: r["accuracy"], lambda r: r["confidence"] - r["support"])):
-                axis = axes[2 * i + m]
-                seeds = sorted({r["seed"] for r in rows})
-                curves = [np.array([(max(r["kl"], 0.0) ** 0.5, get(r)) for r in rows if r["seed"] == s]) for s in seeds]
-                curves = [c[forward(c[:, 0])] for c in curves]
-                d = np.linspace(0, min(c[-1, 0] for c in curves), 24)
-                mean = np.mean([np.interp(d, *c.T) for c in curves], axis=0)
-                axis.plot(d**2, mean, color=colour, lw=1.2, label=size(g.params))
-        for i, label in enumerate(("accuracy", "overconfidence")):
-            axis = axes[2 * i + m]
-            axis.set_title(f"{label}, {find(method).title}", loc="left", fontsize=10)
-            axis.axhline((0.5, 0.0)[i], color="0.5", lw=0.8, ls="--")
-            sqrt_axis(axis, max(c.kl.max() for g in groups for c in g.curves))
-            axis.set_xlabel("KL, nats")
-    axes[0].legend(fontsize=7)
+    sweeps = {method: f.sizes(method) for method in (BEST_OF_N, PPO)}
+    figure, axes = panels(2, 5.0, 3.1, rows=2)
+    places = iter(axes)
+    for title, (judge, neutral) in JUDGED.items():
+        for method, groups in sweeps.items():
+            axis = next(places)
+            for group, colour in zip(groups, colours(len(groups)), strict=True):
+                kl, mean = mean_along(of_id(f.paths, group.id), judge)
+                axis.plot(kl, mean, color=colour, lw=1.2, label=size(group.params))
+            axis.set_title(f"{title}, {find(method).title}", loc="left", fontsize=10)
+            axis.axhline(neutral, color="0.5", lw=0.8, ls="--")
+            sqrt_axis(axis, largest_kl(groups))
+            axis.set_xlabel("KL, nats (square-root scale)")
+    for left, right in (axes[:2], axes[2:]):
+        right.sharey(left)
+        left.autoscale(axis="y")
+    axes[0].legend(title="RM parameters", fontsize=8)
     return figure
+
+
+def accuracy(row: Row) -> float:
+    return row["accuracy"]
+
+
+def overconfidence(row: Row) -> float:
+    return row["confidence"] - row["support"]
+
+
+# {title: (what it is of a row of paths.csv, its value for an RM that guesses or is calibrated)}
+JUDGED: dict[str, tuple[Callable[[Row], float], float]] = {
+    "accuracy": (accuracy, 0.5),
+    "overconfidence": (overconfidence, 0.0),
+}
+
+
+def mean_along(rows: Sequence[Row], judge: Callable[[Row], float]) -> tuple[np.ndarray, np.ndarray]:
+    """(KL, mean over seeds) on a grid of 24 points, even in sqrt(KL), over what every seed reaches."""
+    curves = []
+    for seed in sorted({row["seed"] for row in rows}):
+        mine = [row for row in rows if row["seed"] == seed]
+        d = np.sqrt(np.maximum([row["kl"] for row in mine], 0.0))
+        values = np.array([judge(row) for row in mine])
+        curves.append((d[forward(d)], values[forward(d)]))
+    grid = np.linspace(0, min(d[-1] for d, _ in curves), 24)
+    return grid**2, np.mean([np.interp(grid, d, values) for d, values in curves], axis=0)
 
 
 def bars(f: Files, pairs: Sequence[tuple[str, Group]], title: str) -> Figure:
@@ -79,7 +174,8 @@ def bars(f: Files, pairs: Sequence[tuple[str, Group]], title: str) -> Figure:
     sizes = sorted({g.params for _, g in pairs})
     labels = list(dict.fromkeys(label for label, _ in pairs))
     figure, axes = panels(2, 5.6, 3.8)
-    for (label, g), step in ((pair, sizes.index(pair[1].params)) for pair in pairs):
+    for label, g in pairs:
+        step = sizes.index(g.params)
         x = labels.index(label) + 0.8 * (step + 0.5) / len(sizes) - 0.4
         colour = colours(len(sizes))[step]
         losses = f.loss(g.params, g.comparisons, recipe=g.id.rm_recipe)
@@ -96,7 +192,8 @@ def bars(f: Files, pairs: Sequence[tuple[str, Group]], title: str) -> Figure:
     return figure
 
 
-def spot(axis: Axes, x: float, seeds: Sequence[float], middle: float, colour: Any) -> None:
+def spot(axis: Axes, x: float, seeds: Sequence[float], middle: float, colour: Colour) -> None:
+    """Every seed's value as a dot, and their middle as a bar."""
     axis.plot([x] * len(seeds), seeds, ".", color=colour, alpha=0.6)
     axis.plot([x], [middle], "_", ms=14, mew=2, color=colour)
 
@@ -105,7 +202,7 @@ def trained_with(f: Files, setting: str) -> list[Group]:
     """Groups of best-of-n against single RMs whose recipe has a setting."""
     found = [g for g in f.all(BEST_OF_N) if setting in g.id.rm_recipe and not g.id.rm_combined]
     if not found:
-        raise Missing(f"no RMs with {setting}")
+        raise Missing(f"no RMs whose recipe sets {setting}")
     return found
 
 
@@ -158,11 +255,11 @@ def rival_forms(f: Files) -> Figure:
     mean."""
     figure, axes = panels(len(f.summary), 5.4, 3.6)
     for axis, (method, part) in zip(axes, f.summary.items(), strict=True):
-        rows = sorted(part["extrapolation"].items(), key=lambda item: item[1]["held_out_rmse"] or np.inf, reverse=True)
+        rows = sorted(part["extrapolation"].items(), key=held_out_error, reverse=True)
         if not any(row["scored"] for _, row in rows):
             raise Missing("too few points to extrapolate")
         for i, (form, row) in enumerate(rows):
-            low, high = (np.nan if v is None else v for v in row["interval"])
+            low, high = (np.nan if end is None else end for end in row["interval"])
             axis.plot([low, high], [i, i], color="C0", lw=1)
             axis.plot(row["held_out_rmse"], i, "o", color="C0", mfc="C0" if form == part["form"] else "white")
         axis.axvline(rows[0][1]["held_out_spread"], color="0.6", lw=1, ls="--")
@@ -171,3 +268,8 @@ def rival_forms(f: Files) -> Figure:
         axis.set_xlabel("held-out error, gold standard deviations")
         axis.set_title(find(method).title, loc="left", fontsize=10)
     return figure
+
+
+def held_out_error(item: tuple[str, Row]) -> float:
+    """For sorting forms; infinite where none of their curves could be scored."""
+    return item[1]["held_out_rmse"] or np.inf

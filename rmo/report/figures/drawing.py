@@ -17,7 +17,7 @@ from rmo.artifacts.run_files import RunFiles
 from rmo.claims.claim import sentences
 from rmo.methods import method as methods
 from rmo.methods.method import Method
-from rmo.report.figures.style import Figure, Overlay, label_by
+from rmo.report.figures.style import LABELS, Figure, Overlay
 from rmo.runtime.files import Row
 
 
@@ -149,5 +149,5 @@ def simple(
     starts: dict[int | None, float] | None = None,
     mark_peak: bool = False,
 ) -> Overlay:
-    """Gold and proxy against KL of groups that differ in one thing; the page's answers to a pointer."""
-    return Overlay(groups, f.summary, label_by(by), title, starts, mark_peak)
+    """Gold and proxy against KL of groups that differ in one thing, `by` (a key of LABELS); `title` is the legend's."""
+    return Overlay(groups, f.summary, LABELS[by], title, starts, mark_peak)

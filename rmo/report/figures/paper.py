@@ -1,7 +1,7 @@
 """The paper's figures, one function each, named after it and drawn from a run directory's files alone.
 
 A function takes `Files` and returns a matplotlib Figure or an `Overlay`, or raises `Missing` with what the run lacks.
-Captions say in our words what the paper's figure shows; `report.py` puts our reading, the verdicts, beside them.
+Captions say in our words what the paper's figure shows; `run_report.py` puts our reading, the verdicts, beside them.
 """
 
 from dataclasses import replace
@@ -10,15 +10,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmo.analysis.curve_id import Settings
+from rmo.analysis.curve_id import CurveId, Settings
 from rmo.analysis.fitting import Family, Group
 from rmo.analysis.sweeps import Missing
 from rmo.methods.method import find
 from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.report.figures.drawing import Files, drawing, simple
-from rmo.report.figures.style import Overlay, colours, log_axis, mean_curve, panels, row_of, size
+from rmo.report.figures.style import GREEK, Overlay, colours, line_kind, log_axis, mean_curve, panels, row_of, size
 
 FEW = 1000  # n at which the paper reads best-of-n in its Figures 5 and 21
+BOXES = {
+    "initial policy\n(SFT)": (0.08, 0.7),
+    "pairs of\nresponses": (0.3, 0.7),
+    "gold RM\nlabels them": (0.53, 0.7),
+    "proxy RMs,\nmany sizes": (0.76, 0.7),
+    "best-of-n or PPO\nagainst a proxy": (0.53, 0.15),
+    "gold RM reads\nthe result": (0.85, 0.15),
+}  # of Figure 2, by their place
+ARROWS = ((0, 1), (1, 2), (2, 3), (3, 4), (0, 4), (4, 5))  # from box to box
 
 
 # Main text.
@@ -50,41 +59,38 @@ def fig2(f: Files) -> Figure:
     optimised against a proxy while gold is read."""
     figure, (axis,) = panels(1, 8.6, 2.6)
     axis.axis("off")
-    boxes = {
-        "initial policy\n(SFT)": (0.08, 0.7), "pairs of\nresponses": (0.3, 0.7), "gold RM\nlabels them": (0.53, 0.7),
-        "proxy RMs,\nmany sizes": (0.76, 0.7), "best-of-n or PPO\nagainst a proxy": (0.53, 0.15),
-        "gold RM reads\nthe result": (0.85, 0.15),
-    }  # fmt: skip
-    for text, (x, y) in boxes.items():
-        box = {"boxstyle": "round,pad=0.5", "fc": "#eef3f8", "ec": "0.4"}
-        axis.text(x, y, text, ha="center", va="center", bbox=box, fontsize=10)
-    xy = list(boxes.values())
-    for a, b in [(0, 1), (1, 2), (2, 3), (3, 4), (0, 4), (4, 5)]:
-        style = {"arrowstyle": "->", "color": "0.3", "shrinkA": 38, "shrinkB": 40}
-        axis.annotate("", xy=xy[b], xytext=xy[a], arrowprops=style)
+    style = {"boxstyle": "round,pad=0.5", "fc": "#eef3f8", "ec": "0.4"}
+    boxes = [
+        axis.text(x, y, text, ha="center", va="center", bbox=style, fontsize=10).get_bbox_patch()
+        for text, (x, y) in BOXES.items()
+    ]
+    places = list(BOXES.values())
+    for start, end in ARROWS:
+        arrow = {"arrowstyle": "->", "color": "0.3", "patchA": boxes[start], "patchB": boxes[end]}
+        axis.annotate("", xy=places[end], xytext=places[start], arrowprops={**arrow, "shrinkA": 3, "shrinkB": 3})
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.05, 0.95)
     return figure
 
 
-def coefficient(f: Files, method: str, which: int) -> Figure:
-    name = "alpha" if which == 0 else "beta"
-    groups = f.sizes(method)
+def coefficient(f: Files, method: str, name: str) -> Figure:
+    """A coefficient (alpha or beta) of the main sweep against RM size, of gold with intervals and of the proxy."""
+    groups, m = f.sizes(method), find(method)
     rows = [row for row in (row_of(f.summary, g) for g in groups) if row]
     figure, (axis,) = panels(1, 4.6, 3.6)
     x = np.array([row["rm_params"] for row in rows], float)
     y = np.array([row[name] for row in rows])
     low, high = np.array([row[f"{name}_interval"] for row in rows], float).T.reshape(2, -1)
-    axis.errorbar(x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="o", ms=4, lw=1, capsize=2, label="gold")
+    bars = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
+    axis.errorbar(x, y, bars, fmt="o", ms=4, lw=1, capsize=2, color="C0", label="gold")
     trend = f.summary[method]["trends"].get(name)
     if trend:
         axis.plot(x, trend["at_1"] + trend["per_decade"] * np.log10(x), lw=0.9, color="C0")
-    low_d = f.summary[method]["min_d"]
-    m = find(method)
-    proxy = Family(groups, m.form, m.shared_alpha, low_d, score="proxy").best()[:, which]
+    proxies = Family(groups, m.form, m.shared_alpha, f.summary[method]["min_d"], score="proxy").best()
+    proxy = proxies[:, 0 if name == "alpha" else 1]
     axis.plot([g.params for g in groups], proxy, "s--", ms=3, lw=0.9, color="C1", label="proxy")
     log_axis(axis)
-    axis.set_ylabel(f"{'αβ'[which]} of {find(method).title}")
+    axis.set_ylabel(f"{GREEK[name]} of {m.title}")
     axis.legend(fontsize=8)
     return figure
 
@@ -93,25 +99,26 @@ def coefficient(f: Files, method: str, which: int) -> Figure:
 def fig3a(f: Files) -> Figure:
     """Figure 3a: alpha of best-of-n.
 
-    alpha against RM parameters, for gold and proxy; bars are intervals, the line is linear in log size. In the
-    paper it rises by about 0.065 per decade."""
-    return coefficient(f, BEST_OF_N, 0)
+    The coefficient α against RM parameters, for gold and proxy; bars are intervals, the line is linear in log size.
+    In the paper it rises by about 0.065 per decade."""
+    return coefficient(f, BEST_OF_N, "alpha")
 
 
 @drawing
 def fig3b(f: Files) -> Figure:
     """Figure 3b: beta of best-of-n.
 
-    beta against RM parameters. In the paper gold's falls by about 0.011 per decade."""
-    return coefficient(f, BEST_OF_N, 1)
+    The coefficient β against RM parameters. In the paper gold's falls by about 0.011 per decade."""
+    return coefficient(f, BEST_OF_N, "beta")
 
 
 @drawing
 def fig3c(f: Files) -> Figure:
     """Figure 3c: beta of RL.
 
-    beta against RM parameters with one alpha for all. In the paper gold's falls by about 0.021 per decade."""
-    return coefficient(f, PPO, 1)
+    The coefficient β against RM parameters with one α for all. In the paper gold's falls by about 0.021 per
+    decade."""
+    return coefficient(f, PPO, "beta")
 
 
 @drawing
@@ -163,23 +170,19 @@ def fig6(f: Files) -> Figure:
 
     Validation loss against training comparisons by RM size. In the paper it is near chance below about 2,000
     comparisons at every size."""
-    rows = [r for r in f.reward_models if not r["rm_recipe"]]
-    sizes = sorted(
-        {
-            r["rm_params"]
-            for r in rows
-            if len({q["rm_comparisons"] for q in rows if q["rm_params"] == r["rm_params"]}) > 1
-        }
-    )
+    counts: dict[int, set[int]] = {}
+    for row in f.plain_rms():
+        counts.setdefault(row["rm_params"], set()).add(row["rm_comparisons"])
+    sizes = sorted(params for params, found in counts.items() if len(found) > 1)
     if not sizes:
         raise Missing("one number of comparisons only")
     figure, (axis,) = panels(1, 6, 4)
     for params, colour in zip(sizes, colours(len(sizes)), strict=True):
-        counts = sorted({r["rm_comparisons"] for r in rows if r["rm_params"] == params})
-        seeds = [f.loss(params, c) for c in counts]
-        axis.plot(counts, [np.mean(s) for s in seeds], "-", color=colour, lw=1.2, label=size(int(params)))
-        for c, s in zip(counts, seeds, strict=True):
-            axis.plot([c] * len(s), s, ".", ms=4, color=colour, alpha=0.5)
+        x = sorted(counts[params])
+        losses = [f.loss(params, count) for count in x]
+        axis.plot(x, [np.mean(seeds) for seeds in losses], "-", color=colour, lw=1.2, label=size(int(params)))
+        for count, seeds in zip(x, losses, strict=True):
+            axis.plot([count] * len(seeds), seeds, ".", ms=4, color=colour, alpha=0.5)
     chance(axis)
     log_axis(axis, "training comparisons")
     axis.legend(title="RM parameters", fontsize=8)
@@ -187,11 +190,13 @@ def fig6(f: Files) -> Figure:
 
 
 def chance(axis: Axes) -> None:
+    """Mark the loss of an RM that knows nothing."""
     axis.axhline(np.log(2), color="0.5", lw=0.8, ls="--")
     axis.set_ylabel("RM validation loss, nats (dashed: chance)")
 
 
 def per_policy(f: Files, method: str, starts: dict[int | None, float] | None, params: int | None = None) -> Overlay:
+    """Every policy against one RM size, by default the smallest that several policies met."""
     rm = f.two_policy_rms(method)[0] if params is None else params
     return simple(f, f.both_policies(method, rm), "policy", "policy parameters", starts=starts, mark_peak=method == PPO)
 
@@ -220,28 +225,39 @@ def fig8(f: Files) -> Figure:
     Gold against proxy score along best-of-n (solid) and RL (dashed), by RM size. In the paper RL first has the
     larger gap and then peaks at a higher gold score."""
     figure, (axis,) = panels(1, 6.4, 4.6)
-    shown = sorted({g.params for method in (BEST_OF_N, PPO) for g in f.sizes(method)})
-    for params, colour in zip(shown, colours(len(shown)), strict=True):
-        for method, style in ((BEST_OF_N, "-"), (PPO, "--")):
-            for g in f.sizes(method):
-                if g.params == params:
-                    x, y = mean_curve(g, "proxy")[1], mean_curve(g, "gold")[1]
-                    axis.plot(x, y, style, color=colour, lw=1.2, label=size(params) if method == BEST_OF_N else None)
+    sweeps = {method: f.sizes(method) for method in (BEST_OF_N, PPO)}
+    styles = {BEST_OF_N: "-", PPO: "--"}
+    shown = sorted({g.params for groups in sweeps.values() for g in groups})
+    colour_of = dict(zip(shown, colours(len(shown)), strict=True))
+    for method, groups in sweeps.items():
+        for g in groups:
+            proxy, gold = mean_curve(g, "proxy")[1], mean_curve(g, "gold")[1]
+            axis.plot(proxy, gold, styles[method], color=colour_of[g.params], lw=1.2)
     high = axis.get_xlim()[1]
     axis.plot([0, high], [0, high], color="0.6", lw=0.8, ls=":")
+    for params, colour in colour_of.items():
+        axis.plot([], [], color=colour, lw=1.2, label=size(params))
     axis.set_xlabel("proxy score")
     axis.set_ylabel("gold score (dotted: equal to proxy)")
-    axis.legend(title="RM parameters", fontsize=8)
+    handles, _ = axis.get_legend_handles_labels()
+    kinds = [line_kind(find(method).title, lw=1.2, ls=styles[method]) for method in sweeps]
+    axis.legend(handles=[*handles, *kinds], title="RM parameters", fontsize=8)
     return figure
 
 
 def penalised(f: Files) -> list[Group]:
+    """Groups of PPO against one plain RM that differ in the KL penalty, the smallest first."""
     everything = {g.id: g for g in f.all(PPO) if set(g.id.settings) <= {"kl_coef"}}
     marked = [id for id in everything if id.settings and not (id.rm_recipe or id.rm_combined)]
     if not marked:
         raise Missing("no KL penalties")
-    same = [id for id in everything if replace(id, settings=Settings()) == replace(marked[0], settings=Settings())]
-    return [everything[id] for id in sorted(same, key=lambda id: id.settings.number("kl_coef"))]
+    wanted = replace(marked[0], settings=Settings())
+    same = [id for id in everything if replace(id, settings=Settings()) == wanted]
+    return [everything[id] for id in sorted(same, key=penalty)]
+
+
+def penalty(id: CurveId) -> float:
+    return id.settings.number("kl_coef")
 
 
 @drawing

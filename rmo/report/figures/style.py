@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from rmo.analysis import fitting
 from rmo.analysis.curve import Curve, common_d, regrid
@@ -18,6 +18,8 @@ from rmo.analysis.curve_id import CurveId
 from rmo.methods.method import Method, find
 from rmo.runtime.files import Row
 
+Colour = tuple[float, float, float, float]  # red, green, blue, opacity
+GREEK = {"alpha": "α", "beta": "β"}  # the coefficients of every form
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small files, and people can search and copy it
     "svg.hashsalt": "rmo",  # the same data give the same bytes
@@ -27,7 +29,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "legend.frameon": False,
 }
 
 
@@ -37,7 +38,7 @@ class Overlay:
     the page."""
 
     groups: Sequence[fitting.Group]
-    summary: dict[str, Any]  # coefficients.json
+    summary: Row  # coefficients.json
     label: Callable[[fitting.Group], str]
     title: str  # of the legend
     starts: dict[int | None, float] | None = None  # lifts each policy's curves to where it starts
@@ -50,21 +51,22 @@ class Overlay:
 
 def svg(picture: Figure | Overlay) -> str:
     """The picture as SVG text, byte for byte the same for the same data."""
-    figure, buffer = draw_overlay(picture) if isinstance(picture, Overlay) else picture, io.StringIO()
+    figure = draw_overlay(picture) if isinstance(picture, Overlay) else picture
+    buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
-def panels(columns: int = 1, width: float = 6.4, height: float = 4.0) -> tuple[Figure, list[Axes]]:
-    """A figure of one row."""
+def panels(columns: int = 1, width: float = 6.4, height: float = 4.0, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure and its axes, row by row; `width` and `height` are of one of them, in inches."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width * columns, height), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
     return figure, list(axes)
 
 
-def colours(count: int) -> list[Any]:
+def colours(count: int) -> list[Colour]:
     """From the smallest (dark) to the largest."""
     return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.0, 0.85, max(count, 1))]
 
@@ -76,42 +78,81 @@ def kl_ticks(kl_max: float) -> list[float]:
 
 def sqrt_axis(axis: Axes, kl_max: float) -> None:
     """x is KL in nats on a square-root scale, so equal steps are equal sqrt(KL)."""
-    axis.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+
+    def root(x: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(x, 0))
+
+    axis.set_xscale("function", functions=(root, np.square))
     ticks = kl_ticks(kl_max)
     axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axis.set_xlim(0, kl_max)
+    axis.set_xlim(0, 1.01 * kl_max)  # the last point is seen whole
 
 
 def log_axis(axis: Axes, label: str = "RM parameters") -> None:
-    """x on a log scale, labelled at decades."""
+    """x on a log scale, labelled at 1 and 3 of every decade."""
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.xaxis.set_major_formatter(FuncFormatter(tick_label))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel(label)
 
 
+def tick_label(x: float, place: int) -> str:
+    return size(round(x))
+
+
 def size(params: int) -> str:
-    """801 -> 801, 24769 -> 25k."""
-    return f"{params / 1e6:.3g}M" if params >= 1e6 else f"{params / 1e3:.3g}k" if params >= 1e3 else str(params)
+    """A large number with three digits: 801 -> 801, 24769 -> 24.8k, 1.2e6 -> 1.2M."""
+    if params >= 1e6:
+        return f"{params / 1e6:.3g}M"
+    if params >= 1e3:
+        return f"{params / 1e3:.3g}k"
+    return str(params)
 
 
-def label_by(attribute: str) -> Callable[[fitting.Group], str]:
-    """What a legend says of a group when it differs from the others in one thing."""
-    return {
-        "params": lambda g: size(g.params) if g.params else "all",
-        "comparisons": lambda g: f"{g.comparisons or 0:,}",
-        "policy": lambda g: size(g.policy or 0),
-        "kl_coef": lambda g: f"{g.id.settings.number('kl_coef'):g}",
-    }[attribute]
+def by_params(g: fitting.Group) -> str:
+    return size(g.params) if g.params else "all"
+
+
+def by_comparisons(g: fitting.Group) -> str:
+    return f"{g.comparisons or 0:,}"
+
+
+def by_policy(g: fitting.Group) -> str:
+    return size(g.policy or 0)
+
+
+def by_penalty(g: fitting.Group) -> str:
+    return f"{g.id.settings.number('kl_coef'):g}"
+
+
+# What a legend says of groups that differ in one thing.
+LABELS: dict[str, Callable[[fitting.Group], str]] = {
+    "params": by_params,
+    "comparisons": by_comparisons,
+    "policy": by_policy,
+    "kl_coef": by_penalty,
+}
 
 
 def mean_curve(group: fitting.Group, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """KL and the mean over seeds of one column, where `curve.common_d` says."""
+    """KL f64[G] and the mean over seeds f64[G] of one column (gold or proxy), on the grid of `curve.common_d`."""
     d = common_d(group.curves)
     return d**2, np.mean([regrid(d, c, getattr(c, name)) for c in group.curves], axis=0)
 
 
-def row_of(summary: dict[str, Any], g: fitting.Group) -> dict[str, Any] | None:
-    """The row of coefficients.json that describes a group."""
+def has_proxy(group: fitting.Group) -> bool:
+    """Whether the proxy's score is known at every point."""
+    return all(np.isfinite(c.proxy).all() for c in group.curves)
+
+
+def largest_kl(groups: Sequence[fitting.Group]) -> float:
+    """Of any curve, nats: how far an axis must reach."""
+    return max(float(c.kl.max()) for g in groups for c in g.curves)
+
+
+def row_of(summary: Row, g: fitting.Group) -> Row | None:
+    """The row of coefficients.json that describes a group; None where it was not fitted."""
     rows = summary.get(g.method, {}).get("groups", [])
     return next((row for row in rows if CurveId.of_cells({**row, "method": g.method}) == g.id), None)
 
@@ -120,72 +161,99 @@ def draw_overlay(o: Overlay) -> Figure:
     """Gold (solid; dots are seeds) and proxy (dashed) against KL, with the fits (thin, banded)."""
     figure, (axis,) = panels(1, 7.2, 4.3)
     for group, colour in zip(o.groups, colours(len(o.groups)), strict=True):
-        up = o.lift(group)
-        kl, gold = mean_curve(group, "gold")
-        for curve in group.curves:
-            axis.plot(curve.kl, curve.gold + up, ".", ms=3, color=colour, alpha=0.35)
-        axis.plot(kl, gold + up, color=colour, lw=1.6, label=o.label(group))
-        if o.mark_peak:
-            axis.plot(kl[gold.argmax()], gold.max() + up, "*", ms=10, color=colour)
-        if all(np.isfinite(c.proxy).all() for c in group.curves):
-            x, proxy = mean_curve(group, "proxy")
-            axis.plot(x, proxy + up, "--", color=colour, lw=1)
-        row = row_of(o.summary, group)
-        if row:
-            fitted, low, high = (np.array(row["band"][n], float) + up for n in ("fit", "low", "high"))
-            axis.plot(row["band"]["kl"], fitted, color=colour, lw=0.7, ls="-.")
-            axis.fill_between(row["band"]["kl"], low, high, color=colour, alpha=0.1, lw=0)
+        draw_group(axis, o, group, colour)
+        draw_fit(axis, o, group, colour)
     axis.axhline(0, color="0.6", lw=0.8)
     axis.set_ylim(*score_range(o))
-    sqrt_axis(axis, max(c.kl.max() for g in o.groups for c in g.curves))
+    sqrt_axis(axis, largest_kl(o.groups))
     axis.set_xlabel(find(o.groups[0].method).kl_axis)
     axis.set_ylabel(o.unit)
-    style = [
-        Line2D([], [], color="0.3", lw=1.6, label="gold"), Line2D([], [], color="0.3", lw=1, ls="--", label="proxy"),
-        Line2D([], [], color="0.3", lw=0.7, ls="-.", label="fit to gold"),
-    ]  # fmt: skip
     handles, _ = axis.get_legend_handles_labels()
-    axis.legend(handles=[*handles, *style], title=o.title, ncols=2, fontsize=8)
+    kinds = [line_kind("gold"), line_kind("proxy", lw=1, ls="--"), line_kind("fit to gold", lw=0.7, ls="-.")]
+    axis.legend(handles=[*handles, *kinds], title=o.title, ncols=2, fontsize=8)
     return figure
+
+
+def draw_group(axis: Axes, o: Overlay, group: fitting.Group, colour: Colour) -> None:
+    """One group's gold and, where it is known, proxy."""
+    up = o.lift(group)
+    kl, gold = mean_curve(group, "gold")
+    for curve in group.curves:
+        axis.plot(curve.kl, curve.gold + up, ".", ms=3, color=colour, alpha=0.35)
+    axis.plot(kl, gold + up, color=colour, lw=1.6, label=o.label(group))
+    if o.mark_peak:
+        axis.plot(kl[gold.argmax()], gold.max() + up, "*", ms=10, color=colour)
+    if has_proxy(group):
+        x, proxy = mean_curve(group, "proxy")
+        axis.plot(x, proxy + up, "--", color=colour, lw=1)
+
+
+def draw_fit(axis: Axes, o: Overlay, group: fitting.Group, colour: Colour) -> None:
+    """One group's fit to gold with its interval, where it was fitted."""
+    row = row_of(o.summary, group)
+    if row:
+        kl, fitted, low, high = band(row, o.lift(group))
+        axis.plot(kl, fitted, color=colour, lw=0.7, ls="-.")
+        axis.fill_between(kl, low, high, color=colour, alpha=0.1, lw=0)
+
+
+def band(row: Row, up: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(KL, fit, lower end, upper end) of a row of coefficients.json, lifted by `up`."""
+    kl, fitted, low, high = (np.array(row["band"][name], float) for name in ("kl", "fit", "low", "high"))
+    return kl, fitted + up, low + up, high + up
+
+
+def line_kind(label: str, lw: float = 1.6, ls: str = "-") -> Line2D:
+    """A grey line for a legend: what lines of this kind are, whatever their colour."""
+    return Line2D([], [], color="0.3", lw=lw, ls=ls, label=label)
 
 
 def score_range(o: Overlay) -> tuple[float, float]:
     """What the axis shows: the mean curves and the seeds' gold; bands may go beyond."""
     values = [c.gold for g in o.groups for c in g.curves]
     values += [c.proxy for g in o.groups for c in g.curves if np.isfinite(c.proxy).all()]
-    ups = [0.0, *map(o.lift, o.groups)]
-    low, high = float(min(v.min() for v in values)), float(max(v.max() for v in values))
+    ups = [0.0, *(o.lift(g) for g in o.groups)]
+    low = min(float(v.min()) for v in values)
+    high = max(float(v.max()) for v in values)
     return low + min(ups) - 0.1, high + max(ups) + 0.1
 
 
-def curves(all_curves: Sequence[Curve], summary: dict[str, Any], method: str, unit: str) -> Overlay:
+def curves(all_curves: Sequence[Curve], summary: Row, method: str, unit: str) -> Overlay:
     """Every curve of a method, one colour per group: what `rmo fit` draws."""
     groups = fitting.group(all_curves, method)
-    return Overlay(groups, summary, lambda g: g.label(groups), find(method).title, unit=unit)
+
+    def label(g: fitting.Group) -> str:
+        return g.label(groups)
+
+    return Overlay(groups, summary, label, find(method).title, unit=unit)
 
 
 def diagnostics(method: Method, rows: Sequence[Row]) -> Figure:
     """KL along the optimisation, what the method says of its own health, and its KL efficiency, for some curves."""
-    shown = [("kl", "KL from the initial policy, nats")]
-    shown += [(d.name, d.title) for d in method.diagnostics if d.drawn]
-    shown += [("kl_efficiency", "proxy gain / best-of-n's at equal KL")]
-    columns = min(3, len(shown))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4 * columns, 3 * -(-len(shown) // columns)), layout="constrained")
-        axes = figure.subplots(-(-len(shown) // columns), columns, squeeze=False).ravel()
-    sizes = sorted({row["rm_params"] for row in rows})
-    for axis, (name, title) in zip(axes, shown, strict=False):
-        x_name = "step" if name == "kl" else "kl"
-        for params, colour in zip(sizes, colours(len(sizes)), strict=True):
-            for i, seed in enumerate(sorted({row["seed"] for row in rows})):
-                part = [r for r in rows if (r["seed"], r["rm_params"]) == (seed, params) and np.isfinite(r[name])]
-                x, y = [r[x_name] for r in part], [r[name] for r in part]
-                axis.plot(x, y, color=colour, lw=1, label=size(int(params)) if i == 0 else None)
-        axis.set_title(title, loc="left", fontsize=10)
-        axis.set_xlabel(f"{method.short} {method.axis}" if name == "kl" else "KL, nats")
-        if name != "kl":
-            sqrt_axis(axis, max(row["kl"] for row in rows))
-    for axis in axes[len(shown) :]:
-        axis.set_visible(False)
+    shown = [(d.name, d.title) for d in method.diagnostics if d.drawn]
+    shown.append(("kl_efficiency", "proxy gain / best-of-n's at equal KL"))
+    columns = min(3, 1 + len(shown))
+    figure, axes = panels(columns, 4, 3, rows=-(-(1 + len(shown)) // columns))
+    draw_diagnostic(axes[0], rows, "step", "kl")
+    axes[0].set_title("KL from the initial policy, nats", loc="left", fontsize=10)
+    axes[0].set_xlabel(f"{method.short} {method.axis}")
     axes[0].legend(title="RM parameters", fontsize=8)
+    for axis, (name, title) in zip(axes[1:], shown, strict=False):
+        draw_diagnostic(axis, rows, "kl", name)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlabel("KL, nats (square-root scale)")
+        sqrt_axis(axis, max(row["kl"] for row in rows))
+    for axis in axes[1 + len(shown) :]:
+        axis.set_visible(False)
     return figure
+
+
+def draw_diagnostic(axis: Axes, rows: Sequence[Row], x: str, y: str) -> None:
+    """One column of a method's table against another: a line per seed, a colour per RM size."""
+    sizes = sorted({row["rm_params"] for row in rows})
+    for params, colour in zip(sizes, colours(len(sizes)), strict=True):
+        mine = [row for row in rows if row["rm_params"] == params and np.isfinite(row[y])]
+        for i, seed in enumerate(sorted({row["seed"] for row in mine})):
+            part = [row for row in mine if row["seed"] == seed]
+            label = size(int(params)) if i == 0 else None
+            axis.plot([row[x] for row in part], [row[y] for row in part], color=colour, lw=1, label=label)

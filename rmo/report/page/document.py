@@ -54,9 +54,9 @@ def tsv(rows: Iterable[Sequence[object]]) -> str:
 
 def versions() -> str:
     """Of what drew this page."""
-    return "\n".join(
-        [f"rmo {__version__}", f"python {platform.python_version()}", *(f"{p} {metadata.version(p)}" for p in PACKAGES)]
-    )
+    lines = [f"rmo {__version__}", f"python {platform.python_version()}"]
+    lines += [f"{package} {metadata.version(package)}" for package in PACKAGES]
+    return "\n".join(lines)
 
 
 def citation(experiment: str) -> str:

@@ -2,6 +2,7 @@
 
 import html
 import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,137 @@ import numpy as np
 from rmo.analysis.curve_id import CurveId
 from rmo.analysis.fitting import Group
 from rmo.methods.method import find
-from rmo.report.figures.style import Overlay, kl_ticks, mean_curve, row_of, score_range
+from rmo.report.figures.style import (
+    Overlay,
+    band,
+    has_proxy,
+    kl_ticks,
+    largest_kl,
+    mean_curve,
+    row_of,
+    score_range,
+)
+from rmo.runtime.types import Json, Row
 
 SCALE = ["#4f6bed", "#1fa187", "#e07b00"]  # from the smallest to the largest; to be seen on white and on black
 GREY = "#888"
-SHOWN = 300  # characters of a text that the pointer is told
-BUTTONS = {"√KL": True, "KL": False}  # whether the axis is KL's root
+SHOWN = 300  # characters of a text that a tooltip shows
 LINES = "line: gold, dots: of its seeds, dashed: proxy, thin: fit, band: its interval"
 BAR = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+BUTTONS = {
+    "type": "buttons",
+    "direction": "right",
+    "x": 0,
+    "xanchor": "left",
+    "y": 1.01,
+    "yanchor": "bottom",
+    "pad": {"t": 0, "r": 0},
+}
+LAYOUT = {
+    "template": "none",
+    "height": 480,
+    "margin": {"l": 50, "r": 10, "t": 40, "b": 40},
+    "hovermode": "closest",
+    "hoverlabel": {"bgcolor": "#2b2f36", "font": {"color": "#fff", "size": 12}},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"family": "system-ui, sans-serif"},
+}
+Point = tuple[CurveId, int]
+Responses = Mapping[Point, str]  # what was written at the points of curves, by `point_key`
+
+
+def div(o: Overlay, figure_name: str, responses: Responses) -> str:
+    """An overlay as HTML; its id is `<figure_name>-plot`."""
+    from plotly.colors import sample_colorscale
+
+    plot = Plot()
+    places = np.linspace(0, 1, len(o.groups)) if len(o.groups) > 1 else np.zeros(1)
+    for group, colour in zip(o.groups, map(str, sample_colorscale(SCALE, places.tolist())), strict=True):
+        add_fit(plot, o, group, colour)
+        add_curve(plot, o, group, colour)
+        add_seeds(plot, o, group, colour, responses)
+    plot.lay_out(o)
+    return f"<div class=plot>{plot.html(f'{figure_name}-plot')}</div>"
+
+
+class Plot:
+    """A plotly figure against KL whose buttons choose between KL's root and KL."""
+
+    def __init__(self) -> None:
+        import plotly.graph_objects as go
+
+        self.figure = go.Figure()
+        self.kls: list[np.ndarray] = []  # of every trace
+
+    def add(self, kl: Iterable[float], y: Iterable[float], name: str, texts: Sequence[str] = (), **how: Json) -> None:
+        """One trace; `texts` are the tooltips of its points, `how` plotly's own settings."""
+        self.kls.append(np.asarray(kl, float))
+        name = html.escape(name).replace("%{", "% {")  # plotly reads both
+        tooltip: Row = {"hoverinfo": "skip"}
+        if texts:
+            tooltip = {"text": list(texts), "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>"}
+        settings = {"mode": "lines", "showlegend": False, **tooltip, **how}
+        x = rounded(np.sqrt(self.kls[-1]))
+        self.figure.add_scatter(x=x, y=rounded(y), name=name, legendgroup=name, **settings)
+
+    def lay_out(self, o: Overlay) -> None:
+        """Axes, legend and buttons."""
+        reach = largest_kl(o.groups)
+        buttons = [self.button("√KL", reach, root=True), self.button("KL", reach, root=False)]
+        legend = {"text": f"{o.title} ({LINES})", "side": "top"}
+        y_axis = {"title": {"text": o.unit}, "range": list(score_range(o)), "zerolinecolor": GREY, "gridcolor": GREY}
+        self.figure.update_layout(
+            **LAYOUT,
+            xaxis={"title": {"standoff": 6}, "zeroline": False, "gridcolor": GREY},
+            yaxis=y_axis,
+            legend={"orientation": "h", "y": -0.2, "title": legend},
+            updatemenus=[{**BUTTONS, "buttons": buttons}],
+        )
+        axis = buttons[0]["args"][1]
+        self.figure.update_layout({key.replace(".", "_"): value for key, value in axis.items()})
+
+    def button(self, label: str, reach: float, root: bool) -> Row:
+        """What a press changes: every trace's x, and the axis."""
+        xs = [rounded(np.sqrt(kl) if root else kl) for kl in self.kls]
+        axis = {f"xaxis.{key}": value for key, value in kl_axis(reach, root).items()}
+        return {"label": label, "method": "update", "args": [{"x": xs}, axis]}
+
+    def html(self, name: str) -> str:
+        return self.figure.to_html(
+            full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=name, config=BAR
+        )
+
+
+def add_fit(plot: Plot, o: Overlay, group: Group, colour: str) -> None:
+    """The fit to gold and its interval, where there is one."""
+    row = row_of(o.summary, group)
+    if row:
+        kl, fitted, low, high = band(row, o.lift(group))
+        faint = colour.replace("rgb", "rgba").replace(")", ", 0.12)")
+        there, back = np.concatenate([kl, kl[::-1]]), np.concatenate([low, high[::-1]])
+        plot.add(there, back, o.label(group), fill="toself", fillcolor=faint, line={"width": 0})
+        plot.add(kl, fitted, o.label(group), line={"color": colour, "width": 1, "dash": "dashdot"})
+
+
+def add_curve(plot: Plot, o: Overlay, group: Group, colour: str) -> None:
+    """The means over seeds of gold and, where it is known, proxy."""
+    up, name, known = o.lift(group), o.label(group), has_proxy(group)
+    kl, gold = mean_curve(group, "gold")
+    proxy = mean_curve(group, "proxy")[1] if known else np.full_like(gold, np.nan)
+    seeds = f", mean of {len(group.curves)} seeds" if len(group.curves) > 1 else ""
+    texts_G = [scores_text(*point) + seeds for point in zip(kl, gold + up, proxy + up, strict=True)]
+    plot.add(kl, gold + up, name, texts_G, line={"color": colour, "width": 2.2}, showlegend=True)
+    if known:
+        plot.add(kl, proxy + up, name, texts_G, line={"color": colour, "width": 1.4, "dash": "dash"})
+
+
+def add_seeds(plot: Plot, o: Overlay, group: Group, colour: str, responses: Responses) -> None:
+    """Gold of every seed, as dots."""
+    up = o.lift(group)
+    points = [point for i in range(len(group.curves)) for point in seed_points(group, i, up, responses)]
+    kl, gold, tooltips = zip(*points, strict=True)
+    plot.add(kl, gold, o.label(group), tooltips, mode="markers", marker={"color": colour, "size": 5, "opacity": 0.45})
 
 
 def rounded(x: Any) -> list[float]:
@@ -24,100 +148,43 @@ def rounded(x: Any) -> list[float]:
     return [float(f"{v:.4g}") for v in np.asarray(x, float)]
 
 
-def div(o: Overlay, figure_name: str, texts: dict[tuple, str]) -> str:
-    """An overlay as HTML; its id is `<figure_name>-plot`. `texts` is what was written at the points, by `point_key`."""
-    import plotly.graph_objects as go
-    from plotly.colors import sample_colorscale
-
-    figure, kls = go.Figure(), []
-
-    def add(kl, y, name: str, texts: list[str] | None = None, **how: Any) -> None:
-        """x goes in as the root of KL, which a button changes."""
-        kls.append(np.asarray(kl, float))
-        name, said = html.escape(name).replace("%{", "% {"), {"hoverinfo": "skip"}  # plotly reads both
-        if texts:
-            said = {"text": texts, "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>"}
-        how = {"mode": "lines", "showlegend": False, **said, **how}
-        figure.add_scatter(x=rounded(np.sqrt(kls[-1])), y=rounded(y), name=name, legendgroup=name, **how)
-
-    places = np.linspace(0, 1, len(o.groups)) if len(o.groups) > 1 else np.zeros(1)
-    for group, colour in zip(o.groups, map(str, sample_colorscale(SCALE, places.tolist())), strict=True):
-        up, name = o.lift(group), o.label(group)
-        if row := row_of(o.summary, group):
-            kl = row["band"]["kl"]
-            fitted, low, high = (np.array(row["band"][n], float) + up for n in ("fit", "low", "high"))
-            faint = colour.replace("rgb", "rgba").replace(")", ", 0.12)")
-            outline = np.concatenate([low, high[::-1]])
-            add([*kl, *kl[::-1]], outline, name, fill="toself", fillcolor=faint, line={"width": 0})
-            add(kl, fitted, name, line={"color": colour, "width": 1, "dash": "dashdot"})
-        kl, gold = mean_curve(group, "gold")
-        seeds = f", mean of {len(group.curves)} seeds" if len(group.curves) > 1 else ""
-        known = all(np.isfinite(c.proxy).all() for c in group.curves)
-        proxy = mean_curve(group, "proxy")[1] if known else np.full_like(gold, np.nan)
-        texts_G = [told(*point) + seeds for point in zip(kl, gold + up, proxy + up, strict=True)]
-        add(kl, gold + up, name, texts_G, line={"color": colour, "width": 2.2}, showlegend=True)
-        if known:
-            add(kl, proxy + up, name, texts_G, line={"color": colour, "width": 1.4, "dash": "dash"})
-        points = [p for i in range(len(group.curves)) for p in seed_points(group, i, up, texts)]
-        kl, gold, said = zip(*points, strict=True)
-        add(kl, gold, name, list(said), mode="markers", marker={"color": colour, "size": 5, "opacity": 0.45})
-
-    low, high = score_range(o)
-    reach = max(float(c.kl.max()) for g in o.groups for c in g.curves)
-    buttons = []
-    for label, root in BUTTONS.items():
-        xs = [rounded(np.sqrt(kl) if root else kl) for kl in kls]
-        axis = {f"xaxis.{key}": value for key, value in kl_axis(reach, root).items()}
-        buttons.append({"label": label, "method": "update", "args": [{"x": xs}, axis]})
-    figure.update_layout(
-        template="none", height=480, margin={"l": 50, "r": 10, "t": 40, "b": 40}, hovermode="closest",
-        hoverlabel={"bgcolor": "#2b2f36", "font": {"color": "#fff", "size": 12}},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"family": "system-ui, sans-serif"},
-        xaxis={"title": {"standoff": 6}, "zeroline": False, "gridcolor": GREY},
-        yaxis={"title": {"text": o.unit}, "range": [low, high], "zerolinecolor": GREY, "gridcolor": GREY},
-        legend={"orientation": "h", "y": -0.2, "title": {"text": f"{o.title} ({LINES})", "side": "top"}},
-        updatemenus=[{
-            "type": "buttons", "direction": "right", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom",
-            "pad": {"t": 0, "r": 0}, "buttons": buttons,
-        }],
-    )  # fmt: skip
-    figure.update_layout({key.replace(".", "_"): value for key, value in buttons[0]["args"][1].items()})
-    made = figure.to_html(
-        full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=f"{figure_name}-plot", config=BAR
-    )
-    return f"<div class=plot>{made}</div>"
-
-
-def kl_axis(reach: float, root: bool) -> dict[str, Any]:
+def kl_axis(reach: float, root: bool) -> Row:
     """Settings of an axis of KL in nats up to `reach`, on a square-root scale or as it is."""
     ticks, place = kl_ticks(reach), np.sqrt if root else np.asarray
     return {
-        "tickvals": rounded(place(ticks)), "ticktext": [f"{t:g}" for t in ticks], "range": [0.0, float(place(reach))],
+        "tickvals": rounded(place(ticks)),
+        "ticktext": [f"{t:g}" for t in ticks],
+        "range": [0.0, float(place(1.01 * reach))],
         "title.text": "KL, nats (square-root scale)" if root else "KL, nats",
-    }  # fmt: skip
+    }
 
 
-def told(kl: float, gold: float, proxy: float) -> str:
-    """What the pointer is told of a point: means over prompts."""
-    return f"KL {kl:.3g} nats, means:<br>gold {gold:.3f}" + (f", proxy {proxy:.3f}" if np.isfinite(proxy) else "")
+def scores_text(kl: float, gold: float, proxy: float) -> str:
+    """A point in a tooltip: its KL, and means over prompts."""
+    text = f"KL {kl:.3g} nats, means:<br>gold {gold:.3f}"
+    return f"{text}, proxy {proxy:.3f}" if np.isfinite(proxy) else text
 
 
-def point_key(id: CurveId, step_or_n: float) -> tuple[CurveId, int]:
+def point_key(id: CurveId, step_or_n: float) -> Point:
     """What identifies one point of one seed's curve."""
     return id, int(step_or_n)
 
 
-def seed_points(group: Group, i: int, up: float, texts: dict[tuple, str]) -> list[tuple[float, float, str]]:
-    """(KL, gold, what the pointer is told) of one seed's points."""
+def seed_points(group: Group, i: int, up: float, responses: Responses) -> list[tuple[float, float, str]]:
+    """(KL, gold, tooltip) of the points of one seed, lifted by `up`."""
     c, out = group.curves[i], []
-    axis = find(group.method).axis
+    axis, seed = find(group.method).axis, i if c.id.seed is None else c.id.seed
     for kl, gold, proxy, at in zip(c.kl, c.gold + up, c.proxy + up, c.step_or_n, strict=True):
-        seed = i if c.id.seed is None else c.id.seed
-        said = [told(kl, gold, proxy), f"seed {seed}"]
+        lines = [scores_text(kl, gold, proxy), f"seed {seed}"]
         if np.isfinite(at):
-            said = [f"{axis} {at:,.0f}", *said]
-            text = texts.get(point_key(c.id, at), "")
-            said += ["one response to the first prompt:"] if text else []
-            said += [f"<i>{html.escape(line)}</i>" for line in textwrap.wrap(textwrap.shorten(text, SHOWN), 48)]
-        out.append((float(kl), float(gold), "<br>".join(said)))
+            lines = [f"{axis} {at:,.0f}", *lines, *response_lines(responses.get(point_key(c.id, at), ""))]
+        out.append((float(kl), float(gold), "<br>".join(lines)))
     return out
+
+
+def response_lines(text: str) -> list[str]:
+    """The start of a response, as lines of a tooltip; none where there is no text."""
+    if not text:
+        return []
+    lines = textwrap.wrap(textwrap.shorten(text, SHOWN), 48)
+    return ["one response to the first prompt:", *(f"<i>{html.escape(line)}</i>" for line in lines)]

@@ -1,13 +1,18 @@
 """What came out of a run, in Markdown: the two tables that people quote. READMEs hold them word for word."""
 
-from typing import Any
+from collections.abc import Sequence
 
+from rmo.analysis.fitting import Group
+from rmo.methods.method import Method
 from rmo.report.figures.drawing import Files
 from rmo.report.figures.style import mean_curve, row_of
-from rmo.report.page.tables import count_verdicts, region
+from rmo.report.page.verdicts import count_verdicts, region
+from rmo.runtime.types import Row
+
+NOT_RUN = ["not run", "", "", ""]  # cells of an RM size that a method was not run against
 
 
-def results(f: Files, claims: list[dict[str, Any]]) -> str:
+def results(f: Files, claims: list[Row]) -> str:
     """results.md: gold and proxy by RM size, then every claim."""
     return f"{sizes_table(f)}\n\n{count_verdicts(claims)}\n\n{claims_table(claims)}\n"
 
@@ -16,40 +21,49 @@ def number(x: float | None, digits: int = 2) -> str:
     return "–" if x is None else f"{x:.{digits}f}".replace("-", "−")
 
 
-def row(cells: list[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """One row of a table."""
     return "| " + " | ".join(cells) + " |"
 
 
 def sizes_table(f: Files) -> str:
     """For every RM size of the main sweep, by method: highest gold of the mean curve over seeds and its KL, gold and
     proxy at the last point, R² of all seeds' points about the fit."""
-    head, cells, methods = ["RM parameters"], {}, []
-    for method in f.methods():
-        name, groups = method.short, f.sizes(method.name)
-        last = "at the largest n" if method.axis == "n" else "at the end (KL)"
-        methods.append(method)
-        head += [f"{name}: highest gold (KL)", f"gold {last}", "its proxy", "R²"]
-        for g in groups:
-            (kl, gold), (_, proxy) = mean_curve(g, "gold"), mean_curve(g, "proxy")
-            i = int(gold.argmax())
-            end = f" ({kl[-1]:.0f})" if method.axis != "n" else ""
-            r2 = (row_of(f.summary, g) or {}).get("r2")
-            cells.setdefault(g.params, {})[method] = [
-                f"{number(gold[i])} ({kl[i]:.1f})", number(gold[-1]) + end, number(proxy[-1]), number(r2)
-            ]  # fmt: skip
-    lines = [row(head), row(["---"] * len(head))]
-    for params, rows in sorted(cells.items()):
-        lines.append(row([f"{params:,}", *(c for m in methods for c in rows.get(m, ["not run", "", "", ""]))]))
+    methods = f.methods()
+    cells = {method: {g.params: size_cells(f, method, g) for g in f.sizes(method.name)} for method in methods}
+    head = ["RM parameters", *(title for method in methods for title in size_head(method))]
+    lines = [line(head), line(["---"] * len(head))]
+    for params in sorted({params for of in cells.values() for params in of}):
+        found = [cell for method in methods for cell in cells[method].get(params, NOT_RUN)]
+        lines.append(line([f"{params:,}", *found]))
     return "\n".join(lines)
 
 
-def claims_table(claims: list[dict[str, Any]]) -> str:
+def size_head(method: Method) -> list[str]:
+    last = "at the largest n" if method.axis == "n" else "at the end (KL)"
+    return [f"{method.short}: highest gold (KL)", f"gold {last}", "its proxy", "R²"]
+
+
+def size_cells(f: Files, method: Method, group: Group) -> list[str]:
+    (kl, gold), (_, proxy) = mean_curve(group, "gold"), mean_curve(group, "proxy")
+    top = int(gold.argmax())
+    end = f" ({kl[-1]:.0f})" if method.axis != "n" else ""
+    r2 = (row_of(f.summary, group) or {}).get("r2")
+    return [f"{number(gold[top])} ({kl[top]:.1f})", number(gold[-1]) + end, number(proxy[-1]), number(r2)]
+
+
+def claims_table(claims: list[Row]) -> str:
     """Every claim with its statistic, interval, threshold and verdict."""
-    lines = [row(["", "claim", "measured", "statistic [interval]", "holds if", "verdict"]), row(["---"] * 6)]
-    for c in claims:
-        interval = f" [{', '.join(map(number, c['interval']))}]" if c["interval"] else ""
-        verdict = c["verdict"] if c["verdict"] == "undecided" else f"**{c['verdict']}**"
-        why = f": {c['why']}" if c["why"] and c["statistic"] is None else ""
-        lines.append(row([c["claim"], c["text"], c["measured"], number(c["statistic"]) + interval,
-                          region(*c["threshold"]), verdict + why]))  # fmt: skip
-    return "\n".join(lines)
+    head = ["", "claim", "measured", "statistic [interval]", "holds if", "verdict"]
+    return "\n".join([line(head), line(["---"] * len(head)), *(line(claim_cells(c)) for c in claims)])
+
+
+def claim_cells(c: Row) -> list[str]:
+    statistic = number(c["statistic"])
+    if c["interval"]:
+        low, high = c["interval"]
+        statistic += f" [{number(low)}, {number(high)}]"
+    verdict = c["verdict"] if c["verdict"] == "undecided" else f"**{c['verdict']}**"
+    if c["why"] and c["statistic"] is None:
+        verdict += f": {c['why']}"
+    return [c["claim"], c["text"], c["measured"], statistic, region(*c["threshold"]), verdict]

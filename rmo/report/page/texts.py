@@ -7,15 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.run_files import RunFiles
 from rmo.artifacts.stages import Optimised, Policy, Samples, Scores
 from rmo.checkpoints.tokenizers import decode, load_tokenizer
 from rmo.methods.method import Method
 from rmo.report.figures.style import size
-from rmo.report.page.interactive import point_key
+from rmo.report.page.interactive import Point, point_key
 from rmo.report.page.tables import table
-from rmo.runtime.files import Row
+from rmo.runtime.types import Row
 
 
 def policy_tokenizer(run: RunFiles):
@@ -46,7 +45,7 @@ class Texts:
         return decode(self.tokenizer, record.tokens[m, k, q], record.mask[m, k, q])
 
 
-def at_points(run: RunFiles) -> dict[tuple[CurveId, int], str]:
+def at_points(run: RunFiles) -> dict[Point, str]:
     """What stands at the points of every curve of the main policy, for one prompt, by `point_key`."""
     main, out = Policy(run.where["sft"]).read().params["non_embedding"], {}
     for _, _, optimised in run.optimised():
@@ -89,6 +88,12 @@ class Place(NamedTuple):
     text: str
 
 
+def axis_value(method: Method, x: float) -> str:
+    """A place of a method's own axis in words: n = 8, iteration 20."""
+    mark = " =" if len(method.axis) == 1 else ""
+    return f"{method.axis}{mark} {x:,.0f}"
+
+
 def along(method: Method, texts: Texts, prompts: int) -> Iterator[tuple[int, list[Place]]]:
     """(prompt, three places of the curve) of a stage's first member."""
     record = texts.record
@@ -97,7 +102,7 @@ def along(method: Method, texts: Texts, prompts: int) -> Iterator[tuple[int, lis
     for q in range(prompts):
         found = []
         for where, k in picks.items():
-            at = f"{where}, {method.axis} {record.step_or_n[0, k]:,}"
+            at = f"{where}, {axis_value(method, record.step_or_n[0, k])}"
             scores = float(record.proxy[0, k, q]), float(record.gold[0, k, q])
             found.append(Place(at, float(record.kl[0, k]), *scores, texts.at(0, k, q)))
         yield q, found
@@ -117,22 +122,23 @@ def main_stages(run: RunFiles, sweep: str) -> dict[int, list[tuple[Method, Texts
     return {params: stages for params, stages in out.items() if stages}
 
 
+NOTE = (
+    "<p class=note>One text each, drawn, not picked, by the first seed, at places of its own curve. Marked is what "
+    "the text to its left has not. The scores beside it are its prompt's: expected ones, over all sets of n draws, "
+    "or the mean over the draws of a read. One prompt's scores say little: only averages over prompts are clean.</p>"
+)
+
+
 def section(run: RunFiles, prompts_shown: int = 3) -> str:
     """Texts side by side, for the smallest and the largest proxy of the main sweep; words that changed are marked."""
-    tokenizer, prompts = policy_tokenizer(run), Samples(run.where["samples"]).prompts
     stages = main_stages(run, run.experiment["proxies"]["sweeps"][0]["name"])
-    out = [
-        "<p class=note>One text each, drawn, not picked, by the first seed, at places of its own curve. Marked is what "
-        "the text to its left has not. The scores beside it are its prompt's: expected ones, over all sets of n draws, "
-        "or the mean over the draws of a read. One prompt's scores say little: only averages over prompts are "
-        "clean.</p>"
-    ]
-    ends = (min(stages), max(stages)) if stages else ()
-    for params in dict.fromkeys(ends):
+    out = [NOTE]
+    for params in sorted({min(stages), max(stages)} if stages else ()):
         out.append(f"<h3>Against the proxy of {size(params)} parameters</h3>")
         for method, texts in stages[params]:
+            prompts = texts.samples.prompts
             for q, found in along(method, texts, min(prompts_shown, len(prompts.tokens))):
-                prompt = html.escape(decode(tokenizer, prompts.tokens[q], prompts.mask[q]))
+                prompt = html.escape(decode(texts.tokenizer, prompts.tokens[q], prompts.mask[q]))
                 out.append(f"<p class=prompt>{method.short}: {prompt}</p><div class=texts>{cells(found)}</div>")
     return "".join(out)
 
@@ -152,24 +158,18 @@ def table_2(nested: list[Row], run: RunFiles, prompt: int = 0) -> str:
     """The paper's Table 2: one prompt, the best of the first n draws at growing n, with both scores."""
     sizes = sorted({row["rm_params"] for row in nested})
     second = sizes[min(1, len(sizes) - 1)]
-    policy = nested[0]["policy_params"]
-    chosen = [r for r in nested if (r["rm_params"], r["prompt"], r["policy_params"]) == (second, prompt, policy)]
-    tokenizer = policy_tokenizer(run)
-    samples = Samples(run.where["samples"])
+    wanted = (second, prompt, nested[0]["policy_params"])
+    chosen = [row for row in nested if (row["rm_params"], row["prompt"], row["policy_params"]) == wanted]
+    tokenizer, samples = policy_tokenizer(run), Samples(run.where["samples"])
     prompts, draws = samples.prompts, samples.draws(prompt)
-    rows = [
-        [
-            r["n"],
-            r["proxy"],
-            r["gold"],
-            decode(tokenizer, draws.tokens[r["draw"]], draws.mask[r["draw"]]),
-        ]
-        for r in chosen
-    ]
-    text = html.escape(decode(tokenizer, prompts.tokens[prompt], prompts.mask[prompt]))
-    note = f"<p class=note>Prompt: <code>{text}</code>. Proxy of {size(second)} parameters, its first seed. The "
-    note += (
+    rows = []
+    for row in chosen:
+        text = decode(tokenizer, draws.tokens[row["draw"]], draws.mask[row["draw"]])
+        rows.append([row["n"], row["proxy"], row["gold"], text])
+    prompt_text = html.escape(decode(tokenizer, prompts.tokens[prompt], prompts.mask[prompt]))
+    note = (
+        f"<p class=note>Prompt: <code>{prompt_text}</code>. Proxy of {size(second)} parameters, its first seed. The "
         "paper's own (1.2B policy, 12M proxy): proxy -0.19 at n = 1, 0.23 at 10, 0.90 at 1,000, 0.95 at 30,000; gold "
+        "-0.52, 0.48, -0.34, 0.55. One prompt's gold is not clean, only averages are.</p>"
     )
-    note += "-0.52, 0.48, -0.34, 0.55. One prompt's gold is not clean, only averages are.</p>"
     return note + table(["n", "proxy", "gold", "response"], rows, text=(3,))

@@ -1,0 +1,145 @@
+"""RL: PPO against a reward, gold read along the way (paper section 3): its stages, its members, its record."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmo.analysis.curve_id import Settings
+from rmo.config import Against, Experiment
+from rmo.config.names import other_policies, scores_name, size_names, sizes_of, sweep_named
+from rmo.methods.bench import Arm, Bench, Record, RewardRow
+from rmo.methods.method import Diagnostic, Job, Method, register
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one stage optimises against, as its `Job.details`."""
+
+    against: Against
+    combined: int | None = None  # which of the sweep's combined rewards; None: its single ones
+
+
+def jobs(e: Experiment) -> Iterator[Job]:
+    """One stage for every entry of ppo.against and RM size, one for each combined reward there, and for every other
+    policy."""
+    settings, names = dataclasses.replace(e.ppo, against=()), size_names(e.proxies.sizes)
+    for against in e.ppo.against:
+        sweep = sweep_named(e, against.sweep)
+        alone = dataclasses.replace(against, sizes=(), combined=())
+        for size in against.sizes or sizes_of(e, sweep):
+            name, scores = f"{names[size]}-{against.name}", scores_name(e, size, sweep)
+            yield Job(name, scores, (e.seed, settings, alone), details=Plan(against))
+            for c in against.combined:
+                of = sweep.combined[c]
+                yield Job(f"{name}-{of.name}", scores, (e.seed, settings, alone, of), details=Plan(against, c))
+    main = e.proxies.sweeps[0]
+    against = Against(sweep=main.name, recipes=(0,))
+    for policy, size in other_policies(e):
+        name = scores_name(e, size, main, policy)
+        yield Job(name, name, (e.seed, settings, against), policy, Plan(against))
+
+
+def arms(rewards: Sequence[RewardRow], plan: Plan) -> list[Arm]:
+    """Recipes x KL penalties x seeds; of a combined reward, KL penalties."""
+    against = plan.against
+    if plan.combined is not None:
+        place = [i for i, row in enumerate(rewards) if row.combined][plan.combined]
+        return [Arm(place, settings_of(against, kl_coef)) for kl_coef in against.kl_coefs]
+    single = [(i, row) for i, row in enumerate(rewards) if not row.combined]
+    out = []
+    for recipe in against.recipes or tuple(dict.fromkeys(row.recipe_index for _, row in single)):
+        of_recipe = [i for i, row in single if row.recipe_index == recipe]
+        out += [Arm(i, settings_of(against, kl_coef)) for kl_coef in against.kl_coefs for i in of_recipe]
+    return out
+
+
+def settings_of(against: Against, kl_coef: float) -> Settings:
+    """What identifies a curve beside its reward: the KL penalty and the learning rate, where not the default."""
+    found = {"kl_coef": kl_coef} if kl_coef else {}
+    return Settings(found | ({"lr_scale": against.lr_scale} if against.lr_scale != 1 else {}))
+
+
+def run(bench: Bench, job: Job) -> Record:
+    """Optimise every member against its reward, all in one program."""
+    from rmo.methods.ppo.setup import optimise
+
+    assert isinstance(job.details, Plan)
+    members = arms(bench.rewards, job.details)
+    bench.begin(members)
+    return record_of(members, optimise(bench, job.policy, job.details.against, members))
+
+
+def record_of(members: Sequence[Arm], history: dict) -> Record:
+    """The record of PPO's history, in which arrays are [K, M, ...]."""
+
+    def by_member(x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(x, 0, 1)
+
+    read, last, iteration = history["read"], history["last"], history["iteration"]
+    fresh = np.concatenate([np.ones((1, len(members)), bool), np.diff(iteration, axis=0) > 0])
+    means = {d.name: read[d.name].mean(-1) for d in METHOD.diagnostics if d.name in read}
+    means |= {d.name: last[d.name] for d in METHOD.diagnostics if d.name in last and d.name not in read}
+    return Record(
+        arms=members,
+        step_or_n=by_member(iteration),
+        kl=by_member(read["kl"].mean(-1, dtype=np.float64)),
+        proxy=by_member(read["proxy"]),
+        gold=by_member(read["gold"]),
+        real=by_member(fresh),
+        judged={name: by_member(read[name]) for name in ("accuracy", "confidence", "support")},
+        diagnostics={name: by_member(x) for name, x in means.items()},
+        tokens=by_member(read["tokens"]),
+        mask=by_member(read["mask"]),
+    )
+
+
+METHOD = register(
+    Method(
+        name="ppo",
+        title="RL (PPO)",
+        short="PPO",
+        axis="iteration",
+        kl="exact",
+        kl_axis="KL distance between RL tuned policy and initial policy, nats (square-root scale)",
+        form="d(a - b log d)",
+        shared_alpha=True,
+        jobs=jobs,
+        run=run,
+        logs_points=True,
+        diagnostics=(
+            Diagnostic("kl_k1", "KL by k1, nats"),
+            Diagnostic("kl_k3", "KL by k3, nats"),
+            Diagnostic("entropy", "entropy per token, nats", drawn=True),
+            Diagnostic("length", "response length, tokens", drawn=True),
+            Diagnostic("unfinished", "share of responses that ran out of room"),
+            Diagnostic("clip_fraction", "share of ratios clipped", drawn=True),
+            Diagnostic("approx_kl", "KL of an update, estimated"),
+            Diagnostic("explained_variance", "critic's explained variance", drawn=True),
+            Diagnostic("critic_loss", "value loss"),
+            Diagnostic("sampler_gap", "largest gap between the sampler's and the trainer's log-probability"),
+            Diagnostic("first_ratio", "ratio before the first update: 1"),
+            Diagnostic("proxy_cut", "share of texts too long for the proxy"),
+            Diagnostic("gold_cut", "share of texts too long for gold"),
+        ),
+        charts=(
+            ("kl", "KL from the initial policy, held-out prompts"),
+            ("gold", "Gold"),
+            ("proxy", "Proxy"),
+            ("entropy", "Entropy per token"),
+            ("length", "Response length"),
+            ("last_clip_fraction", "Clip fraction"),
+            ("last_approx_kl", "KL of an update, estimated"),
+            ("last_policy_loss", "Policy loss"),
+            ("last_critic_loss", "Value loss"),
+            ("last_explained_variance", "Variance that the critic explains"),
+            ("last_sampler_gap", "Largest gap between sampler's and trainer's log-probability"),
+            ("last_first_ratio", "Ratio before the first update: 1"),
+        ),
+        less_memory="set or lower ppo.chunk, raise ppo.minibatches or ppo.policy_optimizer.accumulate and "
+        "ppo.critic_optimizer.accumulate, lower ppo.read_draws, fewer recipes or kl_coefs in ppo.against; policy.remat "
+        "full, policy.dtype bfloat16",
+        rank=2,
+    )
+)

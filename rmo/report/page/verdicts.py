@@ -1,0 +1,75 @@
+"""Verdicts on the paper's claims, as HTML."""
+
+import html
+from collections.abc import Container
+
+from rmo.report.page.tables import number
+from rmo.runtime.types import Row
+
+
+def region(low: float | None, high: float | None) -> str:
+    """Where a statistic must lie for its claim to hold."""
+    if high is None:
+        return f"above {low:.3g}"
+    if low is None:
+        return f"below {high:.3g}"
+    return f"{low:g} to {high:g}"
+
+
+def count_verdicts(claims: list[Row]) -> str:
+    """How many claims hold."""
+    of = {v: sum(c["verdict"] == v for c in claims) for v in ("holds", "fails", "undecided")}
+    return (
+        f"Of {len(claims)} statements {of['holds']} hold here, {of['fails']} fail and {of['undecided']} are undecided."
+    )
+
+
+def claims_intro(claims: list[Row], level: float) -> str:
+    """How many claims hold, and what a verdict means; `level` is that of the intervals."""
+    return (
+        f"<p>{count_verdicts(claims)} A statement holds where the whole {level:.0%} interval of its statistic (over "
+        "prompts and RM seeds) lies where the paper's wording puts it, fails where none of it does. Thresholds are "
+        "fixed in the code beside the wording. What holds or fails here says something of this small world, not of the "
+        "paper's.</p>"
+    )
+
+
+def claims_table(claims: list[Row], drawn: Container[str]) -> str:
+    """Every claim with its verdict; figures that exist are linked. Those that cannot be measured here are folded."""
+    measured = [claim_row(c, c["figure"] in drawn) for c in claims if c["statistic"] is not None]
+    missing = [f"{c['claim']}. {c['text']}: {c['why']}" for c in claims if c["statistic"] is None]
+    out = f"<table>{CLAIMS_HEAD}{''.join(measured)}</table>" if measured else ""
+    if missing:
+        items = "".join(f"<li>{html.escape(item)}</li>" for item in missing)
+        summary = f"{len(missing)} more, for which this run has no data"
+        out += f"<details><summary>{summary}</summary><ul>{items}</ul></details>"
+    return out
+
+
+CLAIMS_HEAD = (
+    "<tr><th></th><th class=text>claim, and what is measured</th><th class=text>verdict</th><th>statistic</th>"
+    "<th>interval</th><th>holds if</th><th>runs</th><th>figure</th></tr>"
+)
+
+
+def claim_row(c: Row, drawn: bool) -> str:
+    link = f"<a href='#{c['figure']}'>{c['figure']}</a>" if drawn else c["figure"]
+    why = f"<br><span class=note>{html.escape(c['why'])}</span>" if c["why"] else ""
+    measured = f"<br><span class=note>{html.escape(c['measured'])}</span>"
+    cells = [
+        f"<td>{c['claim']}</td><td class=prose>{html.escape(c['text'])}{measured}</td>",
+        f"<td class='verdict {c['verdict']}'>{c['verdict']}{why}</td><td>{number(c['statistic'])}</td>",
+        f"<td>{number(c['interval'] or None)}</td><td>{region(*c['threshold'])}</td>",
+        f"<td>{c['n_runs']}</td><td>{link}</td>",
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def readings(claims: list[Row], figure: str) -> str:
+    """The verdicts that rest on one figure, a line each."""
+    return "".join(
+        f"<p class=reading>{c['claim']}. {html.escape(c['text'])}: "
+        f"<b class={c['verdict']}>{c['verdict']}</b> ({number(c['statistic'])} {number(c['interval'])})</p>"
+        for c in claims
+        if c["figure"] == figure and c["statistic"] is not None
+    )

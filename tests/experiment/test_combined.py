@@ -1,0 +1,137 @@
+"""Several RMs as one reward, from the config to the report: a smoke run with four combinations, PPO against two."""
+
+import dataclasses
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmo.artifacts.run_files import Fits, RunFiles
+from rmo.config import Against, Combined, Model, Recipe, Sweep
+from rmo.experiment import graph
+from rmo.experiment.pool import Scored
+from rmo.models import transformer
+from rmo.models.transformer import RewardModel
+from rmo.report.page import texts
+from rmo.rewards import combination
+from rmo.rewards.calibration import Calibration
+from rmo.rewards.reward import Reward, RewardParams
+from tests.helpers.smoke import CLI, ENV, ROOT, SMOKE, copied
+
+SWEEP = Sweep(
+    recipes=(Recipe(1024),),
+    combined=(
+        Combined("mean"),
+        Combined("worst", "worst_case"),
+        Combined("uwo", "uncertainty_penalised"),
+        Combined("warm", "weight_averaged"),
+        Combined("alone", "weight_averaged", seeds=(1,)),
+    ),
+)
+MEMBERS = ("first", "second", *(c.name for c in SWEEP.combined))
+
+
+def experiment():
+    return dataclasses.replace(
+        SMOKE,
+        proxies=dataclasses.replace(SMOKE.proxies, sweeps=(SWEEP,)),
+        ppo=dataclasses.replace(SMOKE.ppo, against=(Against(name="climb", sizes=(0,), combined=(0, 3)),)),
+    )
+
+
+CONFIG = "from tests.experiment.test_combined import experiment as experiment\n"
+
+
+@pytest.fixture(scope="module")
+def combined(smoke, tmp_path_factory):
+    """A finished run, from the smoke run's policy, gold, pool, comparisons and proxies; returns its directory."""
+    top = tmp_path_factory.mktemp("combined")
+    here = copied(smoke, top)
+    (top / "config.py").write_text(CONFIG)
+    command = [*CLI[:-1], str(top / "config.py"), "--runs", str(top)]
+    got = subprocess.run(command, cwd=ROOT, env=ENV | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert got.returncode == 0, got.stderr[-2000:]
+    made = {line.split(": ")[1].split("/")[0] for line in got.stderr.splitlines() if line.startswith("stage ")}
+    assert made == {"scores", "bon", "ppo", "fits", "report"}
+    return here
+
+
+def test_every_combination_has_curves(combined):
+    found = Fits(combined).curves()
+    how = {"mean of 2", "worst_case of 2", "uncertainty_penalised of 2", "weight_averaged of 2", "weight_averaged of 1"}
+    sizes = {curve.id.rm_params for curve in found}
+    assert len(sizes) == 3
+    for rm_params in sizes:
+        of_size = [c for c in found if (c.method, c.id.rm_params) == ("bon", rm_params)]
+        assert {c.id.rm_combined for c in of_size} == how | {""}
+        assert all(c.id.seed is None for c in of_size if c.id.rm_combined)
+    climbed = [curve for curve in found if curve.method == "ppo"]
+    assert [curve.id.rm_combined for curve in climbed] == ["", "", "mean of 2", "weight_averaged of 2"]
+    for curve in found:
+        assert curve.proxy[-1] > curve.proxy[0]
+        if curve.method == "bon":
+            assert curve.proxy[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_single_rms_are_as_without_combinations(combined, smoke):
+    """However they are called: PPO's stages have another name here."""
+
+    def single(run):
+        lines = (run / "curves.csv").read_text().splitlines()
+        column = lines[0].split(",").index("rm_combined")
+        return [line for line in lines if not line.split(",")[column]]
+
+    assert len(single(smoke)) > 50
+    assert single(combined) == single(smoke)
+
+
+@pytest.fixture(scope="module")
+def tables(combined):
+    """Scores f64[Q, N] of the pool by every reward of the smallest size, and the same before their own calibration."""
+    scored = Scored(graph.open_run(experiment(), combined), 0, SWEEP)
+    calibrated = dict(zip(MEMBERS, scored.pool().proxy_MQN, strict=True))
+    own = [found.calibration for found in scored.files.calibrations()]
+    before = {name: calibrated[name] / c.scale + c.shift for name, c in zip(MEMBERS, own, strict=True)}
+    return calibrated, before
+
+
+def test_combined_scores_are_what_they_are_called(tables):
+    calibrated, before = tables
+    both = np.stack([calibrated["first"], calibrated["second"]])
+    np.testing.assert_allclose(before["mean"], both.mean(0), atol=1e-9)
+    np.testing.assert_allclose(before["worst"], both.min(0), atol=1e-9)
+    np.testing.assert_allclose(before["uwo"], both.mean(0) - 0.5 * both.var(0), atol=1e-9)
+    assert (before["worst"] <= before["mean"] + 1e-9).all()
+    assert (before["worst"] < before["mean"]).any()
+    for table in calibrated.values():
+        assert table.mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_average_of_one_rm_is_that_rm(tables):
+    calibrated, _ = tables
+    np.testing.assert_allclose(calibrated["alone"], calibrated["second"], atol=1e-4)
+    assert np.abs(calibrated["warm"] - calibrated["second"]).max() > 0.1
+
+
+def test_the_average_of_two_copies_of_one_rm_is_that_rm():
+    rm = RewardModel(Model(width=8, layers=1, heads=2), 24, 10)
+    params = transformer.init(rm, jax.random.key(0))
+    copies = jax.tree.map(lambda x: jnp.stack([x, x]), params)
+    of_params = combination.find("weight_averaged").params
+    assert of_params is not None
+    tokens = np.random.default_rng(0).integers(1, 24, (5, 10)).astype(np.int32)
+    mask = np.ones_like(tokens, bool)
+    want, got = (Reward(rm)(RewardParams(p, Calibration()), tokens, mask) for p in (params, of_params(copies)))
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(want))
+
+
+def test_texts_of_a_method_are_shown_whatever_its_stages_are_called(combined):
+    """PPO's stages are called `climb`, the sweep `main`; those against combined rewards are not shown in their place."""
+    shown = texts.main_stages(RunFiles(combined), "main")
+    assert [method.name for method, _ in shown[min(shown)]] == ["bon", "ppo"]
+    (_, ppo) = shown[min(shown)][1]
+    assert len(ppo.record.arms) == 2
+    page = (combined / "report.html").read_text()
+    assert page.count("<p class=prompt>PPO: ") == 3

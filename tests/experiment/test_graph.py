@@ -1,0 +1,69 @@
+"""Which stages there are, what each depends on, and which ones `--only` and schedulers pick."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rmo import config
+from rmo.config import Combined
+from rmo.experiment import graph
+from rmo.experiment.stages.report import status
+from rmo.runtime.files import RunError
+from tests.helpers.smoke import SMOKE
+
+
+def paths(e):
+    return {name: stage.path for name, stage in graph.plan(e).items()}
+
+
+def changed(e):
+    """Stages that a changed experiment does not share with the smoke experiment."""
+    before = paths(SMOKE)
+    return [name for name, path in paths(e).items() if before.get(name) != path]
+
+
+def test_the_report_depends_on_the_whole_experiment_and_nothing_else_on_its_note():
+    assert changed(dataclasses.replace(SMOKE, note="Another note.")) == ["report"]
+    assert changed(dataclasses.replace(SMOKE, tags=("mine",))) == ["report"]
+
+
+def test_combined_rewards_change_no_stage_before_their_scores():
+    sweep = dataclasses.replace(SMOKE.proxies.sweeps[0], combined=(Combined("mean"),))
+    combined = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, sweeps=(sweep,)))
+    assert {name.split("/")[0] for name in changed(combined)} == {"scores", "bon", "ppo", "fits", "report"}
+
+
+def test_stale_is_detected(smoke):
+    other = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, batch=32))
+    states = {row["stage"]: row["state"] for row in status(graph.open_run(other, smoke))}
+    for name in ("sft", "gold", "samples", "comparisons"):
+        assert states[name] == "done"
+    for name in ("proxies/w8x1-main", "scores/w8x1-main", "bon/w8x1-main", "ppo/w8x1-main", "fits"):
+        assert states[name] == "stale"
+
+
+def test_only_picks_a_kind_or_one_instance():
+    """`sft` is also that of another policy, whose name begins so; `=sft` is not."""
+    e = dataclasses.replace(SMOKE, other_policies=(config.OtherPolicy(dataclasses.replace(SMOKE.policy, width=48)),))
+    run = graph.open_run(e, Path("nowhere"))
+    other = f"sft/48x{SMOKE.policy.layers}"
+    assert graph.matching(run, ("sft",)) == ["sft", other]
+    assert graph.matching(run, ("=sft",)) == ["sft"]
+    assert graph.matching(run, (other, f"={other}")) == [other]
+    assert graph.matching(run, ("=proxies/w8x1-main", "fits")) == ["proxies/w8x1-main", "fits"]
+    with pytest.raises(RunError, match="no such stage"):
+        graph.matching(run, ("=proxies",))
+
+
+def test_groups_hold_every_stage_once_and_wait_for_all_that_comes_before():
+    e = dataclasses.replace(SMOKE, other_policies=(config.OtherPolicy(dataclasses.replace(SMOKE.policy, width=48)),))
+    run = graph.open_run(e, Path("nowhere"))
+    names = [name for _, _, names in graph.groups(run) for name in names]
+    assert sorted(names) == sorted(run.stages)
+    before = {}
+    for group, needs, names in graph.groups(run):
+        done = {name for need in needs for name in before[need]}
+        for name in names:
+            assert {stage.name for stage in run.stages[name].upstream} <= done
+        before[group] = names
