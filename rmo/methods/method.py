@@ -48,7 +48,7 @@ class Method:
     axis: str  # what `step_or_n` counts: n, iteration
     kl: Literal["exact", "bound"]  # how the KL of its points is known
     kl_axis: str  # the label of KL in its figures
-    form: str  # of its curves, a key of `analysis.fitting.FORMS`
+    form: str  # of its curves, a key of `analysis.forms.FORMS`
     jobs: Callable[["Experiment"], Iterable[Job]]  # its stages, in order
     run: Callable[["Bench", Job], "Record"]  # makes one of them
     shared_alpha: bool = False  # whether one alpha serves all RM sizes (paper section 3.1)

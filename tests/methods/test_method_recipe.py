@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmo.analysis import fitting
+from rmo.analysis import forms
 from rmo.analysis.curve_id import Settings
 from rmo.config import checks
 from rmo.config.names import scored, scores_name
@@ -54,7 +54,7 @@ class MadeUpBench:
 
 def test_a_new_method_is_one_file(random_tie):
     assert method.find("random_tie") is random_tie.METHOD
-    assert random_tie.METHOD.form in fitting.FORMS
+    assert random_tie.METHOD.form in forms.FORMS
     smoke = checks.load(ROOT / "configs" / "smoke.py")
     assert list(random_tie.jobs(smoke)) == []
     settings = random_tie.RandomTie(max_n=32)
