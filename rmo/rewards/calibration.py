@@ -34,4 +34,4 @@ def soft_label_scale(gap_C: np.ndarray, gold_gap_C: np.ndarray) -> float:
         return float(np.mean(np.logaddexp(0, logit) - target * logit))
 
     found = optimize.minimize_scalar(loss, bounds=(np.log(1e-4), np.log(1e4)), method="bounded")
-    return float(np.exp(found.x)) / spread
+    return float(np.exp(found.x)) / spread  # type: ignore[attr-defined]
