@@ -45,6 +45,8 @@ def hover(page: "Page", plot: str, trace: int, point: int) -> str:
         return [box.left + at(l.xaxis, t.x), box.top + at(l.yaxis, t.y)] }""",
         [plot, trace, point],
     )
+    page.mouse.move(0, 0)
+    page.locator(f"#{plot} .hoverlayer .hovertext").first.wait_for(state="detached", timeout=5000)
     page.mouse.move(place[0] - 3, place[1])
     page.mouse.move(*place)
     return page.locator(f"#{plot} .hoverlayer .hovertext").first.text_content(timeout=5000) or ""

@@ -93,7 +93,7 @@ def test_docstrings_reach_the_page_without_docstrings():
     code += "import sys\n"
     code += "sys.exit(0 if drawings() and all(d.title and d.caption for d in drawings()) else 1)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-OO", "-c", code], check=True, env=environment, cwd=ROOT)
+    subprocess.run([sys.executable, "-OO", "-c", code], check=True, env=environment, cwd=ROOT, timeout=300)
 
 
 def test_every_method_stands_on_the_same_axes(small, toy):
