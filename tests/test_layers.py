@@ -17,6 +17,7 @@ FILES_OF_A_RUN = {"checkpoints", "worlds", "artifacts"}
 # Arrows that run against the order, each with its reason.
 BACK = {
     ("config", "worlds"),  # a world's checks stand beside the world; imported when an experiment is checked
+    ("config", "methods"),  # of a method beside the method
     ("config", "experiment"),  # and those of a kind of gold beside that kind
     ("methods", "analysis"),  # analysis.curve_id names what a curve is of, for both
 }

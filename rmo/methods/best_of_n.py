@@ -11,7 +11,7 @@ from scipy.special import gammaln
 from rmo.config import Experiment
 from rmo.config.names import scored, scores_name
 from rmo.methods.bench import JUDGED, Arm, Bench, Record
-from rmo.methods.method import Job, Method, register
+from rmo.methods.method import Job, Method, Need, register
 
 AT_ONCE = 16  # prompts that a thread sorts before it weighs them
 
@@ -116,6 +116,18 @@ def jobs(e: Experiment) -> Iterator[Job]:
         yield Job(name, name, (e.bon.max_n, e.bon.points), policy)
 
 
+def check(e: Experiment, need: Need) -> None:
+    """The pool and the curve's grid."""
+    need(
+        e.bon.max_n <= e.bon.draws, f"bon.max_n is {e.bon.max_n}: it is larger than the {e.bon.draws} draws (bon.draws)"
+    )
+    chunk = min(e.bon.chunk, e.bon.draws)
+    need(e.bon.draws % chunk == 0, f"bon.chunk is {chunk}: it must divide bon.draws {e.bon.draws}")
+    need(e.bon.prompts >= 2, f"bon.prompts is {e.bon.prompts}: standard errors over prompts need at least 2")
+    need(e.bon.points >= 4, f"bon.points is {e.bon.points}: a curve needs at least 4")
+    need(e.bon.max_n >= 8, f"bon.max_n is {e.bon.max_n}: a curve needs at least 8")
+
+
 def pairs_of_winners(proxy_QN: np.ndarray, ns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draws i[K, Q, 2 * PAIRS] that won at every n. Those of the first half are to be compared with those of the
     second: they come from disjoint halves of the pool, so that no draw is compared with itself."""
@@ -182,6 +194,7 @@ METHOD = register(
         form="d(a - b d)",
         jobs=jobs,
         run=run,
+        check=check,
         less_memory="lower bon.chunk, on the host bon.draws or bon.prompts",
         rank=1,
     )

@@ -38,6 +38,13 @@ class Diagnostic:
     drawn: bool = False  # in the report's figure
 
 
+Need = Callable[[bool, str], None]  # raises ConfigError with the message unless the first is true
+
+
+def no_check(e: "Experiment", need: Need) -> None:
+    """Nothing to refuse."""
+
+
 @dataclass(frozen=True)
 class Method:
     """Everything that the rest of rmo knows of a method."""
@@ -51,6 +58,7 @@ class Method:
     form: str  # of its curves, a key of `analysis.forms.FORMS`
     jobs: Callable[["Experiment"], Iterable[Job]]  # its stages, in order
     run: Callable[["Bench", Job], "Record"]  # makes one of them
+    check: Callable[["Experiment", Need], None] = no_check  # refuses settings that cannot work
     shared_alpha: bool = False  # whether one alpha serves all RM sizes (paper section 3.1)
     diagnostics: tuple[Diagnostic, ...] = ()
     logs_points: bool = False  # whether its log has a row per point (axis, kl, proxy, gold), as a curve to watch

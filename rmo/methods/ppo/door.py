@@ -10,7 +10,7 @@ from rmo.analysis.curve_id import Settings
 from rmo.config import Against, Experiment
 from rmo.config.names import other_policies, scores_name, size_names, sizes_of, sweep_named
 from rmo.methods.bench import Arm, Bench, Record, RewardRow
-from rmo.methods.method import Diagnostic, Job, Method, register
+from rmo.methods.method import Diagnostic, Job, Method, Need, register
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,55 @@ def jobs(e: Experiment) -> Iterator[Job]:
     for policy, size in other_policies(e):
         name = scores_name(e, size, main, policy)
         yield Job(name, name, (e.seed, settings, against), policy, Plan(against))
+
+
+def check(e: Experiment, need: Need) -> None:
+    """The settings, and what the policy is optimised against."""
+    c = e.ppo
+    names = [against.name for against in c.against]
+    need(len(set(names)) == len(names), f"ppo.against has two entries of one name: {', '.join(names)}")
+    need(all(n and "/" not in n for n in names), "ppo.against: names are part of directory names, so no slashes")
+    for i, against in enumerate(c.against):
+        check_against(e, against, f"ppo.against.{i}", need)
+    runs = [run for against in c.against for run in optimised_by(e, against)]
+    twice = "ppo.against optimises one proxy twice with equal settings: for repeats use seeds"
+    need(len(set(runs)) == len(runs), twice)
+    need(c.batch % c.minibatches == 0, f"ppo.minibatches is {c.minibatches}: it must divide ppo.batch {c.batch}")
+    need(not c.chunk or c.batch % c.chunk == 0, f"ppo.chunk is {c.chunk}: it must divide ppo.batch {c.batch}")
+    need(0 < c.lam <= 1, f"ppo.lam is {c.lam}: it must lie in (0, 1]")
+    batch = c.batch // c.minibatches
+    for name in ("policy_optimizer", "critic_optimizer"):
+        parts = getattr(c, name).accumulate
+        need(batch % parts == 0, f"ppo.{name}.accumulate is {parts}: it must divide the batch of {batch}")
+
+
+def check_against(e: Experiment, against: Against, where: str, need: Need) -> None:
+    """One entry of ppo.against."""
+    sweeps = {sweep.name: sweep for sweep in e.proxies.sweeps}
+    need(against.sweep in sweeps, f"{where}.sweep is {against.sweep!r}: proxies.sweeps has {', '.join(sweeps)}")
+    sweep = sweeps[against.sweep]
+    need(sweep.best_of_n, f"{where}.sweep is {against.sweep!r}, which has no best-of-n: PPO needs its calibration")
+    for field, owners, what in (
+        (against.recipes, sweep.recipes, "recipes"),
+        (against.combined, sweep.combined, "combined"),
+    ):
+        for index in field:
+            last = len(owners) - 1
+            holds = f"the {what} of sweep {sweep.name} hold indices 0 to {last}"
+            need(0 <= index <= last, f"{where}.{what} has {index}: {holds}")
+    have = sizes_of(e, sweep)
+    need(set(against.sizes) <= set(have), f"{where}.sizes is {against.sizes}: sweep {sweep.name} has sizes {have}")
+    penalties = bool(against.kl_coefs) and min(against.kl_coefs) >= 0
+    need(penalties, f"{where}.kl_coefs must be at least 0, and not none")
+
+
+def optimised_by(e: Experiment, against: Against) -> list[tuple]:
+    """What tells the curves of one entry of ppo.against from those of another."""
+    sweep = sweep_named(e, against.sweep)
+    recipes = [sweep.recipes[r] for r in against.recipes] or sweep.recipes
+    rewards = [*recipes, *(sweep.combined[c] for c in against.combined)]
+    sizes = against.sizes or sizes_of(e, sweep)
+    return [(i, reward, coef, against.lr_scale) for i in sizes for reward in rewards for coef in against.kl_coefs]
 
 
 def arms(rewards: Sequence[RewardRow], plan: Plan) -> list[Arm]:
@@ -107,6 +156,7 @@ METHOD = register(
         shared_alpha=True,
         jobs=jobs,
         run=run,
+        check=check,
         logs_points=True,
         diagnostics=(
             Diagnostic("kl_k1", "KL by k1, nats"),

@@ -5,12 +5,14 @@ three programs, so that what sampling, scoring and updating take is known, and e
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from rmo import config
 from rmo.methods.ppo import update as ppo
@@ -19,6 +21,7 @@ from rmo.models import metrics, scoring
 from rmo.models.sampling import join, response_stats, sample
 from rmo.models.transformer import Params
 from rmo.runtime import flops, hosts, sharding
+from rmo.runtime.types import Tree
 from rmo.training.tracker import Checkpoints, Tracker
 from rmo.training.update import pick
 
@@ -42,13 +45,13 @@ def fills(shape: config.Model) -> bool:
     return shape.weights > 2**27
 
 
-def over_tasks(s: Setup, fn: Any, *trees: Any) -> Any:
+def over_tasks(s: Setup, fn: Callable[..., Tree], *trees: Tree) -> Tree:
     """fn of every member, in one program; trees have a leading axis M."""
     return jax.vmap(fn)(*trees) if s.side_by_side else jax.lax.map(lambda args: fn(*args), trees)
 
 
 @partial(jax.jit, static_argnames="s", donate_argnames="states")
-def advance(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any = None, limit: Any = 2**30):
+def advance(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Tree = None, limit: ArrayLike = 2**30):
     """Iterate each of M members until it is `due`, at most `limit` times; those that are due rest.
 
     No host sync in the loop, and where the loop is cut changes nothing. Returns (states, metrics of each member's last
@@ -57,7 +60,10 @@ def advance(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any =
 
     def one(task: Task, state: PPOState, last):
         step, first = partial(iteration, s, frozen, task), state.iteration
-        more = lambda carry: ~due(s, carry[0]) & (carry[0].iteration < first + limit)  # noqa: E731
+
+        def more(carry: tuple[PPOState, Tree]) -> jax.Array:
+            return ~due(s, carry[0]) & (carry[0].iteration < first + limit)
+
         return jax.lax.while_loop(more, lambda carry: step(carry[0]), (state, last))
 
     if last is None:
@@ -67,10 +73,10 @@ def advance(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any =
     return sharding.at_rest(states), last
 
 
-def in_phases(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Any, limit: Any, log: Tracker):
+def in_phases(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Tree, limit: int, log: Tracker):
     """As `advance`, member after member, an iteration being three programs whose seconds go to the log."""
 
-    def finish(what: str, program: Any, *args: Any) -> Any:
+    def finish(what: str, program: Callable[..., Tree], *args: Tree) -> Tree:
         with log.timed(what):
             return jax.block_until_ready(program(s, *args))
 
@@ -112,7 +118,7 @@ def judge_one(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, m: jax.Ar
 
 
 @partial(jax.jit, static_argnames="s", donate_argnames=("states", "last"))
-def learn_one(s: Setup, tasks: Task, states: PPOState, last: Any, m: jax.Array, batch: ppo.Rollout, out: Any):
+def learn_one(s: Setup, tasks: Task, states: PPOState, last: Tree, m: jax.Array, batch: ppo.Rollout, out: Tree):
     task, state = pick((tasks, states), m)
     new, learned = ppo.after(state, out, ppo.learn(s, state, batch, ppo.keys_of(task, state)[1]))
     put = partial(jax.tree.map, lambda every, one: every.at[m].set(one))
@@ -129,7 +135,7 @@ def after_read(s: Setup, state: PPOState) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.jit, donate_argnums=0)
-def record(history: Any, seen: Any, k: jax.Array) -> Any:
+def record(history: Tree, seen: Tree, k: ArrayLike) -> Tree:
     """A history with what the k-th read has seen; every device holds all of it."""
     return jax.tree.map(lambda all_K, one: sharding.copied(all_K.at[k].set(one)), history, seen)
 
@@ -141,7 +147,9 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, j
     The sampling keys are the same at every read (common random numbers: less noise between points).
     """
     prompts, prompt_mask = (jnp.repeat(x, s.c.read_draws, axis=0) for x in frozen.read_prompts)
-    per_prompt = lambda x: jnp.mean(x.reshape(-1, s.c.read_draws), axis=1)  # noqa: E731
+
+    def per_prompt(x: jax.Array) -> jax.Array:
+        return jnp.mean(x.reshape(-1, s.c.read_draws), axis=1)
 
     def some(task: Task, policy: Params, prompts, prompt_mask, keys) -> dict[str, jax.Array]:
         prompts, prompt_mask = sharding.split(prompts), sharding.split(prompt_mask)
@@ -180,6 +188,110 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, j
     return over_tasks(s, one, tasks, states.policy.params)
 
 
+@dataclass
+class Climb:
+    """M members on their way: what `train_ppo` changes as it goes. A checkpoint holds the first four."""
+
+    states: PPOState
+    history: Tree  # of `s.reads` reads, blank beyond the k-th
+    last: Tree  # metrics of each member's last iteration since the last read
+    k: int  # reads so far
+    none: Tree  # `last` where no iteration was made
+    placed: PPOState  # shardings of the states
+    everywhere: jax.sharding.Sharding
+    limit: int = 1  # iterations of the next dispatch
+    saved: float = 0.0  # when a checkpoint was written last
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint; its number only has to grow."""
+        number = self.k + int(jnp.sum(self.states.iteration))
+        k = jax.device_put(np.int32(self.k), self.everywhere)
+        checkpoints.save(number, (self.states, self.history, self.last, k))
+        self.saved = time.monotonic()
+
+    def unfinished(self, s: Setup) -> bool:
+        """Whether some member has iterations left, or a last read."""
+        if self.k == 0:
+            return True
+        going = ~finished(s, self.states) | (self.states.iteration > self.states.read_at)
+        return self.k < s.reads and bool(jnp.any(going))
+
+
+def begin_or_resume(
+    s: Setup, frozen: Frozen, tasks: Task, critics: Params, mesh: jax.sharding.Mesh, checkpoints: Checkpoints
+) -> Climb:
+    """The climb as the last checkpoint left it, or before its first read."""
+    begin = jax.vmap(partial(ppo.begin, s), in_axes=(None, 0))
+    shapes = jax.eval_shape(begin, frozen.reference, critics)
+    placed = sharding.shardings_of(shapes, mesh)
+    like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, placed)
+    seen = {
+        "read": jax.eval_shape(partial(read, s), frozen, tasks, shapes),
+        "last": jax.eval_shape(partial(advance, s), frozen, tasks, shapes)[1],
+        "iteration": jax.ShapeDtypeStruct(tasks.key.shape[:1], jnp.int32),
+    }
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def blank(x: jax.ShapeDtypeStruct, *leading: int) -> jax.Array:
+        return jnp.full((*leading, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)
+
+    def blanks() -> tuple[Tree, Tree]:
+        return jax.tree.map(lambda x: blank(x, s.reads), seen), jax.tree.map(blank, seen["last"])
+
+    history, none = jax.jit(blanks, out_shardings=everywhere)()
+    start = jax.device_put(np.int32(0), everywhere)
+    (states, history, last, k), resumed = checkpoints.restore((like, history, none, start))
+    if not resumed:
+        states = jax.jit(begin, out_shardings=placed)(frozen.reference, critics)
+    return Climb(states, history, last, int(k), none, placed, everywhere, saved=time.monotonic())
+
+
+def iterate(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, checkpoints: Checkpoints, log: Tracker) -> None:
+    """Iterate until every member is due for a read.
+
+    Raises:
+      Preempted: the run was told to stop; what is done is saved.
+    """
+    while not bool(jnp.all(due(s, climb.states))):
+        started, limit = time.monotonic(), np.int32(climb.limit)
+        if s.in_phases:
+            last = jax.tree.map(jnp.copy, climb.last)
+            climb.states, climb.last = in_phases(s, frozen, tasks, climb.states, last, climb.limit, log)
+        else:
+            with log.timed("iterate"):
+                states = jax.device_put(climb.states, climb.placed)
+                climb.states, climb.last = advance(s, frozen, tasks, states, climb.last, limit)
+                jax.block_until_ready(climb.states.iteration)
+        iteration, kl = hosts.fetch((climb.states.iteration, climb.states.kl))
+        log.show(climb.k, iteration=iteration, kl=kl)
+        climb.limit = int(hosts.agree(np.int32(next_limit(climb.limit, time.monotonic() - started))))
+        if hosts.preempted():
+            log.close()
+            climb.save(checkpoints)
+            raise hosts.Preempted
+        if hosts.agree(np.bool_(time.monotonic() - climb.saved > MINUTES * 60)):
+            log.flush()
+            climb.save(checkpoints)
+
+
+def take_read(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, log: Tracker, cost: float) -> None:
+    """Read every member and set what it is read at next. `cost`: FLOPs of one member's iteration, 0 where not known."""
+    states, last = climb.states, climb.last
+    with log.timed("read"):
+        measured = jax.block_until_ready(read(s, frozen, tasks, states))
+    if climb.k:
+        made, length = hosts.fetch((states.iteration - states.read_at, last["length"]))
+        log.did(float(np.nansum(made * length)) * s.c.batch, float(made.sum()) * cost)
+    seen = {"read": measured, "last": last, "iteration": states.iteration}
+    climb.history = record(climb.history, seen, climb.k)
+    means = {name: jnp.mean(measured[name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
+    shown = {f"last_{name}": value for name, value in last.items()} if climb.k else {}
+    log.write(climb.k, {**means, "iteration": states.iteration, **shown})
+    target, read_at = after_read(s, states)
+    climb.states, climb.last = states._replace(target=target, read_at=read_at), climb.none
+    climb.k += 1
+
+
 def train_ppo(
     s: Setup,
     frozen: Frozen,
@@ -189,10 +301,10 @@ def train_ppo(
     checkpoints: Checkpoints,
     log: Tracker,
     every: int = 8,
-) -> tuple[dict[str, Any], PPOState]:
+) -> tuple[dict[str, Tree], PPOState]:
     """Optimise every member until it is finished, reading on the way; resumes from the last checkpoint.
 
-    `critics` has the leading axis M; every policy starts at the reference.
+    `critics` has the leading axis M; every policy starts at the reference. Every so many reads there is a checkpoint.
 
     Returns (history, final states). history["read"] holds `read`'s values per read, [K, M, Q] (`tokens`, `mask`:
     [K, M, Q, R]); history["last"] the metrics of the last iteration before it, [K, M], and history["iteration"] its
@@ -201,74 +313,20 @@ def train_ppo(
     Raises:
       Preempted: the run was told to stop; what is done is saved.
     """
-    size = tasks.key.shape[0]
-    begin = jax.vmap(partial(ppo.begin, s), in_axes=(None, 0))
-    shapes = jax.eval_shape(begin, frozen.reference, critics)
-    at = sharding.shardings_of(shapes, mesh)
-    like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, at)
-    seen = {
-        "read": jax.eval_shape(partial(read, s), frozen, tasks, shapes),
-        "last": jax.eval_shape(partial(advance, s), frozen, tasks, shapes)[1],
-        "iteration": jax.ShapeDtypeStruct((size,), jnp.int32),
-    }
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    blank = lambda n, x: jnp.full((*n, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)  # noqa: E731
-    blanks = lambda: (jax.tree.map(partial(blank, (s.reads,)), seen), jax.tree.map(partial(blank, ()), seen["last"]))  # noqa: E731
-    history, none = jax.jit(blanks, out_shardings=everywhere)()
+    climb = begin_or_resume(s, frozen, tasks, critics, mesh, checkpoints)
     frozen, tasks = sharding.place((frozen, tasks), sharding.shardings_of((frozen, tasks), mesh))
-    count = lambda k: jax.device_put(np.int32(k), everywhere)  # noqa: E731
-    (states, history, last, k), resumed = checkpoints.restore((like, history, none, count(0)))
-    k = int(k)
-    if not resumed:
-        states = jax.jit(begin, out_shardings=at)(frozen.reference, critics)
-
-    def save() -> None:  # its number only has to grow
-        number = k + int(jnp.sum(states.iteration))
-        checkpoints.save(number, (states, history, last, count(k)))
-
-    log.resume(k)
-    saved, limit = time.monotonic(), np.int32(1)
+    log.resume(climb.k)
     known = flops.peak(jax.devices()[0].device_kind)
-    cost = model_flops(s, frozen, tasks, shapes) if known else 0.0
-    while k < s.reads and (k == 0 or bool(jnp.any(~finished(s, states) | (states.iteration > states.read_at)))):
-        while k and not bool(jnp.all(due(s, states))):
-            started = time.monotonic()
-            if s.in_phases:
-                states, last = in_phases(s, frozen, tasks, states, jax.tree.map(jnp.copy, last), limit, log)
-            else:
-                with log.timed("iterate"):
-                    states, last = advance(s, frozen, tasks, jax.device_put(states, at), last, limit)
-                    jax.block_until_ready(states.iteration)
-            iteration, kl = hosts.fetch((states.iteration, states.kl))
-            log.show(k, iteration=iteration, kl=kl)
-            limit = hosts.agree(np.int32(next_limit(int(limit), time.monotonic() - started)))
-            if hosts.preempted():
-                log.close()
-                save()
-                raise hosts.Preempted
-            if hosts.agree(np.bool_(time.monotonic() - saved > MINUTES * 60)):
-                log.flush()
-                save()
-                saved = time.monotonic()
-        with log.timed("read"):
-            measured = jax.block_until_ready(read(s, frozen, tasks, states))
-        seen = {"read": measured, "last": last, "iteration": states.iteration}
-        if k:
-            made, length = hosts.fetch((states.iteration - states.read_at, last["length"]))
-            log.did(float(np.nansum(made * length)) * s.c.batch, float(made.sum()) * cost)
-        history = record(history, seen, k)
-        means = {name: jnp.mean(seen["read"][name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
-        shown = {f"last_{n}": v for n, v in last.items()} if k else {}
-        log.write(k, {**means, "iteration": states.iteration, **shown})
-        target, read_at = after_read(s, states)
-        states, last = states._replace(target=target, read_at=read_at), none
-        k += 1
-        if k % every == 0:
+    cost = model_flops(s, frozen, tasks, climb.states) if known else 0.0
+    while climb.unfinished(s):
+        if climb.k:
+            iterate(s, frozen, tasks, climb, checkpoints, log)
+        take_read(s, frozen, tasks, climb, log, cost)
+        if climb.k % every == 0:
             log.flush()
-            save()
-            saved = time.monotonic()
+            climb.save(checkpoints)
     log.close()
-    return jax.tree.map(lambda x: x[:k], hosts.fetch(history)), states
+    return jax.tree.map(lambda x: x[: climb.k], hosts.fetch(climb.history)), climb.states
 
 
 MINUTES = 10  # between checkpoints, where iterations are long
@@ -276,4 +334,6 @@ MINUTES = 10  # between checkpoints, where iterations are long
 
 def next_limit(limit: int, seconds: float) -> int:
     """Iterations of the next dispatch: enough that dispatching costs nothing, few enough to be told to stop."""
-    return min(2 * limit, 2**16) if seconds < 1 else max(limit // 2, 1) if seconds > 4 else limit
+    if seconds < 1:
+        return min(2 * limit, 2**16)
+    return max(limit // 2, 1) if seconds > 4 else limit
