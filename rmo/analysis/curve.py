@@ -38,6 +38,11 @@ class Curve:
         return np.sqrt(np.maximum(self.kl, 0))
 
 
+def axis_number(x: float) -> int | float:
+    """A step or an n as a whole number, a coefficient as it is."""
+    return int(x) if x == int(x) else float(x)
+
+
 def forward(kl_K: np.ndarray) -> np.ndarray:
     """Which points reach a KL that no earlier one had, bool[K]: what a curve is interpolated over. A policy whose KL
     hovers (under a penalty) is read many times at one KL; its first passage counts."""

@@ -40,6 +40,17 @@ class Settings(Mapping[str, Value]):
     def __init__(self, values: Mapping[str, Value] | None = None, **more: Value):
         found = {**(values or {}), **more}
         self._values = {name: value if isinstance(value, str) else float(value) for name, value in found.items()}
+        if self._values.keys() - {""}:
+            self._check()
+
+    def _check(self) -> None:
+        """Raises ValueError where the text would not be read back as it is: the text is what tables hold."""
+        again = Settings.parse(str(self))._values
+        for name, value in self._values.items():
+            if again.get(name) != value:
+                raise ValueError(
+                    f"setting {name}={value!r} cannot be written in a table: no spaces, =, or number as text"
+                )
 
     @classmethod
     def parse(cls, text: str) -> "Settings":
@@ -50,13 +61,19 @@ class Settings(Mapping[str, Value]):
             name, _, value = word.partition("=")
             values[name] = _value(value)
             rest = rest.removeprefix(word).lstrip()
-        return cls({**values, "": rest} if rest else values)
+        found = cls()
+        found._values = {**values, "": rest} if rest else values
+        return found
 
     @classmethod
     def differing(cls, value: "DataclassInstance", plain: object) -> "Settings":
         """Fields (numbers and texts) of a dataclass that are not as in another value of it."""
-        names = [f.name for f in dataclasses.fields(value)]
-        return cls({n: getattr(value, n) for n in names if getattr(value, n) != getattr(plain, n)})
+        found: dict[str, Value] = {}
+        for f in dataclasses.fields(value):
+            mine = getattr(value, f.name)
+            if mine != getattr(plain, f.name):
+                found[f.name] = ",".join(map(str, mine)) if isinstance(mine, tuple) else mine
+        return cls(found)
 
     def __getitem__(self, name: str) -> Value:
         return self._values[name]
@@ -166,6 +183,8 @@ class CurveId:
 
         def whole(name: str) -> int | None:
             found = number(name)
+            if found is not None and found != int(found):
+                raise ValueError(f"{name} is {row.get(name)!r}: it must be a whole number")
             return None if found is None else int(found)
 
         def text(name: str) -> str:

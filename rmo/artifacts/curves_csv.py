@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rmo.analysis.curve import Curve, CurveError
+from rmo.analysis.curve import Curve, CurveError, axis_number
 from rmo.analysis.curve_id import CurveId
 from rmo.methods.method import default_method, find
 from rmo.runtime.files import Row
@@ -35,7 +35,7 @@ def to_rows(curve: Curve) -> list[Row]:
         point = {"kl": curve.kl[k], "proxy": curve.proxy[k], "gold": curve.gold[k]}
         point |= {name: values[k] for name, values in known.items()}
         numbers = {name: float(value) for name, value in point.items()}
-        place = int(step) if np.isfinite(step) else None
+        place = axis_number(float(step)) if np.isfinite(step) else None
         out.append({**curve.id.cells(), "step_or_n": place, **numbers})
     return out
 

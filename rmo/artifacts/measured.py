@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rmo.analysis.curve import Curve, from_prompts
+from rmo.analysis.curve import Curve, axis_number, from_prompts
 from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.stages import Optimised, Scores
 from rmo.methods.bench import JUDGED
@@ -23,10 +23,11 @@ def curves(method: Method, optimised: Optimised, scores: Scores) -> list[Curve]:
     for m, id in enumerate(optimised.ids()):
         keep = record.points(m)
         proxy_KQ, gold_KQ = (x[m, keep].astype(np.float64) for x in (record.proxy, record.gold))
-        start = scores.start[0][record.arms[m].reward], scores.start[1]
-        if method.kl == "bound":  # the first point is the pool itself
-            start = proxy_KQ[0], gold_KQ[0]
-        curve = from_prompts(id, record.step_or_n[m, keep], record.kl[m, keep], proxy_KQ - start[0], gold_KQ - start[1])
+        start_proxy_Q, start_gold_Q = scores.start[0][record.arms[m].reward], scores.start[1]
+        if np.allclose(gold_KQ[0], start_gold_Q, rtol=1e-9) and np.allclose(proxy_KQ[0], start_proxy_Q, rtol=1e-9):
+            start_proxy_Q, start_gold_Q = proxy_KQ[0], gold_KQ[0]  # the pool itself, as best-of-1: exactly 0
+        proxy_KQ, gold_KQ = proxy_KQ - start_proxy_Q, gold_KQ - start_gold_Q
+        curve = from_prompts(id, record.step_or_n[m, keep], record.kl[m, keep], proxy_KQ, gold_KQ)
         if record.kl_given is not None:
             given_KQ = record.kl_given[m, keep]
             curve = replace(curve, kl_given=given_KQ.mean(-1), kl_given_KQ=given_KQ)
@@ -39,10 +40,12 @@ def path_rows(optimised: Optimised) -> list[Row]:
     record, out = optimised.record, []
     for m, id in enumerate(optimised.ids()):
         for k in record.points(m) if record.judged else ():
-            row = {name: float(record.judged[name][m, k].mean()) for name in JUDGED}
+            row = {name: float(record.judged[name][m, k].mean()) for name in JUDGED if name in record.judged}
             if record.kl_given is not None:
                 row["kl_given"] = float(record.kl_given[m, k].mean())
-            out.append({**id.cells(), "step_or_n": int(record.step_or_n[m, k]), "kl": float(record.kl[m, k]), **row})
+            out.append(
+                {**id.cells(), "step_or_n": axis_number(record.step_or_n[m, k]), "kl": float(record.kl[m, k]), **row}
+            )
     return out
 
 
@@ -54,9 +57,15 @@ def diagnostic_rows(method: Method, optimised: Optimised, scores: Scores, fronti
     for m, curve in enumerate(measured):
         efficiency = kl_efficiency(curve, frontier.get(curve.id.same_rm))
         for i, k in enumerate(record.points(m)):
-            row = {d.name: float(record.diagnostics[d.name][m, k]) for d in method.diagnostics}
+            known = [d.name for d in method.diagnostics if d.name in record.diagnostics]
+            row = {name: float(record.diagnostics[name][m, k]) for name in known}
             proxy, gold = float(record.proxy[m, k].mean()), float(record.gold[m, k].mean())
-            point = {"step": int(record.step_or_n[m, k]), "kl": float(curve.kl[i]), "proxy": proxy, "gold": gold}
+            point = {
+                "step": axis_number(record.step_or_n[m, k]),
+                "kl": float(curve.kl[i]),
+                "proxy": proxy,
+                "gold": gold,
+            }
             out.append({**curve.id.cells(), **point, "kl_efficiency": float(efficiency[i]), **row})
     return out
 

@@ -32,6 +32,16 @@ class Stage:
         """Written last: a directory without it is continued, one with it is skipped."""
         write_text(self.directory / "DONE", path + "\n")
 
+    def mark_begun(self, code: str) -> None:
+        """By what code, unless it was begun before: parts that are there stay its own."""
+        if not (self.directory / "begun.json").exists():
+            write_json(self.directory / "begun.json", {"code": code})
+
+    def begun_by(self) -> str | None:
+        """The hash of the code that began it; None where it was not begun."""
+        path = self.directory / "begun.json"
+        return read_json(path)["code"] if path.exists() else None
+
     def mark_undone(self) -> None:
         (self.directory / "DONE").unlink(missing_ok=True)
 

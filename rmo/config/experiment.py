@@ -324,7 +324,8 @@ class PPO:
     lam: float = 0.95
     """GAE lambda; gamma is 1."""
     critic_init: Literal["proxy", "sft"] = "sft"
-    """Where the critic's weights come from: the proxy where the shapes agree, else the initial policy's trunk."""
+    """Where the critic's weights come from: the proxy where it is a single RM and the shapes agree, else the initial
+    policy's trunk."""
     policy_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-4, schedule="constant"))
     """lr is that of the main policy; another policy's scales with main width / its width."""
     critic_optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-3, schedule="constant"))

@@ -113,7 +113,7 @@ def paths(run: Run, pool: MainPool, rng: np.random.Generator) -> dict[str, Texts
             if record.draw is not None:
                 if Scores(run.path(optimised.scores)).policy_params() != main:
                     continue  # its winners are draws of another pool
-                rows = record.draw.reshape(-1, len(every))
+                rows = np.stack([record.draw[m, k] for m in range(len(record.arms)) for k in record.points(m)])
                 texts += [pool.drawn(every, row) for row in rng.permutation(rows)[:BATCHES]]
             elif record.tokens is not None and record.mask is not None:
                 points = [(m, k) for m in range(len(record.arms)) for k in record.points(m)]

@@ -88,7 +88,7 @@ class RunBench:
         on_cpu = jax.default_backend() == "cpu"
         alone = self.mesh.size == 1 or (not on_cpu and jax.process_count() == 1)
         if not alone and any(isinstance(reader, TextReader) for reader in readers):
-            raise RunError("PPO against an RM that reads text needs one process, and of CPUs one device")
+            raise RunError("training against an RM that reads text needs one process, and of CPUs one device")
         return reward, params
 
     def prompts(self, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,9 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
 
     def add(name: str, make: Make, depends: tuple, *upstream: str) -> None:
         if name in out:
-            raise config.ConfigError(f"two stages would be called {name}: give policies of other widths or depths")
+            raise config.ConfigError(
+                f"two stages would be called {name}: give policies other widths or depths, sweeps other names"
+            )
         out[name] = StageOf(name, make, depends, tuple(out[u] for u in upstream))
 
     base = (e.seed, e.world)
@@ -82,6 +84,9 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
     of_stage = {scores_name(e, *which): which for which in scored(e)}
     for method in methods.every():
         for job in method.jobs(e):
+            if job.scores not in of_stage:
+                there = ", ".join(of_stage)
+                raise config.ConfigError(f"{method} optimises against scores/{job.scores}: there are {there}")
             make = partial(make_optimised, method=method, job=job, which=of_stage[job.scores])
             add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
     measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]

@@ -79,7 +79,7 @@ class Scored:
         for c in self.combined:
             parts = self.parts_of(c)
             one = self.singles[parts[0]][1]
-            label = f"{c.how} of {len(parts)}"
+            label = f"{c.name}: {c.how} of {len(parts)}"  # names are distinct within a sweep
             out.append(RewardRow(c.name, one.comparisons, one.recipe, c.recipe, None, label))
         return out
 
@@ -106,10 +106,11 @@ class Scored:
 
     def run_params(self) -> Params:
         """Of every RM that is run: the single ones, then averages."""
-        every = self.all_params()
-        parts = [pick(every, self.places(range(len(self.singles))))]
+        parts = [pick(self.all_params(), self.places(range(len(self.singles))))]
+        master = self.all_params(master=True) if self.averaged() else None
         for c in self.averaged():
-            parts.append(jax.tree.map(lambda x: x[None], self.average(every, c)))
+            one = self.average(master, c)  # as `reward` does: rounded once, to the type that it computes in
+            parts.append(jax.tree.map(lambda x, like: x[None].astype(like.dtype), one, parts[0]))
         return parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
     # Scores.
@@ -164,10 +165,14 @@ class Scored:
         rm, reader = self.run.rm(self.shape), self.run.reader(self.proxies_stage, self.shape)
         every, found = self.all_params(master=True), self.files.calibrations()
         outer = stacked([found[i].calibration for i in chosen])
-        if max(chosen) < len(self.singles):
+        combined = [i >= len(self.singles) for i in chosen]
+        if any(combined) and not all(combined):
+            raise ValueError(f"rewards {list(chosen)}: single and combined ones are no members of one program")
+        if not any(combined):
             return Reward(rm, reader), RewardParams(pick(every, self.places(chosen)), outer)
         kinds = {self.combined[i - len(self.singles)] for i in chosen}
-        assert len(kinds) == 1, "a program serves one kind of reward"
+        if len(kinds) != 1:
+            raise ValueError(f"rewards {list(chosen)}: a program serves one combination")
         c = kinds.pop()
         if combination.find(c.how).scores is None:
             return Reward(rm, reader), RewardParams(repeated(self.average(every, c), len(chosen)), outer)

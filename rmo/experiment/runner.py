@@ -105,6 +105,7 @@ def make(run: Run, name: str) -> float:
     if hosts.writer():
         stage.directory.mkdir(parents=True, exist_ok=True)
         undo_gatherers(run, name)
+        stage.mark_begun(code.code_hash())
     hosts.barrier(f"begin {name}")
     try:
         with Wandb.stage(name, run.stages[name].path):
@@ -117,7 +118,7 @@ def make(run: Run, name: str) -> float:
         if errors.out_of_memory(error):
             raise RunError(errors.memory(name, error, memory_advice(name))) from error
         raise
-    stage.write_cost({"seconds": seconds, **circumstances(run, compiling)})
+    stage.write_cost({"seconds": seconds, **circumstances(run, stage, compiling)})
     hosts.barrier(f"made {name}")
     stage.mark_done(run.stages[name].path)
     hosts.barrier(f"done {name}")
@@ -131,13 +132,13 @@ def undo_gatherers(run: Run, name: str) -> None:
             Stage(run.path(other)).mark_undone()
 
 
-def circumstances(run: Run, compiling: Compiling) -> Row:
+def circumstances(run: Run, stage: Stage, compiling: Compiling) -> Row:
     """By what code, on what, a stage was made, and what compiling took."""
     return {
         "compile_seconds": round(compiling.seconds, 2),
         "programs": compiling.programs,
         "rmo": __version__,
-        "code": code.code_hash(),
+        "code": stage.begun_by() or code.code_hash(),
         "commit": code.commit(),
         "python": platform.python_version(),
         "jax": jax.__version__,

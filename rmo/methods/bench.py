@@ -115,7 +115,7 @@ class Record:
     """What a method measured: M members at up to K points, on Q held-out prompts. Scores are calibrated."""
 
     arms: Sequence[Arm]
-    step_or_n: np.ndarray  # i64[M, K]
+    step_or_n: np.ndarray  # [M, K], what the method's axis counts: whole numbers, or coefficients as f64
     kl: np.ndarray  # f64[M, K] from the initial policy, nats
     proxy: np.ndarray  # f[M, K, Q], means per prompt
     gold: np.ndarray  # f[M, K, Q]

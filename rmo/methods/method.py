@@ -70,12 +70,21 @@ class Method:
         return self.name
 
 
+# Kinds of stages and tables that are there already.
+TAKEN = {"prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores", "fits", "report", "curves", "paths",
+         "reward_models"}  # fmt: skip
 _METHODS: dict[str, Method] = {}
 _discovered = False
 
 
 def register(method: Method) -> Method:
-    """Make a method known. Registering a name again replaces what was there, as when a notebook's cell runs twice."""
+    """Make a method known. Registering a name again replaces what was there, as when a notebook's cell runs twice.
+
+    Raises:
+      ValueError: its name cannot be that of stages and of a table.
+    """
+    if not method.name.isidentifier() or method.name in TAKEN:
+        raise ValueError(f"a method cannot be called {method.name!r}: give another name, of letters, digits and _")
     _METHODS[method.name] = method
     return method
 

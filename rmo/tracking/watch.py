@@ -69,7 +69,7 @@ def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
     out = []
     for method in methods.names():
         mine = [name for name in with_curves if name.startswith(method + "/")]
-        out += [name for name in mine if name.partition("-")[2] == mine[0].partition("-")[2]]
+        out += [name for name in mine if rm(name).partition("-")[2] == rm(mine[0]).partition("-")[2]]
     return out
 
 
@@ -92,10 +92,14 @@ def curve(directory: Path, method: Method) -> Curve | None:
     return found
 
 
-def of_record(method: Method, record: Record, members: list[int]) -> Curve:
-    """The mean of some members that share their points."""
-    proxy, gold = (x[members].mean((0, 2)) for x in (record.proxy, record.gold))
-    return Curve(CurveId(method.name), record.step_or_n[members[0]], record.kl[members[0]], proxy, gold)
+def of_record(method: Method, record: Record, members: list[int]) -> Curve | None:
+    """The mean of some members as one curve."""
+    id, curves = CurveId(method.name), []
+    for m in members:
+        k = record.points(m)
+        proxy, gold = record.proxy[m, k].mean(-1), record.gold[m, k].mean(-1)
+        curves.append(Curve(id, record.step_or_n[m, k], record.kl[m, k], proxy, gold))
+    return mean_of(id, curves)
 
 
 def of_log(method: Method, reads: list[Row], members: list[int]) -> Curve | None:
@@ -109,6 +113,11 @@ def of_log(method: Method, reads: list[Row], members: list[int]) -> Curve | None
         step, kl, proxy, gold = (values[:, m] for values in every.values())
         fresh = np.diff(step, prepend=-1) > 0  # a finished member is read again while the others go on
         curves.append(Curve(id, step[fresh], kl[fresh], proxy[fresh], gold[fresh]))
+    return mean_of(id, curves)
+
+
+def mean_of(id: CurveId, curves: list[Curve]) -> Curve | None:
+    """The mean as far as all curves are; None where they are at their beginning."""
     d = common_d(curves)
     if not d.max() > 0:
         return None
@@ -117,8 +126,8 @@ def of_log(method: Method, reads: list[Row], members: list[int]) -> Curve | None
 
 
 def picture(curves: dict[str, Curve], width: int, height: int, color: bool) -> str:
-    """Gold and proxy against sqrt(KL), best-of-n beside PPO (above it, where that leaves more room). Without color a
-    curve is drawn in its letter, gold in the capital."""
+    """Gold and proxy against sqrt(KL), methods side by side, or above one another where that leaves more room. Without
+    color a curve is drawn in its letter, gold in the capital."""
     import plotext
 
     order = list(dict.fromkeys(map(rm, curves)))
@@ -182,7 +191,7 @@ def view(root: Path, only: tuple[str, ...], width: int, height: int, color: bool
         room = max(height - len(lines) - len(below) - 1, 12)
         lines += [picture(curves, width, room, color).rstrip("\n"), *below]
     else:
-        lines.append("no curves yet: the first come with best-of-n")
+        lines.append("no curves yet: the first come with the first method")
     finished = any(row["stage"] == "report" and row["state"] == "done" for row in found)
     return "\n".join(lines), finished
 

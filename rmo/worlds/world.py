@@ -154,12 +154,13 @@ def kind(c: config.WorldConfig) -> Kind:
     """
     from rmo.worlds import real_text, synthetic  # noqa: F401  they register themselves
 
-    if type(c) not in KINDS:
+    found = next((KINDS[of] for of in type(c).__mro__ if of in KINDS), None)
+    if found is None:
         known = ", ".join(sorted(of.__name__ for of in KINDS))
         raise config.ConfigError(
             f"world is a {type(c).__name__}, for which no world is registered (rmo/worlds/world.py): there are {known}"
         )
-    return KINDS[type(c)]
+    return found
 
 
 def world_of(c: config.WorldConfig) -> type[World]:

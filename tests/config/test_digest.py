@@ -19,7 +19,12 @@ CLASSES = [
 MARKED = {("Model", "remat"), ("Optimizer", "accumulate"), ("BestOfN", "chunk"), ("PPO", "chunk")}
 TINY = checks.load(ROOT / "configs" / "tiny.py")
 # Between them they hold every class: real text and a second policy too.
-EVERY = dataclasses.replace(TINY, other_policies=(config.OtherPolicy(config.Model(width=32)),))
+SWEEPS = (dataclasses.replace(TINY.proxies.sweeps[0], combined=(config.Combined(),)), *TINY.proxies.sweeps[1:])
+EVERY = dataclasses.replace(
+    TINY,
+    other_policies=(config.OtherPolicy(config.Model(width=32)),),
+    proxies=dataclasses.replace(TINY.proxies, sweeps=SWEEPS),
+)
 TEXT = dataclasses.replace(EVERY, world=config.Text(prompts="prompts.jsonl", tokenizer="some"))
 
 

@@ -73,7 +73,7 @@ def check_against(e: Experiment, against: Against, where: str, need: Need) -> No
     ):
         for index in field:
             last = len(owners) - 1
-            holds = f"the {what} of sweep {sweep.name} hold indices 0 to {last}"
+            holds = f"the {what} of sweep {sweep.name} holds indices 0 to {last}"
             need(0 <= index <= last, f"{where}.{what} has {index}: {holds}")
     have = sizes_of(e, sweep)
     need(set(against.sizes) <= set(have), f"{where}.sizes is {against.sizes}: sweep {sweep.name} has sizes {have}")

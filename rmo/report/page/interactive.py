@@ -46,7 +46,7 @@ LAYOUT = {
     "plot_bgcolor": "rgba(0,0,0,0)",
     "font": {"family": "system-ui, sans-serif"},
 }
-Point = tuple[CurveId, int]
+Point = tuple[CurveId, float]
 Responses = Mapping[Point, str]  # what was written at the points of curves, by `point_key`
 
 
@@ -167,7 +167,7 @@ def scores_text(kl: float, gold: float, proxy: float) -> str:
 
 def point_key(id: CurveId, step_or_n: float) -> Point:
     """What identifies one point of one seed's curve."""
-    return id, int(step_or_n)
+    return id, float(step_or_n)
 
 
 def seed_points(group: Group, i: int, up: float, responses: Responses) -> list[tuple[float, float, str]]:
