@@ -14,7 +14,8 @@ import pytest
 from rmo.cli import devices, main, options
 from rmo.cli.commands.run import RunOptions
 from rmo.config import checks
-from rmo.experiment import memory_advice, pipeline
+from rmo.experiment import graph, memory_advice, runner
+from rmo.methods import method as methods
 from rmo.runtime import checkpointer, errors, files, hosts, sharding
 
 ROOT = Path(__file__).parents[2]
@@ -23,9 +24,10 @@ SETTING = r"\b(?:sft|gold|policy|bon|ppo|proxies|fits)\.\w[\w.]*\w"
 
 
 def test_advice_on_memory_names_settings_that_exist():
-    kinds = {name.split("/")[0] for name in pipeline.plan(SMOKE)} - {"report"}
-    assert kinds <= memory_advice.MEMORY.keys()
-    for line in memory_advice.MEMORY.values():
+    kinds = {name.split("/")[0] for name in graph.plan(SMOKE)} - {"report"}
+    lines = {**memory_advice.MEMORY, **{method.name: method.less_memory for method in methods.every()}}
+    assert kinds <= lines.keys()
+    for line in lines.values():
         for setting in re.findall(SETTING, line):
             owner = SMOKE
             for name in setting.split("."):
@@ -37,10 +39,10 @@ def test_advice_on_memory_names_settings_that_exist():
     ("exhaust", "asked"), [(lambda: jnp.zeros(2**50), "4503599627370496 bytes"), (lambda: np.zeros(2**53), "64.0 PiB")]
 )
 def test_a_stage_that_runs_out_of_memory_says_what_takes_less(exhaust, asked, tmp_path):
-    run = pipeline.open_run(SMOKE, tmp_path / "smoke", sharding.make_mesh(1))
+    run = graph.open_run(SMOKE, tmp_path / "smoke", sharding.make_mesh(1))
     run.stages["sft"] = dataclasses.replace(run.stages["sft"], make=lambda run, out: exhaust())
     with pytest.raises(files.RunError) as error:
-        pipeline.execute(run, ("sft",))
+        runner.execute(run, ("sft",))
     said = str(error.value)
     assert said.startswith(f"sft ran out of memory (asked for {asked}): raise sft.optimizer.accumulate")
     assert "rmo plan" in said

@@ -6,25 +6,27 @@ import json
 import numpy as np
 import pytest
 
-from rmo.analysis import bootstrap, fitting, scaling
+from rmo.analysis import bootstrap, fitting, forms, scaling
 from rmo.analysis import stopping as advice
-from rmo.analysis.curve import Curve, from_rows
+from rmo.analysis.curve import Curve
+from rmo.analysis.curve_id import CurveId
+from rmo.artifacts.curves_csv import from_rows
 from rmo.cli import fits, main
 from rmo.logs import reading
 from rmo.logs.columns import Columns
+from rmo.methods.method import find
 from rmo.runtime.files import RunError, read_csv, read_json
+from tests.helpers.made_curves import refits
 
 ALPHA, BETA, START, LENGTH = 0.9, 0.45, 2.3, 120.0
-FORM = fitting.FORM_OF["ppo"]
-PEAK = float(fitting.peak(FORM, ALPHA, BETA)[0] ** 2)
+FORM = find("ppo").form
+PEAK = float(forms.peak(FORM, ALPHA, BETA)[0] ** 2)
 
 
 def truth(seed=0, top=30.0, k=40, alpha=ALPHA, noise=0.03, every=10):
     """(steps, KL, proxy, gold) of a run whose gold is the RL form above START, with noise."""
     kl = np.linspace(0, top**0.5, k) ** 2
-    gold = fitting.Fit(FORM, alpha, BETA, np.nan, np.nan)(np.sqrt(kl)) + noise * np.random.default_rng(seed).normal(
-        size=k
-    )
+    gold = fitting.Fit(FORM, alpha, BETA)(np.sqrt(kl)) + noise * np.random.default_rng(seed).normal(size=k)
     return [every * i for i in range(k)], kl.tolist(), (0.5 + 0.6 * np.sqrt(kl)).tolist(), (START + gold).tolist()
 
 
@@ -157,7 +159,7 @@ def test_wandbs_panels_are_parts_of_one_table_with_a_row_per_run(tmp_path, monke
         table(tmp_path / file, header, rows)
     call(monkeypatch, capsys, tmp_path / "kl.csv", tmp_path / "gold.csv", "--kl", "objective/kl")
     groups = read_json(tmp_path / "kl_fit" / "coefficients.json")["ppo"]["groups"]
-    alphas = {g["variant"]: g["alpha"] for g in groups}
+    alphas = {g["settings"]: g["alpha"] for g in groups}
     assert alphas == pytest.approx({"ppo - lr 1e-6": ALPHA, "big": 1.2}, rel=0.1)
 
 
@@ -172,7 +174,7 @@ def test_groups_and_seeds(tmp_path, monkeypatch, capsys):
     assert "lr, run_id" in error
     call(monkeypatch, capsys, path, "--group", "lr", "--seeds", "run_id")
     groups = read_json(tmp_path / "sweep_fit" / "coefficients.json")["ppo"]["groups"]
-    assert {g["variant"]: g["alpha"] for g in groups} == pytest.approx({"lr=1e-6": ALPHA, "lr=3e-6": 1.2}, rel=0.1)
+    assert {g["settings"]: g["alpha"] for g in groups} == pytest.approx({"lr=1e-6": ALPHA, "lr=3e-6": 1.2}, rel=0.1)
     assert [g["interval_from"] for g in groups] == ["3 seeds"] * 2
     with pytest.raises(reading.LogError, match="no column rate"):
         reading.read([path], Columns(group="rate"))
@@ -183,11 +185,11 @@ def test_several_files_are_several_runs_or_seeds_of_one(tmp_path):
         trl_ppo(tmp_path / f"run{i}.json", truth(i))
     paths = [tmp_path / f"run{i}.json" for i in range(3)]
     rows, notes = reading.read(paths, Columns())
-    assert {row["variant"] for row in rows} == {"run0", "run1", "run2"}
+    assert {row["settings"] for row in rows} == {"run0", "run1", "run2"}
     assert notes[0] == "all runs: kl = objective/kl, gold = eval_gold, proxy = objective/scores, step = step"
     curves = from_rows(reading.read(paths, Columns(seeds="file"))[0])
-    assert [c.meta["seed"] for c in curves] == [0, 1, 2]
-    assert {c.meta["variant"] for c in curves} == {""}
+    assert [c.id.seed for c in curves] == [0, 1, 2]
+    assert {str(c.id.settings) for c in curves} == {""}
 
 
 def test_best_of_n_without_kl(tmp_path):
@@ -201,7 +203,7 @@ def test_best_of_n_without_kl(tmp_path):
     (curve,) = from_rows(reading.read([path], Columns(n="n"))[0])
     assert curve.method == "bon"
     np.testing.assert_allclose(curve.kl, kl)
-    got = fitting.fit_curve(curve.d, curve.gold, fitting.FORM_OF["bon"])
+    got = fitting.fit_curve(curve.d, curve.gold, find("bon").form)
     assert (got.alpha, got.beta) == pytest.approx((0.5, 0.1))
 
 
@@ -279,7 +281,7 @@ def test_files_of_one_name_are_named_by_their_directories(tmp_path, public):
         kl = "kl" if public else "objective/kl"
         table(path, ["method", "step_or_n", kl, "gold"], [("ppo", k, k, (i + 1) * k) for k in range(5)])
     rows, _ = reading.read(paths, Columns())
-    assert {c.meta["variant"]: c.gold[-1] for c in from_rows(rows)} == {"a/curves": 4, "b/curves": 8}
+    assert {str(c.id.settings): c.gold[-1] for c in from_rows(rows)} == {"a/curves": 4, "b/curves": 8}
     with pytest.raises(RunError, match="is given twice"):
         reading.read([paths[0], paths[0]], Columns())
 
@@ -404,9 +406,9 @@ def test_gold_starts_at_zero(tmp_path):
 def curve_of(alpha, beta, top, k=40, noise=0.02, seed=0, bend=None):
     """A run without standard errors; `bend` instead of the form."""
     kl = np.linspace(0, top**0.5, k) ** 2
-    gold = fitting.Fit(FORM, alpha, beta, np.nan, np.nan)(np.sqrt(kl)) if bend is None else bend(np.sqrt(kl))
+    gold = fitting.Fit(FORM, alpha, beta)(np.sqrt(kl)) if bend is None else bend(np.sqrt(kl))
     gold = gold + noise * np.random.default_rng(seed).normal(size=k)
-    return Curve("ppo", 10.0 * np.arange(k), kl, gold * np.nan, gold - gold[0], meta={"seed": seed})
+    return Curve(CurveId("ppo", seed=seed), 10.0 * np.arange(k), kl, gold * np.nan, gold - gold[0])
 
 
 def advised(*curves):
@@ -453,7 +455,7 @@ def test_advice_where_the_form_does_not_fit():
 def test_a_fit_worse_than_a_constant_is_not_followed():
     """Gold that nobody took its start from: the form has to pass through 0, and cannot."""
     kl = np.linspace(1, 30, 40)
-    found = advised(Curve("ppo", 10.0 * np.arange(40), kl, kl * np.nan, 5 + 0.15 * kl**0.5))
+    found = advised(Curve(CurveId("ppo"), 10.0 * np.arange(40), kl, kl * np.nan, 5 + 0.15 * kl**0.5))
     assert found["verdict"] == "undecided"
     assert found["sentence"].startswith("undecided: the form fits worse than a constant (R² -")
     assert "gold was highest at KL 29" in found["sentence"]
@@ -473,7 +475,7 @@ def test_nobody_is_sent_on_past_a_probable_peak():
 
 
 def test_a_seed_that_never_moves_decides_nothing():
-    still = Curve("ppo", 10.0 * np.arange(40), np.zeros(40), np.full(40, np.nan), np.zeros(40), meta={"seed": 1})
+    still = Curve(CurveId("ppo", seed=1), 10.0 * np.arange(40), np.zeros(40), np.full(40, np.nan), np.zeros(40))
     found = advised(curve_of(ALPHA, BETA, 30), still)
     assert found["verdict"] == "undecided"
     assert "a curve never leaves KL 0" in found["sentence"]
@@ -520,8 +522,8 @@ def test_intervals_from_the_scatter_of_points_cover(k):
     hits = np.zeros(3)
     for seed in range(100):
         curve = curve_of(ALPHA, BETA, 30, k, 0.05, seed)
-        values, r = fitting.bootstrap(fitting.group([curve], "ppo"), FORM, False, 400, 0.3, seed)
-        peaks = fitting.peak(FORM, values[:, 0, 0], values[:, 0, 1])[0] ** 2
+        values, r = refits(fitting.group([curve], "ppo"), FORM, False, 400, 0.3, seed)
+        peaks = forms.peak(FORM, values[:, 0, 0], values[:, 0, 1])[0] ** 2
         for i, (found, true) in enumerate(((values[:, 0, 0], ALPHA), (values[:, 0, 1], BETA), (peaks, PEAK))):
             low, high = bootstrap.interval(found, r)
             hits[i] += low <= true <= high

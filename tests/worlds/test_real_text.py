@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 from rmo import config
+from rmo.artifacts.stages import Optimised, Proxies, Scores
 from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.config import checks
-from rmo.experiment import gold, pipeline
+from rmo.experiment import gold, graph, runner
+from rmo.experiment.run import Run
 from rmo.logs import score_and_sample
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.models import reader, scoring
+from rmo.rewards.calibration import soft_label_scale
 from rmo.runtime import checkpointer, sharding
 from rmo.runtime.files import RunError, read_json, read_npz
 from rmo.worlds import comparisons, real_text, sources, tokenization
@@ -86,8 +89,8 @@ def made(tmp_path_factory):
     directory = tmp_path_factory.mktemp("real")
     e = small(directory)
     checks.check(e)
-    run = pipeline.open_run(e, directory / "runs" / e.name, sharding.make_mesh(1))
-    pipeline.execute(run)
+    run = graph.open_run(e, directory / "runs" / e.name, sharding.make_mesh(1))
+    runner.execute(run)
     return run
 
 
@@ -96,19 +99,20 @@ def test_every_stage(made):
     info = read_json(made.path("prompts") / "info.json")
     assert info["prompts"] == len(PROMPTS)
     assert info["demonstrations"]["texts"] == len(PROMPTS)
-    purposes = {p: made.world.prompts(np.random.default_rng(0), 20, p).tokens for p in ("read", "ppo", "comparisons")}
+    purposes = {
+        p: made.world.prompts(np.random.default_rng(0), 20, p).tokens for p in ("read", "optimise", "comparisons")
+    }
     for a, b in itertools.combinations(purposes.values(), 2):
         assert not {row.tobytes() for row in a} & {row.tobytes() for row in b}
-    curves = {
-        name: read_npz(made.path(name) / "curve.npz") for name in made.stages if name.startswith(("bon/", "ppo/"))
-    }
-    assert len(curves) == 4
-    for name, curve in curves.items():
-        assert np.isfinite(curve["gold"]).all()
-        assert curve["gold"].std() > 0
+    records = {name: Optimised(made.path(name)).record for name in made.stages if name.startswith(("bon/", "ppo/"))}
+    assert len(records) == 4
+    for name, record in records.items():
+        assert np.isfinite(record.gold).all()
+        assert record.gold.std() > 0
         if name.startswith("ppo"):
-            assert curve["kl"][0] == pytest.approx(0, abs=1e-6)  # the policy with itself, on a checkpoint's weights
-            ratio = curve["train_first_ratio"][curve["fresh"] & (curve["step"] > 0)]
+            # The policy with itself, on a checkpoint's weights.
+            assert record.kl[:, 0] == pytest.approx(0, abs=1e-6)
+            ratio = record.diagnostics["first_ratio"][record.real & (record.step_or_n > 0)]
             assert len(ratio)
             assert ratio == pytest.approx(1, abs=1e-5)
     page = (made.path("report") / "report.html").read_text()
@@ -200,9 +204,9 @@ def test_killed_and_continued_is_the_same(made, tmp_path):
     e, root = made.experiment, tmp_path / "runs"
     shutil.copytree(made.root, root / e.name)
     stage = made.stages["ppo/w24x2-main"].path
-    before = read_npz(made.root / stage / "curve.npz")
+    before = read_npz(made.root / stage / "record.npz")
     shutil.rmtree(root / e.name / stage)
-    run = pipeline.open_run(e, root / e.name, sharding.make_mesh(1))
+    run = graph.open_run(e, root / e.name, sharding.make_mesh(1))
     real, calls = ppo_loop.read, []
 
     def interrupted(*args):
@@ -224,18 +228,18 @@ def test_killed_and_continued_is_the_same(made, tmp_path):
         patch.setattr(ppo_loop, "train_ppo", every)
         patch.setattr(checkpointer.Checkpoints, "restore", watched)
         with pytest.raises(KeyboardInterrupt):
-            pipeline.execute(run, ("ppo/w24x2-main",))
+            runner.execute(run, ("ppo/w24x2-main",))
         patch.setattr(ppo_loop, "read", real)
-        pipeline.execute(run, ("ppo/w24x2-main",))
+        runner.execute(run, ("ppo/w24x2-main",))
     assert restored == [0, 2]
-    pipeline.execute(run, ("ppo/w24x2-main",))
-    after = read_npz(root / e.name / stage / "curve.npz")
+    runner.execute(run, ("ppo/w24x2-main",))
+    after = read_npz(root / e.name / stage / "record.npz")
     assert before.keys() == after.keys()
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name], err_msg=name)
 
 
-def people(made, directory: Path, **gold) -> pipeline.Run:
+def people(made, directory: Path, **gold) -> Run:
     """A run whose gold learns from people who like warm weather (and, otherwise, toss a coin)."""
     rng = np.random.default_rng(0)
     rows = []
@@ -257,7 +261,7 @@ def people(made, directory: Path, **gold) -> pipeline.Run:
         e, name="people", gold=g, sft=replace(e.sft, texts=0), proxies=small, ppo=against, fits=config.Fits(50, 1e-3)
     )
     checks.check(e)
-    return pipeline.open_run(e, directory / "runs", sharding.make_mesh(1))
+    return graph.open_run(e, directory / "runs", sharding.make_mesh(1))
 
 
 @pytest.mark.parametrize("through", ["ids", pytest.param("text", marks=pytest.mark.slow)])
@@ -267,16 +271,16 @@ def test_gold_from_people(made, tmp_path, through):
         checkpoint = made.experiment.proxies.sizes[2].checkpoint
         more = {"model": hf.shape_of(checkpoint, reads="text")}
     run = people(made, tmp_path, **more)
-    pipeline.execute(run, () if through == "ids" else ("prompts", "sft", "gold", "samples"))
+    runner.execute(run, () if through == "ids" else ("prompts", "sft", "gold", "samples"))
     if through == "ids":  # to the report, the policy being its checkpoint and gold's scores logits
         assert "held-out comparisons it chose as people did" in (run.path("report") / "report.html").read_text()
         sigma = 1 / read_json(run.path("samples") / "calibration.json")["scale"]
         assert run.gold_logits == pytest.approx(sigma)
-        found = read_json(run.path("bon/w32x2-main") / "calibration.json")
-        kept = read_npz(run.path("proxies/w32x2-main") / "validation.npz")
-        gap, gold_gap = (x[..., 0] - x[..., 1] for x in (kept["scores"][0], kept["gold"]))
+        found = Scores(run.path("scores/w32x2-main")).calibrations()[0]
+        kept = Proxies(run.path("proxies/w32x2-main")).validation()
+        gap, gold_gap = (x[..., 0] - x[..., 1] for x in (kept.scores[0], kept.gold))
         # Paper section 2.2: fitted on gold's raw gaps, then in units of its standard deviation.
-        assert found[0]["scale"] == pytest.approx(scoring.soft_label_scale(gap, gold_gap) / sigma, rel=1e-3)
+        assert found.calibration.scale == pytest.approx(soft_label_scale(gap, gold_gap) / sigma, rel=1e-3)
     info = read_json(run.path("gold") / "info.json")
     found = info["held_out_people"]
     low, high = found["accuracy_interval"]
@@ -320,9 +324,9 @@ def test_agreement_with_people_by_hand():
 )  # fmt: skip
 def test_refusals(made, tmp_path, change, message):
     e = dataclasses.replace(made.experiment, sft=dataclasses.replace(made.experiment.sft, texts=0))
-    run = pipeline.open_run(dataclasses.replace(e, **change(e)), tmp_path, sharding.make_mesh(1))
+    run = graph.open_run(dataclasses.replace(e, **change(e)), tmp_path, sharding.make_mesh(1))
     with pytest.raises((RunError, config.ConfigError), match=message) as error:
-        pipeline.execute(run, ("prompts",))  # before anything is trained
+        runner.execute(run, ("prompts",))  # before anything is trained
     assert "\n" not in str(error.value)
 
 

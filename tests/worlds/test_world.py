@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from rmo import config
-from rmo.analysis.curve import from_rows
+from rmo.artifacts.curves_csv import from_rows
 from rmo.checkpoints.tokenizers import load_tokenizer, make_tokenizer
 from rmo.cli import main, options
 from rmo.config import checks
-from rmo.experiment import gold, pipeline
+from rmo.experiment import gold, graph, runner
+from rmo.experiment.mirror import tags
+from rmo.experiment.stages.report import publish
 from rmo.planning.programs import programs
 from rmo.runtime import sharding
 from rmo.runtime.files import read_csv, read_json
@@ -125,9 +127,9 @@ def numbers(**parts) -> config.Experiment:
 
 def execute(e: config.Experiment, root: Path):
     checks.check(e)
-    run = pipeline.open_run(e, root, sharding.make_mesh(1))
-    pipeline.execute(run)
-    pipeline.publish(run)
+    run = graph.open_run(e, root, sharding.make_mesh(1))
+    runner.execute(run)
+    publish(run)
     return run
 
 
@@ -143,7 +145,7 @@ def test_the_whole_experiment_in_a_world_of_ones_own(tmp_path):
     assert load_tokenizer(run.path("sft") / "tokenizer").convert_tokens_to_ids("7") == FIRST + 7
     page = (tmp_path / "report.html").read_text()
     assert "Gold is a network regressed on the world&#x27;s annotator (" in page
-    assert pipeline.labels(run.experiment)[:2] == ["numbers", "numbers"]
+    assert tags(run.experiment)[:2] == ["numbers", "numbers"]
 
 
 def test_a_gold_of_ones_own_is_named_in_the_report(tmp_path):
