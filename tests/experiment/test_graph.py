@@ -25,7 +25,8 @@ def changed(e):
 
 def test_the_report_depends_on_the_whole_experiment_and_nothing_else_on_its_note():
     assert changed(dataclasses.replace(SMOKE, note="Another note.")) == ["report"]
-    assert changed(dataclasses.replace(SMOKE, tags=("mine",))) == ["report"]
+    assert changed(dataclasses.replace(SMOKE, ppo=dataclasses.replace(SMOKE.ppo, kl_max=3.0)))[-1] == "report"
+    assert changed(dataclasses.replace(SMOKE, name="mine", tags=("mine",))) == []
 
 
 def test_combined_rewards_change_no_stage_before_their_scores():
