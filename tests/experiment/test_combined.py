@@ -60,7 +60,13 @@ def combined(smoke, tmp_path_factory):
 
 def test_every_combination_has_curves(combined):
     found = Fits(combined).curves()
-    how = {"mean of 2", "worst_case of 2", "uncertainty_penalised of 2", "weight_averaged of 2", "weight_averaged of 1"}
+    how = {
+        "mean: mean of 2",
+        "worst: worst_case of 2",
+        "uwo: uncertainty_penalised of 2",
+        "warm: weight_averaged of 2",
+        "alone: weight_averaged of 1",
+    }
     sizes = {curve.id.rm_params for curve in found}
     assert len(sizes) == 3
     for rm_params in sizes:
@@ -68,7 +74,7 @@ def test_every_combination_has_curves(combined):
         assert {c.id.rm_combined for c in of_size} == how | {""}
         assert all(c.id.seed is None for c in of_size if c.id.rm_combined)
     climbed = [curve for curve in found if curve.method == "ppo"]
-    assert [curve.id.rm_combined for curve in climbed] == ["", "", "mean of 2", "weight_averaged of 2"]
+    assert [curve.id.rm_combined for curve in climbed] == ["", "", "mean: mean of 2", "warm: weight_averaged of 2"]
     for curve in found:
         assert curve.proxy[-1] > curve.proxy[0]
         if curve.method == "bon":

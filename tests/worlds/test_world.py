@@ -14,6 +14,7 @@ from rmo import config
 from rmo.artifacts.curves_csv import from_rows
 from rmo.checkpoints.tokenizers import load_tokenizer, make_tokenizer
 from rmo.cli import main, options
+from rmo.cli.commands.run import RunOptions
 from rmo.config import checks
 from rmo.experiment import gold, graph, runner
 from rmo.experiment.mirror import tags
@@ -179,12 +180,12 @@ def test_refusals(parts, message):
 
 def test_its_fields_are_options(capsys, monkeypatch, tmp_path):
     args = ["--world.favourite", "3", "--gold.kind", "random"]
-    got = options.parse(options.RunOptions, args, "rmo run", options.RunOptions(numbers())).experiment
+    got = options.parse(RunOptions, args, "rmo run", RunOptions(numbers())).experiment
     assert got == dataclasses.replace(
         numbers(), world=Numbers(favourite=3), gold=dataclasses.replace(numbers().gold, kind="random")
     )
     with pytest.raises(config.ConfigError, match=r"perhaps --world.favourite \(int, now 0\)"):
-        options.parse(options.RunOptions, ["--world.favorite", "3"], "rmo run", options.RunOptions(numbers()))
+        options.parse(RunOptions, ["--world.favorite", "3"], "rmo run", RunOptions(numbers()))
     path = tmp_path / "mine.py"
     path.write_text("from tests.worlds.test_world import numbers as experiment\n")
     monkeypatch.syspath_prepend(str(ROOT))
