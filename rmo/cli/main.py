@@ -34,7 +34,8 @@ Errors are one line; `--traceback` (or RMO_TRACEBACK=1) shows where they come fr
 """
 
 MODULES = (run, list_stages, watch, fit, bon, score, sample, plan, report, dashboard)
-COMMANDS = {module.NAME: module.main for module in MODULES}
+# A command is called as its file (`list`, which is a name of Python's, as list_stages).
+COMMANDS = {module.__name__.rpartition(".")[2].removesuffix("_stages"): module.main for module in MODULES}
 
 # Errors of the user's: one line each. Anything else is a bug and keeps its traceback.
 EXPECTED = (config.ConfigError, CurveError, RunError, hosts.HostsError)

@@ -7,8 +7,6 @@ from pathlib import Path
 from rmo.cli import fits
 from rmo.cli.options import Positional, parse
 
-NAME = __name__.rpartition(".")[2]
-
 
 @dataclass(frozen=True, kw_only=True)
 class BonOptions(fits.BootstrapOptions):

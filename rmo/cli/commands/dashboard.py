@@ -6,8 +6,6 @@ from pathlib import Path
 
 from rmo.cli.options import Positional, parse
 
-NAME = __name__.rpartition(".")[2]
-
 
 @dataclass(frozen=True)
 class DashboardOptions:

@@ -9,8 +9,6 @@ from rmo.cli import fits
 from rmo.cli.options import Positional, parse
 from rmo.logs.columns import Columns
 
-NAME = __name__.rpartition(".")[2]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions(fits.BootstrapOptions, Columns):

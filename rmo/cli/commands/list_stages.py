@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from rmo.cli.commands.run import RunOptions, run_of
 from rmo.cli.options import experiment_options
 
-NAME = "list"
-
 
 @dataclass(frozen=True)
 class ListOptions(RunOptions):

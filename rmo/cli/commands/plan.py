@@ -7,8 +7,6 @@ from pathlib import Path
 
 from rmo.cli.options import ExperimentOptions, experiment_options
 
-NAME = __name__.rpartition(".")[2]
-
 
 @dataclass(frozen=True)
 class PlanOptions(ExperimentOptions):

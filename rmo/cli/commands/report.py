@@ -7,8 +7,6 @@ from pathlib import Path
 from rmo import config
 from rmo.cli.options import Positional, parse
 
-NAME = __name__.rpartition(".")[2]
-
 
 @dataclass(frozen=True)
 class ReportOptions:

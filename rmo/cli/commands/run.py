@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from rmo.experiment.run import Run
 
 
-NAME = __name__.rpartition(".")[2]
-
-
 @dataclass(frozen=True)
 class RunOptions(ExperimentOptions):
     """Run every stage of an experiment that is not done. Killed at any moment, the same command continues."""

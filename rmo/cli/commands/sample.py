@@ -7,8 +7,6 @@ from pathlib import Path
 from rmo.cli import devices
 from rmo.cli.options import ModelOptions, Positional, need_positive, parse
 
-NAME = __name__.rpartition(".")[2]
-
 
 @dataclass(frozen=True)
 class SampleOptions(ModelOptions):

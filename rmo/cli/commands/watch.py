@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from rmo.cli.options import Positional, parse
 
-NAME = __name__.rpartition(".")[2]
-
 
 @dataclass(frozen=True)
 class WatchOptions:
