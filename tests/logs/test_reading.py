@@ -174,7 +174,7 @@ def test_groups_and_seeds(tmp_path, monkeypatch, capsys):
     assert "lr, run_id" in error
     call(monkeypatch, capsys, path, "--group", "lr", "--seeds", "run_id")
     groups = read_json(tmp_path / "sweep_fit" / "coefficients.json")["ppo"]["groups"]
-    assert {g["settings"]: g["alpha"] for g in groups} == pytest.approx({"lr=1e-6": ALPHA, "lr=3e-6": 1.2}, rel=0.1)
+    assert {g["settings"]: g["alpha"] for g in groups} == pytest.approx({"lr=1e-06": ALPHA, "lr=3e-06": 1.2}, rel=0.1)
     assert [g["interval_from"] for g in groups] == ["3 seeds"] * 2
     with pytest.raises(reading.LogError, match="no column rate"):
         reading.read([path], Columns(group="rate"))

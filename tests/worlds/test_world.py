@@ -141,7 +141,7 @@ def test_the_whole_experiment_in_a_world_of_ones_own(tmp_path):
     assert len(curves) == 3 * 2  # proxies x seeds
     assert all((np.diff(curve.proxy) > 0).all() for curve in curves)
     assert max(curve.gold[-1] for curve in curves) > 0.5  # something was learned of the favourite digit
-    assert read_json(run.path("gold") / "info.json")["held_out_broad_text"]["rank_correlation"] > 0.9
+    assert read_json(run.path("gold") / "info.json")["held_out_broad_text"]["rank_correlation"] > 0.8
     assert read_json(tmp_path / "gold.json")["policy samples"]["rank_correlation"] > 0.5
     assert load_tokenizer(run.path("sft") / "tokenizer").convert_tokens_to_ids("7") == FIRST + 7
     page = (tmp_path / "report.html").read_text()
@@ -201,7 +201,7 @@ def test_its_fields_are_options(capsys, monkeypatch, tmp_path):
 
 def test_it_can_be_planned():
     found = {program.stage for program in programs(numbers(), sharding.make_mesh(1))}
-    assert found == {"sft", "gold", "samples", "proxies", "bon"}
+    assert found == {"sft", "gold", "samples", "comparisons", "proxies", "scores"}
 
 
 def test_a_world_without_annotator_says_so():
