@@ -16,6 +16,7 @@ from rmo.models.reader import IDS, Reader
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.runtime import sharding
 from rmo.runtime.files import RunError, Tree
+from rmo.worlds.world import world_of
 
 Shape = jax.ShapeDtypeStruct
 
@@ -65,8 +66,9 @@ class Sketch:
         Raises:
           RunError: only the tokenizer of a text world would know.
         """
-        if known := getattr(self.e.world, "vocab", 0):  # a made-up world says how many tokens it has
-            return known
+        kind = world_of(self.e.world)
+        if not kind.reads_sources:
+            return kind.build(self.e.world, None).vocab
         if not self.e.policy.vocab:
             raise RunError("policy.vocab is 0, and a plan reads no tokenizer: give its number of tokens")
         return self.e.policy.vocab
