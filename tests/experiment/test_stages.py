@@ -74,7 +74,7 @@ def test_purposes_do_not_share_prompts_on_disk(smoke):
     width = SMOKE.world.prompt
     read = {row.tobytes() for row in Samples(run.path("samples")).prompts.tokens}
     pairs = comparisons.read_comparisons(Comparisons(run.path("comparisons")).dataset, "train").tokens[:, 0, :width]
-    ppo = run.world.prompts(run.rng("ppo prompts"), SMOKE.ppo.prompts, "ppo").tokens
+    ppo = run.world.prompts(run.rng("ppo prompts"), SMOKE.ppo.prompts, "optimise").tokens
     compared, optimised = ({np.ascontiguousarray(row).tobytes() for row in rows} for rows in (pairs, ppo))
     assert read
     assert not read & compared

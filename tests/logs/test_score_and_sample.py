@@ -132,7 +132,7 @@ def test_killed_and_continued(tmp_path, rm, monkeypatch):
     score_and_sample.score(str(rm), path, tmp_path / "whole.jsonl", batch=2, chat=False)
     real, calls = row_stream.stream, []
     short = lambda *args: real(*args, batches=3)
-    monkeypatch.setattr(tokenization, "stream", short)
+    monkeypatch.setattr(row_stream, "stream", short)
     score_and_sample.score(str(rm), path, tmp_path / "windows.jsonl", batch=2, chat=False)
 
     class Kill(BaseException):

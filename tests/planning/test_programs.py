@@ -97,7 +97,7 @@ def test_text_is_as_long_for_every_stage(mesh):
     members, c = SMOKE.proxies.seeds, SMOKE.bon
     (step,) = only(found, "proxies", "step")
     assert (members, SMOKE.proxies.batch, 2, READ) in shapes(step.args[1])
-    (pool,) = only(found, "bon")
+    (pool,) = only(found, "scores")
     assert shapes(pool.args[1:]) == [(0,), (0,), (c.draws, READ), (c.draws, READ)]
     (gold_pool,) = only(found, "samples", "score")
     assert shapes(gold_pool.args[1:]) == [(0,), (0,), (c.draws, READ), (c.draws, READ)]
@@ -176,7 +176,7 @@ def test_comparisons_are_drawn_several_prompts_at_once(mesh):
 
 
 def test_best_of_n_scores_every_member_in_one_call(mesh):
-    for program in only(programs(SMOKE, mesh), "bon"):
+    for program in only(programs(SMOKE, mesh), "scores"):
         assert program.calls == SMOKE.bon.prompts
         assert jax.eval_shape(program.fn, *program.args).shape == (SMOKE.proxies.seeds, SMOKE.bon.draws)
 
@@ -194,7 +194,7 @@ def test_other_policies_are_planned(mesh):
     e = changed(SMOKE, other_policies=(other,))
     before, found = programs(SMOKE, mesh), programs(e, mesh)
     assert len(only(found, "ppo")) == 2 * len(only(before, "ppo"))
-    assert sum(p.calls for p in only(found, "bon")) == sum(p.calls for p in only(before, "bon")) + e.bon.prompts
+    assert sum(p.calls for p in only(found, "scores")) == sum(p.calls for p in only(before, "scores")) + e.bon.prompts
     assert len({p.name for p in only(found, "ppo")}) == len(only(found, "ppo"))
     assert len({p.name for p in only(found, "samples")}) == 4
 

@@ -90,9 +90,9 @@ def rows():
 
 def test_every_program_of_a_config(rows):
     kinds = [row["stage"] for row in rows]
-    assert kinds.count("bon") == 3  # sizes
+    assert kinds.count("scores") == 3  # sizes
     assert kinds.count("proxies") == 2 * 3  # each trained, and scored on the validation comparisons
-    assert set(kinds) == {"sft", "gold", "samples", "comparisons", "proxies", "bon", "ppo"}
+    assert set(kinds) == {"sft", "gold", "samples", "comparisons", "proxies", "scores", "ppo"}
     for row in rows:
         assert row["fits"], row
         assert row["flops"] > 0

@@ -66,7 +66,8 @@ def test_policies_start_where_they_start(files):
 
 
 def test_a_small_run_says_what_it_lacks(files):
-    plain = [c for c in files.curves if c.id.plain and (c.id.rm_comparisons, c.id.policy_params) == (DATA[-1], SMALL)]
+    main = [c for c in files.curves if (c.id.rm_comparisons, c.id.policy_params) == (DATA[-1], SMALL)]
+    plain = [c for c in main if not (c.id.rm_recipe or c.id.rm_combined or c.id.settings)]
     rows = [r for r in files.reward_models if r["rm_comparisons"] == DATA[-1]]
     summary = scaling.summarise(plain, draws=20, rank_draws=5)
     few = replace(files, curves=plain, summary=summary, reward_models=rows, starts={SMALL: 0.0})

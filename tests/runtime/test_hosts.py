@@ -121,7 +121,8 @@ def test_two_processes_equal_one_that_was_stopped_between(tmp_path):
         mine, theirs = (files.read_npz(p) for p in (path, two / path.relative_to(one)))
         np.testing.assert_array_equal(mine["tokens"], theirs["tokens"])
         np.testing.assert_allclose(mine["logps"], theirs["logps"], atol=1e-4)
-        np.testing.assert_allclose(mine["gold"], theirs["gold"], atol=1e-4)
+        # Raw gold runs to tens: the order of sums alone has moved it by 7e-5 of its size on a busy machine.
+        np.testing.assert_allclose(mine["gold"], theirs["gold"], rtol=2e-4, atol=1e-4)
     said = [json.loads(next(where.glob("smoke/comparisons*/info.json")).read_text()) for where in (one, two)]
     assert said[0] == said[1]
     cost = json.loads(next(two.glob("smoke/sft*/cost.json")).read_text())

@@ -97,8 +97,8 @@ def test_purposes_never_share_a_prompt(world):
     rng = np.random.default_rng(2)
     sets = {p: {row.tobytes() for row in world.prompts(rng, 300, p).tokens} for p in PURPOSES}
     assert all(len(s) == 300 for s in sets.values())
-    assert not sets["read"] & sets["ppo"]
-    assert not sets["ppo"] & sets["comparisons"]
+    assert not sets["read"] & sets["optimise"]
+    assert not sets["optimise"] & sets["comparisons"]
     assert not sets["read"] & sets["comparisons"]
 
 
