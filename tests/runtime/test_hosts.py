@@ -120,8 +120,8 @@ def test_two_processes_equal_one_that_was_stopped_between(tmp_path):
     for path in (one / "smoke").glob("samples*/draws/*.npz"):
         mine, theirs = (files.read_npz(p) for p in (path, two / path.relative_to(one)))
         np.testing.assert_array_equal(mine["tokens"], theirs["tokens"])
-        np.testing.assert_allclose(mine["logps"], theirs["logps"], atol=1e-4)
-        # Raw gold runs to tens: the order of sums alone has moved it by 7e-5 of its size on a busy machine.
+        # Eight devices sum SFT's gradients in another order than one: on some CPUs that moves sums of tens by 7e-5.
+        np.testing.assert_allclose(mine["logps"], theirs["logps"], rtol=2e-4, atol=1e-4)
         np.testing.assert_allclose(mine["gold"], theirs["gold"], rtol=2e-4, atol=1e-4)
     said = [json.loads(next(where.glob("smoke/comparisons*/info.json")).read_text()) for where in (one, two)]
     assert said[0] == said[1]
