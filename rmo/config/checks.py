@@ -91,7 +91,7 @@ def need(ok: bool, message: str) -> None:
 MAY_BE_ZERO = {"seed", "sft.texts", "comparisons.flip", "ppo.chunk", "fits.min_d"}
 MAY_BE_ZERO_ANYWHERE = {
     "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",
-    "vocab", "length",
+    "vocab", "length", "d_per_step",
 }  # fmt: skip
 
 

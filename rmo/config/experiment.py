@@ -293,6 +293,8 @@ class Against:
     """Which of proxies.sizes, as indices; empty means all that the sweep has."""
     kl_coefs: tuple[float, ...] = (0.0,)
     """Per-token KL penalties added to the reward; 0 as in the paper (but for its section 3.6)."""
+    d_per_step: float = 0.0
+    """Anchored PPO: the KL penalty rises as sqrt(KL) gets ahead of the path d(t) = d_per_step * iteration; 0: none."""
     lr_scale: float = 1.0
     """Multiplies both learning rates."""
 

@@ -90,7 +90,7 @@ def shapes(sketch: Sketch, s: method.Setup, members: int) -> Climb:
     calibration = Calibration(number, number)
     prompts, held_out = (sketch.everywhere(prompts_of(e, rows)) for rows in (e.ppo.prompts, e.bon.prompts))
     frozen = method.Frozen(sketch.master(s.lm), sketch.loaded(s.gold), calibration, prompts, held_out, number)
-    member = method.Task(RewardParams(shapes_of(s.reward.rm), calibration), sketch.key(), number)
+    member = method.Task(RewardParams(shapes_of(s.reward.rm), calibration), sketch.key(), number, number)
     state = jax.eval_shape(partial(method.begin, s), shapes_of(s.lm), shapes_of(s.critic))
     runs, states = place(stacked(member, members), sketch.mesh), place(stacked(state, members), sketch.mesh)
     with jax.set_mesh(sketch.mesh):

@@ -74,7 +74,7 @@ def ours(case):
     prompts = tokens[:, : case["prompt"]], jnp.ones((case["batch"], case["prompt"]), bool)
     frozen = ppo.Frozen(policy, proxy, Calibration(), prompts, prompts)
     one = partial(jax.tree.map, lambda x: jnp.asarray(x)[None])
-    member = ppo.Task(RewardParams(proxy, Calibration()), jax.random.key(0), jnp.float32(KL_COEF))
+    member = ppo.Task(RewardParams(proxy, Calibration()), jax.random.key(0), jnp.float32(KL_COEF), jnp.float32(0))
     members = one(member)
     begin = jax.jit(lambda: ppo.begin(s, policy, proxy))
     last = ppo_loop.advance(s, frozen, members, one(begin()), limit=1)[1]
@@ -215,7 +215,9 @@ def several(case, as_one: bool):
     def go(which: list[int]) -> np.ndarray:
         m = len(which)
         keys = jnp.stack([jax.random.key(3)] * m)
-        members = ppo.Task(repeat(RewardParams(params, Calibration()), m), keys, coefs[jnp.array(which)])
+        members = ppo.Task(
+            repeat(RewardParams(params, Calibration()), m), keys, coefs[jnp.array(which)], jnp.zeros(len(which))
+        )
         states, _ = ppo_loop.advance(s, frozen, members, repeat(fresh, m))
         sums = jax.tree.map(lambda x: jnp.sum(jnp.abs(x), axis=tuple(range(1, x.ndim))), states.policy.params)
         return np.asarray(sum(jax.tree.leaves(sums)))

@@ -41,7 +41,7 @@ def make(size=2, **changes):
     proxies = jax.vmap(partial(transformer.init, rm))(jax.random.split(jax.random.key(2), size))
     members = ppo.Task(
         RewardParams(proxies, Calibration(jnp.zeros(size), jnp.ones(size))),
-        jax.random.split(jax.random.key(4), size), jnp.zeros(size),
+        jax.random.split(jax.random.key(4), size), jnp.zeros(size), jnp.zeros(size),
     )  # fmt: skip
     critics = jax.vmap(partial(transformer.init, rm))(jax.random.split(jax.random.key(5), size))
     return ppo.Setup(lm, rm, Reward(rm), rm, c, R, EOS), frozen, members, critics
@@ -166,6 +166,26 @@ def test_members_of_one_program_equal_single_runs(side_by_side):
             jax.tree.leaves(alone.policy.params), jax.tree.leaves(pick(together).policy.params), strict=True
         ):
             np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_an_anchored_member_keeps_to_its_path(tmp_path, one_device):
+    """Its penalty is 0 until sqrt(KL) is ahead of the path, and holds it near the path from then on; a free member's
+    KL grows as it likes. Both are members of one program."""
+    s, frozen, members, critics = make(
+        d_step=0.1, kl_max=9.0, max_steps=40, policy_optimizer=config.Optimizer(lr=6e-3, schedule="constant")
+    )
+    same = jax.tree.map(lambda x: x[jnp.array([0, 0])], members)._replace(d_per_step=jnp.array([0.0, 0.02]))
+    critics = jax.tree.map(lambda x: x[jnp.array([0, 0])], critics)
+    log = Log(tmp_path, "ppo", s.reads, "read")
+    history, _ = ppo_loop.train_ppo(s, frozen, same, critics, one_device, Checkpoints(tmp_path), log)
+    d, path = np.sqrt(history["read"]["kl"].mean(-1)), 0.02 * history["iteration"]
+    late = history["iteration"][:, 1] >= 15
+    assert late.any()
+    assert (np.abs(d - path)[late, 1] < 0.25).all()
+    assert d[-1, 0] > 1.3 * d[-1, 1]
+    coefs = history["last"]["kl_coef"]
+    assert np.nanmax(coefs[:, 0]) == 0
+    assert np.nanmax(coefs[:, 1]) > 0.05
 
 
 def test_reads_lie_on_a_grid_and_members_take_their_own(tmp_path, one_device):
@@ -297,7 +317,7 @@ def test_bandit_converges_to_the_exponential_tilt():
     tokens = jnp.concatenate([jnp.repeat(prompt, V, 0), jnp.arange(V)[:, None]], 1)
     rewards = scoring.score(rm, proxy, tokens, jnp.ones((V, P + 1), bool))
     frozen = ppo.Frozen(reference, proxy, Calibration(), (prompt, mask), (prompt, mask))
-    member = ppo.Task(RewardParams(proxy, Calibration(0.0, 1.0)), jax.random.key(2), jnp.float32(0.5))
+    member = ppo.Task(RewardParams(proxy, Calibration(0.0, 1.0)), jax.random.key(2), jnp.float32(0.5), jnp.float32(0))
     s = ppo.Setup(lm, rm, Reward(rm), rm, c, 1, EOS)
     grow = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
     state = ppo.begin(s, frozen.reference, transformer.init(rm, jax.random.key(3)))

@@ -79,6 +79,7 @@ def check_against(e: Experiment, against: Against, where: str, need: Need) -> No
     need(set(against.sizes) <= set(have), f"{where}.sizes is {against.sizes}: sweep {sweep.name} has sizes {have}")
     penalties = bool(against.kl_coefs) and min(against.kl_coefs) >= 0
     need(penalties, f"{where}.kl_coefs must be at least 0, and not none")
+    need(against.d_per_step >= 0, f"{where}.d_per_step is {against.d_per_step}: it must be at least 0")
 
 
 def optimised_by(e: Experiment, against: Against) -> list[tuple]:
@@ -87,7 +88,8 @@ def optimised_by(e: Experiment, against: Against) -> list[tuple]:
     recipes = [sweep.recipes[r] for r in against.recipes] or sweep.recipes
     rewards = [*recipes, *(sweep.combined[c] for c in against.combined)]
     sizes = against.sizes or sizes_of(e, sweep)
-    return [(i, reward, coef, against.lr_scale) for i in sizes for reward in rewards for coef in against.kl_coefs]
+    how = against.lr_scale, against.d_per_step
+    return [(i, reward, coef, *how) for i in sizes for reward in rewards for coef in against.kl_coefs]
 
 
 def arms(rewards: Sequence[RewardRow], plan: Plan) -> list[Arm]:
@@ -105,8 +107,10 @@ def arms(rewards: Sequence[RewardRow], plan: Plan) -> list[Arm]:
 
 
 def settings_of(against: Against, kl_coef: float) -> Settings:
-    """What identifies a curve beside its reward: the KL penalty and the learning rate, where not the default."""
+    """What identifies a curve beside its reward: the KL penalty, the path that it is anchored to and the learning rate,
+    where not the default."""
     found = {"kl_coef": kl_coef} if kl_coef else {}
+    found |= {"d_per_step": against.d_per_step} if against.d_per_step else {}
     return Settings(found | ({"lr_scale": against.lr_scale} if against.lr_scale != 1 else {}))
 
 
@@ -168,6 +172,7 @@ METHOD = register(
             Diagnostic("approx_kl", "KL of an update, estimated"),
             Diagnostic("explained_variance", "critic's explained variance", drawn=True),
             Diagnostic("critic_loss", "value loss"),
+            Diagnostic("kl_coef", "KL coefficient"),
             Diagnostic("sampler_gap", "largest gap between the sampler's and the trainer's log-probability"),
             Diagnostic("first_ratio", "ratio before the first update: 1"),
             Diagnostic("proxy_cut", "share of texts too long for the proxy"),

@@ -33,10 +33,14 @@ def optimise(bench: Bench, policy: int, against: Against, members: Sequence[Arm]
         on_device(bench.read_prompts()), jnp.float32(gold.logits),
     )  # fmt: skip
     # A seed has the same stream at every penalty and recipe: differences between them are not a difference of luck.
+    # RM sizes have streams of their own: a mean over sizes would not lose the luck that they share.
+    key = jax.random.fold_in(bench.key("ppo"), reward.rm.shape.weights % 2**32)
     seeds = jnp.asarray([bench.rewards[arm.reward].seed or 0 for arm in members])
-    keys = jax.vmap(lambda seed: jax.random.fold_in(bench.key("ppo"), seed))(seeds)
-    penalties = jnp.asarray([arm.settings.number("kl_coef") for arm in members], jnp.float32)
-    tasks = update.Task(params, keys, penalties)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(seeds)
+    penalties, paths = (
+        jnp.asarray([arm.settings.number(name) for arm in members], jnp.float32) for name in ("kl_coef", "d_per_step")
+    )
+    tasks = update.Task(params, keys, penalties, paths)
     critics = first_critics(bench, c, lm, reward, params, reference)
     tracker = bench.tracker(setup.reads, "read")
     history, states = loop.train_ppo(setup, frozen, tasks, critics, bench.mesh, bench.checkpoints, tracker)

@@ -70,6 +70,7 @@ class Task(NamedTuple):
     reward: RewardParams
     key: jax.Array
     kl_coef: jax.Array  # f32[]
+    d_per_step: jax.Array  # f32[], the path that an anchored member is held to; 0: none
 
 
 class PPOState(NamedTuple):
@@ -119,6 +120,19 @@ def gae(rewards_BR: jax.Array, values_BR: jax.Array, mask_BR: jax.Array, lam: fl
     _, advantages_RB = jax.lax.scan(backwards, jnp.zeros_like(delta_BR[:, 0]), delta_BR.T, reverse=True)
     advantages_BR = advantages_RB.T * mask_BR
     return advantages_BR, advantages_BR + values_BR
+
+
+ANCHOR = 4.0  # KL coefficient per unit of sqrt(KL) ahead of the path: a tenth ahead costs about what gold gains
+
+
+def penalty(task: Task, state: PPOState) -> jax.Array:
+    """The KL coefficient of the next iteration, f32[].
+
+    An anchored member's grows in proportion to how far sqrt(KL) of the last rollout is ahead of the path
+    d(t) = d_per_step * iteration (Ziegler et al. 2019, section 2.2, hold KL to a constant; here the target moves).
+    """
+    ahead = jnp.sqrt(jnp.maximum(state.kl, 0.0)) - task.d_per_step * state.iteration
+    return task.kl_coef + jnp.where(task.d_per_step > 0, ANCHOR * jnp.maximum(ahead, 0.0), 0.0)
 
 
 def episode_rewards(score_B, logps_BR, ref_logps_BR, mask_BR, kl_coef) -> jax.Array:
@@ -185,7 +199,7 @@ def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -
     found, mask = in_chunks(s, some, *drawn), drawn.mask
     prompts, prompt_mask = (sharding.split(x[drawn.rows]) for x in frozen.train_prompts)
     logps, values = found["logps"], found["values"]
-    rewards = episode_rewards(found["score"], logps, found["ref_logps"], mask, task.kl_coef)
+    rewards = episode_rewards(found["score"], logps, found["ref_logps"], mask, penalty(task, state))
     advantages, returns = gae(rewards, values, mask, s.c.lam)
     advantages = metrics.whiten(advantages, mask)
     out = Rollout(prompts, prompt_mask, drawn.tokens, mask, logps, values, advantages, returns)
@@ -195,6 +209,7 @@ def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -
         "length": jnp.mean(jnp.sum(mask, axis=1).astype(jnp.float32)),
         "explained_variance": metrics.explained_variance(values, returns, mask),
         "sampler_gap": jnp.max(found["gap"]),
+        "kl_coef": penalty(task, state),
     }
 
 
