@@ -31,7 +31,7 @@ def experiment() -> Experiment:
     return Experiment(
         name="smoke",
         note="This run only shows that every stage works. Its networks are hardly trained: its numbers mean nothing.",
-        world=World(vocab=24, prompt=4, response=10, shortest=4, states=4, counts=2, conditionals=1, pairs=3),
+        world=World(vocab=24, prompt=4, response=10, shortest=4, states=4, unigrams=2, conditionals=1, pairs=2),
         policy=model(16),
         sft=SFT(texts=2048, epochs=2, batch=64, optimizer=Optimizer(lr=1e-2)),
         gold=Gold(model=model(32), texts=2400, epochs=1, batch=64, optimizer=Optimizer(lr=5e-3)),

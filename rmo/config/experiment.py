@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from rmo.config.identity import memory
+from rmo.config.identity import changed, memory
 from rmo.config.model import Model as Model
 
 
@@ -61,42 +61,52 @@ class World(WorldConfig):
 
     seed: int = 0
     """Draws the world itself: its grammar and its annotator."""
+    edition: Literal[1, 2] = changed(2, old=1)
+    """2: texts have a manner, features are rates. 1: as before that (rmo/worlds/first_edition.py)."""
     vocab: int = 64
     """V, tokens including pad, bos and eos."""
     prompt: int = 6
     """P, longest prompt in tokens (left-padded)."""
-    response: int = 18
+    response: int = changed(32, old=18)
     """R, longest response in tokens, EOS included (right-padded)."""
     states: int = 8
     """Hidden topics of the corpus grammar."""
-    questions: int = 4
+    questions: int = changed(2, old=4)
     """Kinds of prompt: what its last word asks. Sways the corpus's answer and selects what conditionals want."""
     answer: float = 0.7
     """How strongly the corpus's answers depend on the question (standard deviation of log-odds)."""
-    shortest: int = 10
+    manner: float = 1.6
+    """How strongly a text's manner sways its words, in log-odds per standard deviation of the manner."""
+    pair_manner: float = 1.6
+    """The same of the second word of a pair, where the first came before it."""
+    shortest: int = changed(16, old=10)
     """Words a text has at least."""
-    stop: float = 0.12
+    stop: float = changed(0.1, old=0.12)
     """Chance that a text ends at each token after that."""
-    counts: int = 3
-    """Annotator features that count the words of one set (easy: any RM can learn them)."""
-    conditionals: int = 3
-    """Annotator features whose word set the prompt's last word selects (harder: needs attention to the prompt)."""
-    pairs: int = 8
-    """Annotator features that count a word of one set followed by one of another, 1 to 3 words on (hardest)."""
-    set_share: float = 0.04
-    """Share of the words in a counted set. Small sets are rare, so their counts have long tails."""
-    pair_share: float = 0.2
+    unigrams: int = changed(4, old=3)
+    """Annotator features: the rate of the words of one set (easy: any RM can learn them)."""
+    conditionals: int = changed(2, old=3)
+    """The rate of the words of a set that the prompt's last word selects (harder: needs attention to the prompt)."""
+    pairs: int = changed(4, old=8)
+    """The rate of a word of one set followed by one of another, 1 to 3 words on (hardest)."""
+    set_share: float = changed(0.15, old=0.04)
+    """Share of the words in the set of a unigram or conditional feature."""
+    pair_share: float = changed(0.4, old=0.2)
     """Share of the words in either set of a pair feature."""
-    weights: tuple[float, float, float, float] = (0.35, 0.25, 0.25, 0.15)
-    """Shares of the annotator's score: counts, conditionals, pairs, and the guards (fluency, variety)."""
+    weights: tuple[float, float, float, float] = changed((0.4, 0.25, 0.3, 0.05), old=(0.35, 0.25, 0.25, 0.15))
+    """Shares of the annotator's score: unigrams, conditionals, pairs, length."""
     decay: float = 0.5
     """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
-    optimum: tuple[float, float] = (0.7, 1.4)
+    optimum: tuple[float, float] = changed((0.5, 2.0), old=(0.7, 1.4))
     """Range of the sweet spots, in standard deviations above what the corpus does by default."""
-    width: float = 0.6
-    """Width of a sweet spot as a multiple of its optimum."""
+    length_optimum: float = 0.3
+    """The sweet spot of a response's length, in the same unit."""
+    width: float = changed(1.0, old=0.6)
+    """Width of a sweet spot, as a multiple of its optimum or, where that is nearer, of one standard deviation."""
+    guard: tuple[float, float] = (2.0, 1.0)
+    """Of fluency and variety: how many standard deviations below the corpus cost nothing, and the width of the loss."""
 
-    may_be_zero = ("seed", "answer", "counts", "conditionals", "pairs", "decay", "stop")
+    may_be_zero = ("seed", "answer", "unigrams", "conditionals", "pairs", "decay", "stop")
 
     @property
     def tokens(self) -> int:

@@ -1,23 +1,30 @@
 """The synthetic world of the offline presets: a small scientific model of prompts, texts and an annotator.
 
-What stands for what:
+What stands for what in real text:
 
-- **Grammar.** A hidden topic walks through `states` topics; each topic prefers some words, and each word prefers some
-  successors. The last word of a prompt asks one of `questions` questions, and each question has favourite words in the
-  answer. A prompt is the beginning of a text (bos and P/2 to P-1 words), a response its continuation: it may end
-  with EOS after `shortest` words and runs out of room at R. This stands for natural language.
-- **Annotator.** Counts, in a response: the words of a set (any RM can learn it); the words of a set that the prompt's
-  last word selects (needs attention to the prompt); and a word of one set followed 1 to 3 words on by one of another
-  (needs attention between words). Each feature has a **sweet spot**: with z its distance from the corpus mean in
-  standard deviations, its value exp(-((z - optimum) / width)^2 / 2) rises to 1 at an optimum above what the corpus
-  does and falls again. More is better, then worse: what a proxy learns from ordinary text leads past the optimum
-  (extremal Goodhart). Two guards, fluency (bigram log-likelihood) and variety (share of distinct words), lose
-  value only *below* the corpus mean: garbled and collapsed text is bad. This stands for human judgement.
-- **Score.** The weighted mean of the values, so always within [0, 1]. Weights: `World.weights` shares the whole among
+- **Grammar** (language): a hidden topic walks through `states` topics; each topic prefers some words, and each word
+  prefers some successors. The last word of a prompt asks one of `questions` questions, and each question has favourite
+  words in the answer. A prompt is the beginning of a text (bos and P/2 to P-1 words), a response its continuation: it
+  may end with EOS after `shortest` words and runs out of room at R.
+- **Manner** (tone, register, stance): every text draws one number per feature below, and its whole response leans that
+  way: words that the feature looks at get `manner` times as much more log-odds. The language model learns the mixture,
+  reads a text's manner from its beginning, and can be *steered*: shifting the mixture costs little KL, and that is what
+  RL does with real models. Without it selection finds good texts that no policy learns to write.
+- **Annotator** (human judgement): features of three difficulties, each a *rate*, so that length by itself pays nothing.
+  The words of a set (any RM can learn it: a tone); the words of a set that the prompt's last word selects (needs
+  attention to the prompt: to answer what was asked); and a word of one set followed 1 to 3 words on by one of another
+  (needs attention between words: to put things together). Length is a feature of its own. Every feature has a **sweet
+  spot**: with z its distance from the corpus mean in standard deviations, its value exp(-((z - optimum) / width)^2 / 2)
+  rises to 1 at an optimum above what the corpus does and falls again. More is better, then worse: what a small proxy
+  learns from ordinary text leads past the optimum (extremal Goodhart). Sweet spots lie between `optimum`'s ends, some
+  inside and some beyond what best-of-n at n = 2,048 shows.
+- **Guards** (fluency: the log-likelihood of bigrams; variety: the share of distinct words): text that is less fluent or
+  less varied than nearly all of the corpus loses what its features are worth. Garbled and collapsed text is bad.
+- **Score**: the weighted mean of the values times the guards, so within [0, 1]. `World.weights` shares the whole among
   the kinds, a power law shares each kind among its features.
 
-The world is designed so that overoptimization exists and RM sizes differ; it is never tuned on a fit or a verdict.
-Everything is numpy and follows from `World.seed`.
+The world was designed on seed 0 alone, by what gold and the optimiser do, never by a fit or a verdict; what was tried
+is told in configs/results/README.md. Everything is numpy and follows from `World.seed`.
 """
 
 from __future__ import annotations
@@ -65,8 +72,10 @@ class SyntheticWorld(World):
 
     @classmethod
     def build(cls, c: config.WorldConfig, sources: Path | None) -> SyntheticWorld:
+        from rmo.worlds.first_edition import FirstEdition  # made of this one
+
         assert isinstance(c, config.World)
-        return cls(c)
+        return FirstEdition(c) if c.edition == 1 else cls(c)
 
     @property
     def vocab(self) -> int:
@@ -79,6 +88,11 @@ class SyntheticWorld(World):
     @property
     def words(self) -> int:
         return self.c.vocab - FIRST
+
+    @property
+    def kinds(self) -> tuple[int, int, int]:
+        """How many unigram, conditional and pair features there are."""
+        return self.c.unigrams, self.c.conditionals, self.c.pairs
 
     @property
     def word_ids(self) -> np.ndarray:
@@ -130,17 +144,41 @@ class SyntheticWorld(World):
         topic = rng.integers(c.states, size=size)
         word = rng.integers(self.words, size=size)
         answer_BW = np.zeros((size, self.words))
+        manner_BF = self.manner(rng, size)
         for t in range(total):
             if t == c.prompt - 1:  # the response begins: it answers what the prompt's last word asks
-                answer_BW = g["log_answer"][g["question"][word]]
+                asked_B = g["question"][word]
+                answer_BW = g["log_answer"][asked_B] + self.swayed(manner_BF, asked_B)
             topic = np.minimum((topic_cdf[topic] < rng.random(size)[:, None]).sum(1), c.states - 1)
             logits = g["log_emission"][topic] + g["log_bigram"][word] + answer_BW
+            logits += self.swayed_by_words(manner_BF, words_BT[:, c.prompt - 1 : t])
             word = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
             words_BT[:, t] = word
         prompts = self._prompts(rng, words_BT[:, : c.prompt - 1] + FIRST)
         lengths, ended = self.lengths(rng, size)
         tokens, mask = finish(words_BT[:, c.prompt - 1 :] + FIRST, lengths, ended)
         return Texts(prompts.tokens, prompts.mask, tokens, mask)
+
+    def manner(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """z of every text, f64[B, F]: a standard normal number for each unigram, conditional and pair feature."""
+        return rng.normal(size=(size, sum(self.kinds)))
+
+    def swayed(self, manner_BF: np.ndarray, asked_B: np.ndarray) -> np.ndarray:
+        """Log-odds f64[B, W] that a text's manner gives to words, wherever they stand."""
+        c, a = self.c, self.annotator
+        unigram, conditional, _ = np.split(manner_BF, [c.unigrams, c.unigrams + c.conditionals], axis=1)
+        answers_FBW = a["conditional"][:, asked_B]
+        return c.manner * (unigram @ a["unigram"] + np.einsum("bf,fbw->bw", conditional, answers_FBW))
+
+    def swayed_by_words(self, manner_BF: np.ndarray, before_BT: np.ndarray) -> np.ndarray:
+        """Log-odds f64[B, W] that a text's manner gives to words after those of the response `before` them."""
+        a, pair_BF = self.annotator, manner_BF[:, self.c.unigrams + self.c.conditionals :]
+        out = np.zeros((len(before_BT), self.words))
+        for f, gap in enumerate(a["gap"]):
+            if gap <= before_BT.shape[1]:
+                follows_B = a["first"][f][before_BT[:, -gap]]
+                out += (self.c.pair_manner * pair_BF[:, f] * follows_B)[:, None] * a["second"][f]
+        return out
 
     def demonstrations(self, rng: np.random.Generator, size: int, held_out: bool = False) -> Texts:
         """Texts for SFT; every draw is new, so those of another `rng` are held out."""
@@ -214,60 +252,96 @@ class SyntheticWorld(World):
 
     @cached_property
     def annotator(self) -> dict[str, np.ndarray]:
-        """Which words each feature looks at, its sweet spot and weight; drawn from the seed alone."""
+        """Which words each feature looks at, and its sweet spot `optimum`; drawn from the seed alone."""
         rng, c = np.random.default_rng([self.c.seed, 2]), self.c
 
         def sets(share: float, *shape: int) -> np.ndarray:
             size = max(1, round(share * self.words))
             return np.argsort(np.argsort(rng.random((*shape, self.words)), axis=-1), axis=-1) < size
 
-        kinds = [c.counts, c.conditionals, c.pairs, 2]
-        weight = np.concatenate([shared_out(share, n, c.decay) for n, share in zip(kinds, c.weights, strict=True)])
         # Spread evenly on a log scale inside each kind: every world has early and late sweet spots.
-        optimum = np.concatenate([rng.permutation(np.geomspace(*c.optimum, n)) for n in kinds[:3]])
+        optima = [rng.permutation(np.geomspace(*c.optimum, n)) for n in self.kinds]
         return {
-            "count": sets(c.set_share, c.counts),  # bool[F, W]
+            "optimum": np.concatenate(optima),
+            "unigram": sets(c.set_share, c.unigrams),  # bool[F, W]
             "conditional": sets(c.set_share, c.conditionals, c.questions),  # bool[F, question, W]
             "first": sets(c.pair_share, c.pairs),
             "second": sets(c.pair_share, c.pairs),
             "gap": 1 + np.arange(c.pairs) % 3,
-            "optimum": optimum,
-            "width": c.width * optimum,
-            "weight": weight / weight.sum(),
         }
 
-    def features(self, texts: Texts) -> np.ndarray:
-        """Raw features f64[B, F]: counts, conditionals, pairs, fluency, variety."""
+    @cached_property
+    def sweet_spots(self) -> dict[str, np.ndarray]:
+        """optimum, width and weight of every feature, f64[F], in standard deviations of the corpus; length's last."""
+        c, shares = self.c, zip([*self.kinds, 1], self.c.weights, strict=True)
+        weight = np.concatenate([shared_out(share, n, c.decay) for n, share in shares])
+        optimum = np.append(self.annotator["optimum"], c.length_optimum)
+        return {"optimum": optimum, "width": c.width * np.maximum(optimum, 1.0), "weight": weight / weight.sum()}
+
+    def counts(self, texts: Texts) -> tuple[list[np.ndarray], np.ndarray]:
+        """How often a response has what each unigram, conditional and pair feature looks at, and how many words it has,
+        i[B] each."""
         g, a = self.grammar, self.annotator
-        word_BR = texts.mask & (texts.tokens >= FIRST)
-        index_BR = np.where(word_BR, texts.tokens - FIRST, 0)
+        word_BR, index_BR = words_of(texts)
         # Prompts are left-padded, so their last word is the last slot.
         asked_B1 = g["question"][np.maximum(texts.prompts[:, -1:] - FIRST, 0)]
-        columns = [(words[index_BR] & word_BR).sum(1) for words in a["count"]]
+        columns = [(words[index_BR] & word_BR).sum(1) for words in a["unigram"]]
         columns += [(words[asked_B1, index_BR] & word_BR).sum(1) for words in a["conditional"]]
         for first, second, gap in zip(a["first"], a["second"], a["gap"], strict=True):
             first_BR, second_BR = first[index_BR] & word_BR, second[index_BR] & word_BR
             columns.append((first_BR[:, :-gap] & second_BR[:, gap:]).sum(1))
-        pair_BR = word_BR[:, 1:] & word_BR[:, :-1]
-        bigram = g["log_bigram"] - np.log(np.exp(g["log_bigram"]).sum(1, keepdims=True))
-        fluency = (bigram[index_BR[:, :-1], index_BR[:, 1:]] * pair_BR).sum(1) / np.maximum(pair_BR.sum(1), 1)
-        ranked = np.sort(np.where(word_BR, texts.tokens, -1), axis=1)
-        distinct = ((ranked[:, 1:] != ranked[:, :-1]) & (ranked[:, 1:] >= 0)).sum(1) + (ranked[:, 0] >= 0)
-        return np.stack([*columns, fluency, distinct / np.maximum(word_BR.sum(1), 1)], axis=1).astype(np.float64)
+        return columns, word_BR.sum(1)
+
+    def fluency(self, texts: Texts) -> np.ndarray:
+        """Mean log-likelihood of a response's bigrams, f64[B], nats."""
+        word_BR, index_BR = words_of(texts)
+        pair_BR, log_bigram = word_BR[:, 1:] & word_BR[:, :-1], self.grammar["log_bigram"]
+        bigram = log_bigram - np.log(np.exp(log_bigram).sum(1, keepdims=True))
+        return (bigram[index_BR[:, :-1], index_BR[:, 1:]] * pair_BR).sum(1) / np.maximum(pair_BR.sum(1), 1)
+
+    def features(self, texts: Texts) -> np.ndarray:
+        """Raw features f64[B, F + 2]: rates of words, of answers and of pairs, length, then fluency and variety.
+
+        A rate is a share of the response's words, of at least half of `shortest`: a single word is no rate. A response
+        that ran out of room would have gone on: half of the room beyond `shortest` is added to its length.
+        """
+        counts, words_B = self.counts(texts)
+        rates = [count / np.maximum(words_B, self.c.shortest / 2) for count in counts]
+        guards = [self.fluency(texts), distinct_words(texts) / np.maximum(words_B, 1)]
+        cut_B = texts.mask[:, -1] & (texts.tokens[:, -1] != EOS)
+        length_B = words_B + cut_B * (self.c.response - self.c.shortest) / 2
+        return np.stack([*rates, length_B, *guards], axis=1).astype(np.float64)
 
     @cached_property
     def _reference(self) -> tuple[np.ndarray, np.ndarray]:
         f = self.features(self.corpus(np.random.default_rng([self.c.seed, 3]), 20_000))
         return f.mean(0), np.maximum(f.std(0), 1e-6)
 
+    def standardised(self, texts: Texts) -> np.ndarray:
+        """`features` in standard deviations above the corpus mean."""
+        mean, std = self._reference
+        return (self.features(texts) - mean) / std
+
     def score(self, texts: Texts) -> np.ndarray:
         """The annotator's score f64[B], within [0, 1]."""
-        a, (mean, std) = self.annotator, self._reference
-        z = (self.features(texts) - mean) / std
-        sweet = len(a["optimum"])
-        value = np.exp(-(((z[:, :sweet] - a["optimum"]) / a["width"]) ** 2) / 2)
-        guard = np.exp(-((np.minimum(z[:, sweet:], 0) / 1.5) ** 2) / 2)
-        return np.concatenate([value, guard], axis=1) @ a["weight"]
+        spots, z = self.sweet_spots, self.standardised(texts)
+        value = np.exp(-(((z[:, :-2] - spots["optimum"]) / spots["width"]) ** 2) / 2)
+        tolerated, width = self.c.guard
+        guard = np.exp(-((np.minimum(z[:, -2:] + tolerated, 0) / width) ** 2) / 2)
+        return (value @ spots["weight"]) * guard.prod(1)
+
+
+def words_of(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+    """(where a response has words, which they are: i[B, R], 0 elsewhere)."""
+    word_BR = texts.mask & (texts.tokens >= FIRST)
+    return word_BR, np.where(word_BR, texts.tokens - FIRST, 0)
+
+
+def distinct_words(texts: Texts) -> np.ndarray:
+    """How many different words a response has, i[B]."""
+    word_BR, _ = words_of(texts)
+    ranked = np.sort(np.where(word_BR, texts.tokens, -1), axis=1)
+    return ((ranked[:, 1:] != ranked[:, :-1]) & (ranked[:, 1:] >= 0)).sum(1) + (ranked[:, 0] >= 0)
 
 
 def check(e: config.Experiment, w: config.World, need: Need) -> None:
@@ -286,8 +360,8 @@ def check(e: config.Experiment, w: config.World, need: Need) -> None:
     )
     need(w.prompt >= 2, f"world.prompt is {w.prompt}: it holds bos and at least one token")
     need(
-        w.counts + w.conditionals + w.pairs > 0,
-        "world has no features: the annotator needs some of counts, conditionals, pairs",
+        w.unigrams + w.conditionals + w.pairs > 0,
+        "world has no features: the annotator needs some of unigrams, conditionals, pairs",
     )
     need(
         min(w.weights) >= 0 and sum(w.weights) > 0,
