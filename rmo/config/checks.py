@@ -162,6 +162,12 @@ def models(e: config.Experiment) -> None:
     model(e.gold.model, "gold.model")
     for index, size in enumerate(e.proxies.sizes):
         model(size, f"proxies.sizes.{index}")
+    for where, shape in (("policy", e.policy), *((f"other_policies.{i}", s) for i, s in enumerate(e.policies[1:]))):
+        need(shape.pooling == "last", f"{where}.pooling is {shape.pooling!r}: only an RM has a score")
+    need(
+        e.gold.kind != "checkpoint" or e.gold.model.pooling == "last",
+        f"gold.model.pooling is {e.gold.model.pooling!r}: the head of a checkpoint is for the last token",
+    )
     need(bool(e.proxies.sizes), "proxies.sizes is empty: at least one proxy is needed")
     counts = {s.weights for s in e.proxies.sizes}
     need(

@@ -21,6 +21,10 @@ class Model:
     reads: Literal["ids", "text", "chat"] = "ids"
     """How an RM meets a text: the policy's token ids as they are; or, where it has a tokenizer of its own, prompt and
     response as text, plain or through its chat template."""
+    pooling: Literal["last", "sum"] = "last"
+    """How an RM's values, one per token, become a score: that of the last token, or their sum over prompt and response,
+    over the root of the longest sequence. The norm before its head bounds a value, and so the score at the last token,
+    at little above what ordinary text has where width is small; a sum has as much room as the text is long."""
     width: int = 64
     """D, the width of the residual stream."""
     layers: int = 2
@@ -78,7 +82,12 @@ class Model:
     @property
     def shape(self) -> "Model":
         """Without what is not shape: equal for models whose parameters fit each other's place."""
-        return dataclasses.replace(self, checkpoint="", reads="ids", dtype="float32", remat="none")
+        return dataclasses.replace(self, checkpoint="", reads="ids", pooling="last", dtype="float32", remat="none")
+
+    @property
+    def trunk(self) -> "Model":
+        """Without what only concerns an RM's score."""
+        return dataclasses.replace(self, pooling="last")
 
     @property
     def head_width(self) -> int:

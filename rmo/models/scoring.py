@@ -1,4 +1,4 @@
-"""From per-token values to one raw score per sequence: the RewardModel read at the last real token."""
+"""From per-token values to one raw score per sequence: that of the last real token, or a sum over all of them."""
 
 from functools import partial
 
@@ -21,14 +21,27 @@ def at_last_token(values_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values_BT, last_token(mask_BT)[:, None], axis=1)[:, 0]
 
 
+def pooled(
+    rm: RewardModel, values_BT: jax.Array, mask_BT: jax.Array, before: tuple[jax.Array, jax.Array] | None = None
+) -> jax.Array:
+    """One score f32[B] of each row's values, as `rm.shape.pooling` says. `before` are values and mask [1, P] of tokens
+    that come before all rows."""
+    if rm.shape.pooling == "sum":
+        parts = [(values_BT, mask_BT)] if before is None else [before, (values_BT, mask_BT)]
+        total = sum(jnp.sum(jnp.where(mask, values, 0), axis=1) for values, mask in parts)
+        return total / rm.length**0.5
+    last_B = at_last_token(values_BT, mask_BT)
+    return last_B if before is None else jnp.where(jnp.any(mask_BT, axis=1), last_B, at_last_token(*before))
+
+
 def score(
     rm: RewardModel, params: Params, tokens_BT: jax.Array, mask_BT: jax.Array,
     dropout: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:  # fmt: skip
-    """Raw score f32[B] of each sequence: the value at its last real token. `dropout` is (rate, key), for training."""
+    """Raw score f32[B] of each sequence. `dropout` is (rate, key), for training."""
     tokens_BT, mask_BT = sharding.split(tokens_BT), sharding.split(mask_BT)
     values_BT = values(rm, params, tokens_BT, mask_BT, dropout=dropout)
-    return at_last_token(values_BT, mask_BT)
+    return pooled(rm, values_BT, mask_BT)
 
 
 @partial(jax.jit, static_argnames=("rm", "chunk"))
@@ -47,18 +60,18 @@ def score_n(
     if rm.shape.positions == "learned" and whole > rm.length:
         raise ValueError(f"{whole} tokens: this model has learned positions for {rm.length}")
     past: tuple[KVCache, ...] = ()
-    silent: jax.Array | float = 0.0  # the score of a response without a token
+    before: tuple[jax.Array, jax.Array] | None = None
     shared = length > 0 and not kernels_serve(whole, not rm.shape.window, rm.shape.attention_cap)
     if shared:
         prompt_1P, prompt_mask_1P = prompt_P[None], prompt_mask_P[None]
         prompt_values_1P, prefix = values_after(rm, params, prompt_1P, prompt_mask_1P)
-        past, silent = (prefix,), at_last_token(prompt_values_1P, prompt_mask_1P)
+        past, before = (prefix,), (prompt_values_1P, prompt_mask_1P)
 
     def one(block):
         tokens, mask = (sharding.split(x) for x in block)
         if shared:
             values_BR, _ = values_after(rm, params, tokens, mask, past)
-            return jnp.where(jnp.any(mask, axis=1), at_last_token(values_BR, mask), silent)
+            return pooled(rm, values_BR, mask, before)
         rows = (tokens.shape[0], length)
         tokens_BT = jnp.concatenate([jnp.broadcast_to(prompt_P[None], rows), tokens], axis=1)
         mask_BT = jnp.concatenate([jnp.broadcast_to(prompt_mask_P[None], rows), mask], axis=1)

@@ -55,6 +55,11 @@ def test_shipped_configs_are_sound():
         ({"ppo": {"against": (config.Against(kl_coefs=(-1.0,)),)}}, "kl_coefs must be at least 0"),
         ({"other_policies": (config.OtherPolicy(),)}, "another policy's parameter count"),
         ({"proxies": {"sizes": ()}}, "at least one proxy"),
+        ({"policy": {"pooling": "sum"}}, "policy.pooling is 'sum': only an RM has a score"),
+        (
+            {"gold": config.Gold(kind="checkpoint", model=config.Model(pooling="sum"))},
+            "the head of a checkpoint is for the last token",
+        ),
         ({"ppo": {"minibatches": 3}}, "divide ppo.batch 256"),
         ({"ppo": {"against": (config.Against(sizes=(4,)),)}}, "sweep main has sizes"),
         ({"ppo": {"kl_max": float("nan")}}, "must be finite"),

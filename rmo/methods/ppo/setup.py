@@ -60,9 +60,11 @@ def first_critics(
     bench: Bench, c: PPO, lm: LanguageModel, reward: Reward, params: RewardParams, reference: Params
 ) -> Params:
     """What the critics start from, a leading axis of members: the reward itself, in its calibrated units, where the
-    config asks for it and the shapes agree; else the policy's trunk under a head of zeros."""
+    config asks for it, it is read at the last token and the shapes agree; else the policy's trunk under a head of
+    zeros."""
     shift, scale = jnp.asarray(params.calibration.shift), jnp.asarray(params.calibration.scale)
-    fits = lm.shape.shape == reward.rm.shape.shape and reward.rm.shape.reads == "ids" and not reward.how
+    rm = reward.rm.shape
+    fits = lm.shape.shape == rm.shape and rm.reads == "ids" and rm.pooling == "last" and not reward.how
     if c.critic_init == "proxy" and fits:
         trunk, head = params.params["trunk"], params.params["head"]
         bias = (head["bias"] - shift[:, None]) * scale[:, None]
