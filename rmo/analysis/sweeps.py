@@ -45,11 +45,18 @@ def most_swept(groups: Sequence[Group], method: str) -> int:
 
 
 def repeated(groups: Sequence[Group], method: str) -> list[tuple[int, Group, Group | None, Group | None]]:
-    """(epochs, trained so often on few comparisons, once on them, once on as many unique ones) of every RM size."""
+    """(epochs, trained so often on few comparisons, once on them, once on as many unique ones) of every RM size.
+
+    Once is `epochs=1` where a recipe says so: those that say nothing are then trained for more (`Proxies.steps`).
+    """
+    one_epoch = Settings(epochs=1)
+    said = any(g.id.rm_recipe == one_epoch for g in groups)
     out = []
     for g in groups:
-        if set(g.id.rm_recipe) == {"epochs"} and not g.id.rm_combined:  # and nothing else that is not as in the paper
+        alone = set(g.id.rm_recipe) == {"epochs"} and not g.id.rm_combined  # nothing else that is not as in the paper
+        if alone and g.id.rm_recipe != one_epoch:
             epochs = int(g.id.rm_recipe.number("epochs"))
-            once = {x.comparisons: x for x in plain(groups, method, rm_params=g.params)}
+            recipe = one_epoch if said else Settings()
+            once = {x.comparisons: x for x in plain(groups, method, rm_params=g.params, rm_recipe=recipe)}
             out.append((epochs, g, once.get(g.comparisons), once.get((g.comparisons or 0) * epochs)))
     return out

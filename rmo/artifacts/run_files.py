@@ -14,7 +14,7 @@ from rmo.methods import method as methods
 from rmo.runtime.files import Json, Row, read_csv, read_json, write_csv, write_json
 
 # Kinds of stages, in order; every method's come between.
-BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores")
+BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "trunks", "proxies", "scores")
 GATHERERS = ("fits", "report")  # only gather what others made, and are made again with any of it
 PLANNED = "planned.json"  # {stage: its path} of what the last `rmo run` was asked for
 TEXT = ("method", "rm_recipe", "rm_combined", "settings", "variant")  # columns of tables that are no numbers

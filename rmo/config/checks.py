@@ -59,6 +59,7 @@ def check(experiment: config.Experiment) -> None:
     numbers(e, "", MAY_BE_ZERO | {f"world.{name}" for name in e.world.may_be_zero})
     need(bool(e.name) and "/" not in e.name, f"name is {e.name!r}: it names a directory, so no slashes and not empty")
     models(e)
+    trunks(e.proxies)
     comparisons(e)
     distinct_names(e.proxies.sweeps, "proxies.sweeps")
     for w, sweep in enumerate(e.proxies.sweeps):
@@ -66,7 +67,7 @@ def check(experiment: config.Experiment) -> None:
     need(bool(e.proxies.sweeps) and e.proxies.sweeps[0].best_of_n, "proxies.sweeps: the first is best-of-n's main one")
     other_policies(e)
     every = range(len(e.proxies.sizes))
-    have = [(i, recipe) for w in e.proxies.sweeps for i in w.sizes or every for recipe in w.recipes]
+    have = [(i, e.proxies.named(r)) for w in e.proxies.sweeps for i in w.sizes or every for r in w.recipes]
     need(len(set(have)) == len(have), "proxies.sweeps trains one size with one recipe twice: for repeats use seeds")
     check_world(e, need)
     check_gold(e, need)
@@ -88,7 +89,7 @@ def need(ok: bool, message: str) -> None:
         raise config.ConfigError(message)
 
 
-MAY_BE_ZERO = {"seed", "sft.texts", "comparisons.flip", "ppo.chunk", "fits.min_d"}
+MAY_BE_ZERO = {"seed", "sft.texts", "comparisons.flip", "proxies.steps", "ppo.chunk", "fits.min_d"}
 MAY_BE_ZERO_ANYWHERE = {
     "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",
     "vocab", "length", "d_per_step",
@@ -174,6 +175,19 @@ def models(e: config.Experiment) -> None:
         len(counts) == len(e.proxies.sizes),
         "proxies.sizes holds two shapes with one parameter count: curves are told apart by it; for repeats use seeds",
     )
+
+
+def trunks(p: config.Proxies) -> None:
+    """What the sizes' language models are trained on."""
+    if p.start == "random":
+        return
+    c = p.trunk
+    need(
+        any(map(p.from_language_model, p.sizes)),
+        f"proxies.start is {p.start!r}, but every size starts from its checkpoint: leave it at 'random'",
+    )
+    need(c.texts >= c.batch, f"proxies.trunk.texts is {c.texts}: it must be at least one batch ({c.batch})")
+    accumulation("proxies.trunk.optimizer", c.optimizer, c.batch)
 
 
 def held_out_prompts(e: config.Experiment) -> int:

@@ -1,7 +1,7 @@
 """One experiment is one frozen value; every field's docstring is its `--help`. `checks.py` refuses bad values."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from rmo.config.identity import changed, memory
@@ -212,7 +212,8 @@ class Recipe:
     """Training comparisons; must not exceed what the training prompts give."""
     prompts: int = 0
     """Distinct prompts they come from, equally many from each; 0: as they come."""
-    epochs: int = 1
+    epochs: int = 0
+    """Passes over the comparisons; 0: as many as `proxies.steps` makes, one where that is 0 too."""
     flip: float = 0.0
     """Share of the labels that are flipped."""
     weight_decay: float = 0.0
@@ -265,11 +266,34 @@ class Proxies:
     """Shapes of the proxy RMs."""
     sweeps: tuple[Sweep, ...] = (Sweep(),)
     """The first recipe of the first sweep is the one that RM sizes and policies are compared on."""
+    start: Literal["random", "language_model"] = "random"
+    """What a size without a checkpoint starts from: random weights, or the trunk of a language model of its own shape,
+    trained as `trunk` says and shared by all its seeds (the paper's RMs are fine-tuned language models)."""
+    trunk: SFT = field(default_factory=lambda: SFT(optimizer=Optimizer(lr=4e-3)))
+    """How those language models are trained; lr is that of width 16, as `optimizer` has it."""
     seeds: int = 2
-    """RM seeds (head initialisation, data order); trained together in one program."""
+    """RM seeds (comparisons and their order, head, and other weights where they are random), in one program."""
     batch: int = 64
+    steps: int = 0
+    """Optimiser steps of every recipe that says no epochs, over its comparisons as often as that takes; 0: one epoch,
+    which for few comparisons is few steps. With steps a sweep over comparisons varies the data alone, each RM trained
+    for as long as the others; what is one epoch then is a recipe with epochs 1, and called so in tables."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     """lr is that of a proxy of width 16; other widths scale it by 16/width, as GPT-3's own table nearly does."""
+
+    def from_language_model(self, size: Model) -> bool:
+        """Whether a size's trunk is that of a language model trained here."""
+        return self.start == "language_model" and not size.checkpoint
+
+    def steps_of(self, recipe: Recipe) -> int:
+        """Optimiser steps that a recipe is trained for."""
+        if self.steps and not recipe.epochs:
+            return self.steps
+        return (recipe.epochs or 1) * (recipe.comparisons // self.batch)
+
+    def named(self, recipe: Recipe) -> Recipe:
+        """A recipe as tables tell it from others: without `steps`, epochs 1 is what every recipe has that says none."""
+        return replace(recipe, epochs=0) if recipe.epochs == 1 and not self.steps else recipe
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ def proxies_name(e: Experiment, size: int, sweep: Sweep) -> str:
     return f"{size_names(e.proxies.sizes)[size]}-{sweep.name}"
 
 
+def trunk_name(e: Experiment, size: int) -> str:
+    """`w16x2`: of the stage that trains one size's trunk, after `trunks/`; empty where the size has none."""
+    return size_names(e.proxies.sizes)[size] if e.proxies.from_language_model(e.proxies.sizes[size]) else ""
+
+
 def scores_name(e: Experiment, size: int, sweep: Sweep, policy: int = 0) -> str:
     """`w16x2-main-p32x2`: of the stage that scores a policy's pool with those proxies, after `scores/`."""
     name = proxies_name(e, size, sweep)

@@ -1,7 +1,7 @@
 """Which stage instances an experiment has, in what order, and how they depend on one another.
 
-(prompts ->) sft -> gold -> samples -> comparisons -> proxies -> scores -> every method -> fits -> report. A stage's
-directory carries a digest of the slice of the config it depends on and of its upstream digests, so a changed
+(prompts ->) sft -> gold -> samples -> comparisons (-> trunks) -> proxies -> scores -> every method -> fits -> report. A
+stage's directory carries a digest of the slice of the config it depends on and of its upstream digests, so a changed
 hyper-parameter never meets stale results.
 """
 
@@ -14,7 +14,7 @@ import jax
 
 from rmo import config
 from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
-from rmo.config.names import of_policy, proxies_name, scored, scores_name, sizes_of
+from rmo.config.names import of_policy, proxies_name, scored, scores_name, sizes_of, trunk_name
 from rmo.experiment.bench import RunBench
 from rmo.experiment.gold import gold
 from rmo.experiment.pool import Scored
@@ -28,6 +28,7 @@ from rmo.experiment.stages.proxies import proxies
 from rmo.experiment.stages.report import report
 from rmo.experiment.stages.samples import samples
 from rmo.experiment.stages.scores import scores
+from rmo.experiment.stages.trunks import trunks
 from rmo.methods import method as methods
 from rmo.rewards import combination
 from rmo.runtime import errors
@@ -69,11 +70,17 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         pool = (*base, e.bon.prompts, e.bon.draws)
         add(of_policy("samples", policy, e), partial(samples, policy=policy), pool, of_policy("sft", policy, e), "gold")
     add("comparisons", comparisons, (*base, e.comparisons), "sft", "gold", "samples")
+    for size in dict.fromkeys(size for sweep in e.proxies.sweeps for size in sizes_of(e, sweep)):
+        if name := trunk_name(e, size):
+            shape = e.proxies.sizes[size]
+            add(f"trunks/{name}", partial(trunks, shape=shape, name=name), (*base, shape.trunk, e.proxies.trunk), *real)
     for sweep in e.proxies.sweeps:
         for size in sizes_of(e, sweep):
             shape, name = e.proxies.sizes[size], proxies_name(e, size, sweep)
-            make = partial(proxies, shape=shape, sweep=sweep, name=name)
-            add(f"proxies/{name}", make, (e.seed, *slice_of_proxies(e, shape, sweep)), "comparisons")
+            trunk = f"trunks/{trunk_name(e, size)}" if trunk_name(e, size) else ""
+            make = partial(proxies, shape=shape, sweep=sweep, name=name, trunk=trunk)
+            before = ["comparisons", trunk] if trunk else ["comparisons"]
+            add(f"proxies/{name}", make, (e.seed, *slice_of_proxies(e, shape, sweep)), *before)
     known_combinations(e)
     for size, sweep, policy in scored(e):
         before = [of_policy("samples", policy, e), "samples", f"proxies/{proxies_name(e, size, sweep)}"]
@@ -107,11 +114,12 @@ def known_combinations(e: config.Experiment) -> None:
 
 
 def slice_of_proxies(e: config.Experiment, shape: config.Model, sweep: config.Sweep) -> tuple:
-    """What a `proxies` stage depends on."""
+    """What a `proxies` stage depends on, but for its trunk, which is a stage of its own."""
     alone = dataclasses.replace(sweep, sizes=(), best_of_n=True, combined=())
+    p = dataclasses.replace(e.proxies, sizes=(shape,), sweeps=(alone,), start="random", trunk=config.Proxies().trunk)
     # Parts of a batch share one mask of dropout, so that with dropout their number is more than rounding.
     parts = e.proxies.optimizer.accumulate if any(recipe.dropout for recipe in sweep.recipes) else 1
-    return dataclasses.replace(e.proxies, sizes=(shape,), sweeps=(alone,)), parts
+    return p, parts
 
 
 def make_scores(run: Run, out: Path, size: int, sweep: config.Sweep, policy: int) -> None:

@@ -8,6 +8,7 @@ MEMORY = {
     "bfloat16",
     "samples": "lower bon.chunk; policy.dtype bfloat16",
     "comparisons": "lower bon.chunk; policy.dtype bfloat16",
+    "trunks": "raise proxies.trunk.optimizer.accumulate, lower proxies.trunk.batch; remat full of proxies.sizes",
     "proxies": "raise proxies.optimizer.accumulate, lower proxies.batch, proxies.seeds or the recipes of a sweep (they "
     "train side by side); remat full of proxies.sizes",
     "scores": "lower bon.chunk, on the host bon.draws or bon.prompts",
@@ -16,7 +17,7 @@ MEMORY = {
     "rmo sample": "lower --batch, --draws or --length; --dtype bfloat16",
 }
 # Stages whose programs run on all devices; those of methods do too.
-ACCELERATED = {"sft", "gold", "samples", "comparisons", "proxies", "scores"}
+ACCELERATED = {"sft", "gold", "samples", "comparisons", "trunks", "proxies", "scores"}
 
 
 def memory_advice(what: str) -> str:

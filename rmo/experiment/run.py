@@ -49,6 +49,12 @@ def tokenizer_of(name: str) -> Any:
     return tokenizers.load_tokenizer(hf.resolve(name, hf.SMALL_FILES))
 
 
+def with_heads(rm: RewardModel, keys: jax.Array, trunk: Params) -> Params:
+    """Parameters of as many members as there are keys: one trunk, and a fresh head for each."""
+    trunks = jax.tree.map(lambda x: jnp.repeat(x[None], len(keys), axis=0), trunk)
+    return {"trunk": trunks, "head": jax.vmap(partial(hf.fresh_head, rm))(keys)}
+
+
 @dataclass
 class Run:
     """An experiment made solid: its directory, its stages, its mesh."""
@@ -85,12 +91,17 @@ class Run:
         shape = self.experiment.policies[policy]
         return LanguageModel(shape, *self.size(shape))
 
+    def trunk_model(self, shape: config.Model) -> LanguageModel:
+        """The language model whose trunk an RM of this shape starts from."""
+        return LanguageModel(shape.trunk, *self.size(shape))
+
     def rm(self, shape: config.Model, gain: float = 1.0) -> RewardModel:
         return RewardModel(shape, *self.size(shape), gain)
 
-    def first(self, module: LanguageModel | RewardModel, key: jax.Array) -> First:
+    def first(self, module: LanguageModel | RewardModel, key: jax.Array, trunk: str = "") -> First:
         """What training starts from: random weights, or those of the module's checkpoint, a RewardModel's under a fresh
-        head. Several keys: as many members, which share a checkpoint's trunk.
+        head. Several keys: as many members, which share a checkpoint's trunk, or that of the language model that stage
+        `trunk` made.
 
         Raises (where it is loaded):
           CheckpointError: the checkpoint is not what the config says.
@@ -99,16 +110,18 @@ class Run:
         draw = partial(transformer.init, module)
 
         def load() -> Params:
+            if trunk:
+                assert isinstance(module, RewardModel)
+                lm = self.trunk_model(module.shape)
+                return with_heads(module, key, self.load(trunk, lm, master=True)["trunk"])
             self.check_checkpoint(module.shape)
             if isinstance(module, LanguageModel):
                 return hf.load_language_model(name, self.mesh)[1]
             if not key.ndim:
                 return hf.load_trunk(name, key, self.mesh)[1]
-            trunk = hf.load_trunk(name, key[0], self.mesh)[1]["trunk"]
-            trunk = jax.tree.map(lambda x: jnp.repeat(x[None], len(key), axis=0), trunk)
-            return {"trunk": trunk, "head": jax.vmap(partial(hf.fresh_head, module))(key)}
+            return with_heads(module, key, hf.load_trunk(name, key[0], self.mesh)[1]["trunk"])
 
-        return First(lambda: (jax.vmap(draw) if key.ndim else draw)(key), load if name else None)
+        return First(lambda: (jax.vmap(draw) if key.ndim else draw)(key), load if name or trunk else None)
 
     def check_checkpoint(self, shape: config.Model) -> None:
         """Refuse a checkpoint whose shape is not the config's, whose ids are not the policy's where they must be, or

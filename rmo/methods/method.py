@@ -71,8 +71,8 @@ class Method:
 
 
 # Kinds of stages and tables that are there already.
-TAKEN = {"prompts", "sft", "gold", "samples", "comparisons", "proxies", "scores", "fits", "report", "curves", "paths",
-         "reward_models"}  # fmt: skip
+TAKEN = {"prompts", "sft", "gold", "samples", "comparisons", "trunks", "proxies", "scores", "fits", "report", "curves",
+         "paths", "reward_models"}  # fmt: skip
 _METHODS: dict[str, Method] = {}
 _discovered = False
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from rmo import config
 from rmo.config.checks import STOPPING
+from rmo.config.names import sizes_of
 from rmo.models import scoring
 from rmo.models.sampling import Sampled, sample, sample_n
 from rmo.models.transformer import LanguageModel, Params, RewardModel
@@ -38,23 +39,36 @@ def programs(e: config.Experiment, mesh: Mesh) -> list[Program]:
       RunError: the experiment does not say how many tokens its policy has.
     """
     sketch = Sketch(e, mesh)
-    stages = (sft, gold, samples, comparisons, proxies, scores, ppo)
+    stages = (sft, gold, samples, comparisons, trunks, proxies, scores, ppo)
     return [program for stage in stages for program in stage(sketch)]
 
 
 def sft(sketch: Sketch) -> list[Program]:
     """Training of every policy, and its loss on held-out texts."""
-    c, out = sketch.e.sft, []
-    for shape in sketch.e.policies if c.texts else ():
-        lm = sketch.lm(shape)
-        loss, steps = objectives.sft(lm), c.epochs * (c.texts // c.batch)
-        state, step = training(sketch, lm, loss, c.optimizer, steps)
-        out.append(Program("sft", f"step, {label(shape)}", step, (state, sketch.texts(c.batch)), steps, (0,)))
-        w = sketch.e.world
-        held_out = *on_host(HELD_OUT_BATCH, w.prompt), *on_host(HELD_OUT_BATCH, w.response)
-        calls = HELD_OUT_TEXTS // HELD_OUT_BATCH
-        out.append(Program("sft", f"held-out loss, {label(shape)}", loss, (sketch.master(lm), held_out), calls))
-    return out
+    c = sketch.e.sft
+    trained = sketch.e.policies if c.texts else ()
+    return [program for shape in trained for program in language_model(sketch, "sft", shape, c)]
+
+
+def trunks(sketch: Sketch) -> list[Program]:
+    """Training of the language models that proxies start from, and their loss on held-out texts."""
+    p = sketch.e.proxies
+    used = {i for sweep in p.sweeps for i in sizes_of(sketch.e, sweep)}
+    trained = [p.sizes[i] for i in sorted(used) if p.from_language_model(p.sizes[i])]
+    return [program for shape in trained for program in language_model(sketch, "trunks", shape, p.trunk)]
+
+
+def language_model(sketch: Sketch, stage: str, shape: config.Model, c: config.SFT) -> list[Program]:
+    """Next-token training of one model, and its loss on held-out texts."""
+    lm, w = sketch.lm(shape), sketch.e.world
+    loss, steps = objectives.sft(lm), c.epochs * (c.texts // c.batch)
+    state, step = training(sketch, lm, loss, c.optimizer, steps)
+    held_out = *on_host(HELD_OUT_BATCH, w.prompt), *on_host(HELD_OUT_BATCH, w.response)
+    calls = HELD_OUT_TEXTS // HELD_OUT_BATCH
+    return [
+        Program(stage, f"step, {label(shape)}", step, (state, sketch.texts(c.batch)), steps, (0,)),
+        Program(stage, f"held-out loss, {label(shape)}", loss, (sketch.master(lm), held_out), calls),
+    ]
 
 
 def training(
@@ -204,7 +218,7 @@ def member_settings(p: config.Proxies, sweep: config.Sweep) -> Member:
     """Settings of a sweep's members, every recipe with every seed."""
     recipes = [recipe for recipe in sweep.recipes for _ in range(p.seeds)]
     return Member(
-        steps=jnp.asarray([recipe.epochs * (recipe.comparisons // p.batch) for recipe in recipes], jnp.int32),
+        steps=jnp.asarray([p.steps_of(recipe) for recipe in recipes], jnp.int32),
         key=jax.random.split(jax.random.key(0), len(recipes)),
         weight_decay=jnp.asarray([recipe.weight_decay for recipe in recipes], jnp.float32),
         dropout=jnp.asarray([recipe.dropout for recipe in recipes], jnp.float32),

@@ -201,7 +201,10 @@ class TextWorld(World):
             )
         if not held_out and len(fit) < size:
             given = f"{self.c.demonstrations} has {len(fit)}"
-            raise config.ConfigError(f"sft.texts is {size}, but {given} to prompts that may be trained on: lower it")
+            raise config.ConfigError(
+                f"{size} texts are asked for (sft.texts, proxies.trunk.texts), but {given} to prompts that may be "
+                "trained on: lower it"
+            )
         chosen = rng.permutation(fit)[:size]
         return Texts(*(rows[name][chosen] for name in ("prompts", "prompt_mask", "tokens", "mask")))
 
@@ -215,6 +218,10 @@ def check(e: config.Experiment, w: config.Text, need: Need) -> None:
     need(
         not e.sft.texts or bool(w.demonstrations),
         f"sft.texts is {e.sft.texts}, but world.demonstrations is empty: give a source, or sft.texts 0",
+    )
+    need(
+        e.proxies.start == "random" or bool(w.demonstrations),
+        f"proxies.start is {e.proxies.start!r}, but world.demonstrations is empty: give a source of texts",
     )
     named = [("policy", e.policy), ("gold.model", e.gold.model)]
     named += [(f"other_policies.{i}.model", o.model) for i, o in enumerate(e.other_policies)]

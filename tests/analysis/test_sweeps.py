@@ -55,6 +55,15 @@ def test_repeated_data_is_compared_with_as_much_new_data():
     assert three[3] is None  # nobody trained on 3,000
 
 
+def test_one_epoch_is_what_a_recipe_calls_so_where_others_are_trained_for_more():
+    once = [curve(200, 1000, recipe="epochs=1"), curve(200, 4000, recipe="epochs=1")]
+    four, three = sweeps.repeated(group([*GRID, *once], "bon"), "bon")
+    assert ids(four[1:]) == [(200, 1000), (200, 1000), (200, 4000)]
+    assert [str(g.id.rm_recipe) for g in four[1:]] == ["epochs=4", "epochs=1", "epochs=1"]
+    assert three[2:] == (None, None)  # nobody was trained once at this size
+    assert len(sweeps.plain(group([*GRID, *once], "bon"), "bon")) == 8
+
+
 def test_curves_meet_on_one_grid():
     same, other = [curve(), curve(seed=1)], curve(seed=2, d=np.array([0, 0.5, 1.5]))
     np.testing.assert_array_equal(common_d(same), D)

@@ -50,6 +50,20 @@ def test_shipped_configs_are_sound():
         ({"proxies": {"sweeps": (sweep(2000), sweep(1000))}}, "two entries of one name: main, main"),
         ({"proxies": {"sweeps": (config.Sweep(sizes=(3,)),)}}, "proxies.sizes holds indices 0 to 0"),
         ({"proxies": {"sweeps": (config.Sweep(best_of_n=False),)}}, "the first is best-of-n's main one"),
+        (
+            {"proxies": {"sweeps": (sweep(2000), config.Sweep("once", (config.Recipe(2000, epochs=1),)))}},
+            "one recipe twice",
+        ),
+        ({"proxies": {"steps": -1}}, "proxies.steps is -1: it must be at least 0"),
+        ({"proxies": {"start": "language_model", "trunk": config.SFT(texts=100)}}, "proxies.trunk.texts is 100"),
+        (
+            {"proxies": {"start": "language_model", "trunk": config.SFT(texts=0)}},
+            "proxies.trunk.texts is 0: it must be",
+        ),
+        (
+            {"proxies": {"start": "language_model", "sizes": (config.Model(checkpoint="some/model"),)}},
+            "every size starts from its checkpoint",
+        ),
         ({"ppo": {"against": (config.Against(sweep="data"),)}}, "against.0.sweep is 'data': proxies.sweeps has main"),
         ({"ppo": {"against": (config.Against(recipes=(1,)),)}}, "recipes of sweep main holds indices 0 to 0"),
         ({"ppo": {"against": (config.Against(kl_coefs=(-1.0,)),)}}, "kl_coefs must be at least 0"),

@@ -217,3 +217,21 @@ def test_programs_of_one_name_take_the_largest_memory(mesh, monkeypatch):
     (found,) = tpu_plan.once(SMOKE, mesh)
     assert found.calls == 2
     assert found.args == (large,)
+
+
+def test_language_models_of_proxies_are_planned_beside_the_policys(mesh):
+    """One per size that a sweep trains, as SFT trains a policy."""
+    c = config.SFT(texts=512, epochs=3, batch=64)
+    sweep = dataclasses.replace(SMOKE.proxies.sweeps[0], sizes=(0, 2))
+    found = programs(changed(SMOKE, proxies={"start": "language_model", "trunk": c, "sweeps": (sweep,)}), mesh)
+    steps = only(found, "trunks", "step")
+    assert [step.calls for step in steps] == [3 * 512 // 64] * 2
+    assert len(only(found, "trunks", "held-out loss")) == 2
+    assert only(programs(SMOKE, mesh), "trunks") == []
+
+
+def test_steps_of_proxies_are_planned(mesh):
+    (step,) = only(
+        programs(changed(SMOKE, proxies={"steps": 100, "sizes": SMOKE.proxies.sizes[:1]}), mesh), "proxies", "step"
+    )
+    assert step.calls == 100

@@ -1,4 +1,4 @@
-"""Proxy RMs, trained on gold's labels: one epoch unless the recipe says otherwise (paper section 2.1)."""
+"""Proxy RMs, trained on gold's labels: one epoch unless the config says otherwise (paper section 2.1)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rmo import config
 from rmo.analysis.curve_id import Settings
 from rmo.artifacts.stages import Comparisons, Proxies, ProxyRow, Validation
 from rmo.checkpoints import saved_model
@@ -36,11 +37,12 @@ class Order(NamedTuple):
     steps: int
 
 
-def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str) -> None:
+def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: str = "") -> None:
     """RMs of one shape: every recipe of the sweep with every seed, member r * seeds + s, in one vmapped program.
 
-    A seed has the same first weights in every recipe, and draws its own comparisons and label noise. Recipes that need
-    fewer steps than the longest rest at the end.
+    A seed has the same first weights in every recipe, and draws its own comparisons and label noise. With the stage of
+    a `trunk` those are one language model's for all seeds, but for the head. Recipes that need fewer steps than the
+    longest rest at the end.
     """
     p, rm, files = run.experiment.proxies, run.rm(shape), Proxies(out)
     tokenizer = run.own_tokenizer(shape, out)
@@ -61,7 +63,7 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str) -> None:
     optimizer = dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width)
     steps = max(order.steps for order in orders)
     params = train(
-        run.first(rm, keys),
+        run.first(rm, keys, trunk),
         loss,
         batch_at,
         steps,
@@ -80,7 +82,7 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str) -> None:
     if isinstance(reader, TextReader):
         through_text = {"through_text": reader.drift(held.tokens[:1000, 0], held.mask[:1000, 0])}
     rows_out = [
-        row_of(recipe, sweep, seed, order.steps, scores)
+        row_of(p, recipe, sweep, seed, order.steps, scores)
         for (recipe, seed), order, scores in zip(members, orders, validation.scores, strict=True)
     ]
     files.write(transformer.count(jax.eval_shape(pick, params, 0)), rows_out, through_text)
@@ -88,13 +90,13 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str) -> None:
 
 def order_of(run: Run, prompt_C: np.ndarray, recipe: Recipe, seed: int) -> Order:
     """What one recipe and seed train on, of the training comparisons to these prompts."""
-    batch = run.experiment.proxies.batch
+    p = run.experiment.proxies
     end = len(prompt_C) - (STOPPING if recipe.stop_early else 0)
     used = data.chosen_rows(prompt_C[:end], recipe, run.rng(f"comparisons of seed {seed}"))
     flipped = run.rng(f"flipped labels {seed}").random(len(prompt_C)) < recipe.flip
     sides = np.where(flipped[:, None], [[1, 0]], [[0, 1]])
-    order = data.epochs(len(used), batch, run.seeds(f"proxy order {seed}"))
-    return Order(used, sides, order, recipe.epochs * (len(used) // batch))
+    order = data.epochs(len(used), p.batch, run.seeds(f"proxy order {seed}"))
+    return Order(used, sides, order, p.steps_of(recipe))
 
 
 def settings_of(run: Run, members: list[tuple[Recipe, int]], orders: list[Order]) -> Member:
@@ -131,11 +133,11 @@ def validated(run: Run, rm: RewardModel, params: Params, held: data.Comparisons,
     return Validation(np.stack(raw), held.gold, held.prompt)
 
 
-def row_of(recipe: Recipe, sweep: Sweep, seed: int, steps: int, scores_C2: np.ndarray) -> ProxyRow:
+def row_of(p: config.Proxies, recipe: Recipe, sweep: Sweep, seed: int, steps: int, scores_C2: np.ndarray) -> ProxyRow:
     """What is known of one member."""
     return ProxyRow(
         comparisons=recipe.comparisons,
-        recipe=Settings.differing(recipe, Recipe(recipe.comparisons)),
+        recipe=Settings.differing(p.named(recipe), Recipe(recipe.comparisons)),
         recipe_index=sweep.recipes.index(recipe),
         seed=seed,
         steps=steps,

@@ -1,0 +1,127 @@
+"""Proxies: what they start from, how long they are trained, and that a killed training goes on bit for bit."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rmo.artifacts.stages import Comparisons, Policy, Proxies
+from rmo.config import SFT, Optimizer, Recipe, Sweep
+from rmo.experiment import graph, runner
+from rmo.experiment.stages import proxies as stage
+from rmo.runtime import hosts, sharding
+from rmo.worlds import comparisons
+from tests.helpers.smoke import SMOKE
+
+
+def changed(sweeps=SMOKE.proxies.sweeps, **fields):
+    return dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, sweeps=sweeps, **fields))
+
+
+PRETRAINED = changed(start="language_model", trunk=SFT(texts=512, epochs=1, batch=64, optimizer=Optimizer(lr=1e-2)))
+
+
+def compared(e, root):
+    """A run whose comparisons are there: pairs of texts of the corpus, the longer one preferred."""
+    run = graph.open_run(e, root, sharding.make_mesh(1))
+    files, size = Comparisons(run.path("comparisons")), 1080 + 120
+    texts = [run.world.demonstrations(np.random.default_rng(side), size) for side in range(2)]
+    tokens, mask = (np.stack(parts, 1) for parts in zip(*(text.sequences() for text in texts), strict=True))
+    order = np.argsort(-mask.sum(-1), axis=1)[..., None]
+    tokens, mask = (np.take_along_axis(x, order, 1) for x in (tokens, mask))
+    every = comparisons.Comparisons(tokens, mask, mask.sum(-1).astype(np.float32), np.arange(size, dtype=np.int32))
+    train, held = (comparisons.Comparisons(*(x[rows] for x in every)) for rows in (slice(1080), slice(1080, None)))
+    comparisons.write_comparisons(files.dataset, train=train, validation=held)
+    files.write_cost({"seconds": 0.0})
+    files.mark_done("comparisons")
+    return run
+
+
+def equal(a, b):
+    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+def test_trunks_come_before_the_proxies_of_their_size_and_nothing_else():
+    plain, pretrained = (graph.plan(e) for e in (SMOKE, PRETRAINED))
+    assert set(pretrained) - set(plain) == {"trunks/w8x1", "trunks/w16x1", "trunks/w24x1"}
+    assert [s.name for s in pretrained["proxies/w16x1-main"].upstream] == ["comparisons", "trunks/w16x1"]
+    renamed = {name.split("/")[0] for name in plain if plain[name].path != pretrained[name].path}
+    assert renamed == {"proxies", "scores", "bon", "ppo", "fits", "report"}
+    longer = changed(start="language_model", trunk=dataclasses.replace(PRETRAINED.proxies.trunk, epochs=2))
+    assert graph.plan(longer)["proxies/w8x1-main"].path != pretrained["proxies/w8x1-main"].path
+    unused = changed(trunk=SFT(texts=99))  # settings of what is not made
+    assert graph.plan(unused)["proxies/w8x1-main"].path == plain["proxies/w8x1-main"].path
+
+
+def test_only_sizes_without_a_checkpoint_that_are_trained_have_a_trunk():
+    small, middle, large = PRETRAINED.proxies.sizes
+    sizes = small, dataclasses.replace(middle, checkpoint="some/model"), large
+    two = dataclasses.replace(SMOKE.proxies.sweeps[0], sizes=(0, 1))
+    e = changed((two,), sizes=sizes, start="language_model")
+    assert [name for name in graph.plan(e) if name.startswith("trunks/")] == ["trunks/w8x1"]
+
+
+def test_all_seeds_start_from_the_language_models_trunk(tmp_path, monkeypatch):
+    run = compared(PRETRAINED, tmp_path)
+    runner.execute(run, ("trunks/w8x1",))
+    info = Policy(run.path("trunks/w8x1")).read()
+    assert info.steps == 512 // 64
+    assert info.held_out_loss is not None
+    assert info.held_out_loss < np.log(SMOKE.world.vocab)
+    shape = SMOKE.proxies.sizes[0]
+    trunk = run.load("trunks/w8x1", run.trunk_model(shape), master=True)["trunk"]
+    assert not equal(trunk, run.first(run.trunk_model(shape), run.key("trunks")).init()["trunk"])
+    begun = {}
+
+    def train(first, *args):
+        begun.update(first.load())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "train", train)
+        with pytest.raises(KeyboardInterrupt):
+            runner.execute(run, ("proxies/w8x1-main",))
+    for seed in range(SMOKE.proxies.seeds):
+        assert equal(jax.tree.map(lambda x, i=seed: x[i], begun["trunk"]), trunk)
+    first, second = begun["head"]["kernel"]
+    assert not np.array_equal(first, second)
+
+
+def test_a_training_that_was_stopped_ends_in_the_same_proxies(tmp_path, monkeypatch):
+    names, trained = ("trunks/w8x1", "proxies/w8x1-main"), []
+    for stops in ((), (3, 11)):
+        run = compared(PRETRAINED, tmp_path / str(len(stops)))
+        for at in stops:
+            asked = iter(range(at))
+            with monkeypatch.context() as patched:
+                patched.setattr(hosts, "preempted", lambda asked=asked: next(asked, None) is None)
+                with pytest.raises(hosts.Preempted):
+                    runner.execute(run, names)
+        runner.execute(run, names)
+        trained.append(run.load(names[1], run.rm(SMOKE.proxies.sizes[0]), SMOKE.proxies.seeds, master=True))
+    assert equal(*trained)
+
+
+def test_steps_say_how_long_every_recipe_without_epochs_is_trained(tmp_path):
+    """On few comparisons as often over them as that takes; tables call it plain, and one epoch an epoch."""
+    recipes = Recipe(128), Recipe(1024), Recipe(128, epochs=1), Recipe(128, epochs=4), Recipe(128, flip=0.1)
+    e = changed((Sweep(recipes=recipes, sizes=(0,)),), steps=10, seeds=1)
+    run = compared(e, tmp_path)
+    runner.execute(run, ("proxies/w8x1-main",))
+    rows = Proxies(run.path("proxies/w8x1-main")).rows()
+    assert [row.steps for row in rows] == [10, 10, 2, 8, 10]
+    assert [str(row.recipe) for row in rows] == ["", "", "epochs=1", "epochs=4", "flip=0.1"]
+    order = stage.order_of(run, np.arange(1080), Recipe(128), 0)
+    seen = np.bincount(np.concatenate([order.batch(step) for step in range(order.steps)]))
+    assert (seen == 5).all()
+    assert len(seen) == 128
+
+
+def test_without_steps_one_epoch_is_what_a_recipe_without_epochs_has():
+    p = SMOKE.proxies
+    assert p.steps_of(Recipe(1024)) == p.steps_of(Recipe(1024, epochs=1)) == 16
+    assert p.named(Recipe(1024, epochs=1)) == Recipe(1024)
+    run = graph.open_run(SMOKE, Path("nowhere"))
+    assert stage.order_of(run, np.arange(1080), Recipe(512, epochs=3), 0).steps == 3 * 8
