@@ -26,6 +26,7 @@ from rmo.config import (
     Comparisons,
     Experiment,
     Gold,
+    GoldAsProxy,
     Model,
     Optimizer,
     OtherPolicy,
@@ -84,6 +85,7 @@ def experiment() -> Experiment:
             optimizer=replace(ADAM, lr=4.3e-4),
         ),
         bon=BestOfN(prompts=256, draws=61_440, max_n=12_500, points=48, chunk=512),
+        gold_as_proxy=GoldAsProxy(ppo_seeds=0),  # as a reward gold would be held twice
         ppo=PPO(
             against=(
                 Against("main"),

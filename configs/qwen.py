@@ -27,6 +27,7 @@ from rmo.config import (
     Comparisons,
     Experiment,
     Gold,
+    GoldAsProxy,
     Model,
     Optimizer,
     Proxies,
@@ -77,6 +78,7 @@ def experiment() -> Experiment:
             optimizer=Optimizer(lr=6e-4, warmup=20),  # at width 16: 1e-5 at 1024
         ),
         bon=BestOfN(prompts=48, draws=8192, max_n=2048, points=36, chunk=256),
+        gold_as_proxy=GoldAsProxy(ppo_seeds=0),  # as a reward gold would be held twice
         ppo=PPO(
             against=(Against("main", sizes=(0, 1)), Against("noise", sweep="noise")),
             kl_max=150.0,

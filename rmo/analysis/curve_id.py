@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Value = float | str
+GOLD = "gold"  # `rm_combined` where the reward is gold itself
 # Fields of a training recipe: in tables of rmo before 0.3 they stand in one column with a method's settings.
 RECIPE = ("prompts", "epochs", "flip", "weight_decay", "dropout", "smoothing", "stop_early")
 
@@ -110,7 +111,7 @@ class CurveId:
     rm_params: int = 0  # without embeddings; 0 where not known
     rm_comparisons: int | None = None  # that the RM was trained on
     rm_recipe: Settings = field(default_factory=Settings)  # how it was trained, where not as in the paper
-    rm_combined: str = ""  # how several RMs make one score; empty: it is one RM
+    rm_combined: str = ""  # how several RMs make one score, or GOLD; empty: it is one RM that was trained on labels
     policy_params: int | None = None
     settings: Settings = field(default_factory=Settings)  # of the method, where not its default
     seed: int | None = None  # of the RM
@@ -119,6 +120,11 @@ class CurveId:
     def rm(self) -> tuple[int, int | None, str]:
         """What identifies the RM but for its seed: curves of one RM and seed share its luck, however it was trained."""
         return self.rm_params, self.rm_comparisons, self.rm_combined
+
+    @property
+    def against_gold(self) -> bool:
+        """Whether gold is its own proxy here: no RM of a sweep, and nothing that can be overoptimised."""
+        return self.rm_combined == GOLD
 
     @property
     def group(self) -> "CurveId":
@@ -132,8 +138,9 @@ class CurveId:
 
     @property
     def same_rm(self) -> "CurveId":
-        """What curves of different methods against one RM, from one policy, have in common."""
-        return replace(self, method="", settings=Settings())
+        """What curves of different methods against one RM, from one policy, have in common. Gold is one RM, whatever
+        seed it is optimised with."""
+        return replace(self, method="", settings=Settings(), seed=None if self.against_gold else self.seed)
 
     @property
     def _rest(self) -> tuple[str, str, str]:
@@ -149,7 +156,7 @@ class CurveId:
     def label(self, among: Sequence["CurveId"]) -> str:
         """What tells this group from the others."""
         parts = [f"{self.rm_params:,} parameters"] if self.rm_params else []
-        if self.rm_comparisons and len({other.rm_comparisons for other in among}) > 1:
+        if self.rm_comparisons and len({other.rm_comparisons for other in among if not other.against_gold}) > 1:
             parts.append(f"{self.rm_comparisons:,} comparisons")
         if self.policy_params and len({other.policy_params for other in among}) > 1:
             parts.append(f"policy {self.policy_params:,}")

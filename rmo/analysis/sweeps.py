@@ -12,14 +12,27 @@ class Missing(Exception):
 
 
 def main_family(groups: Sequence[Group], method: str) -> list[Group]:
-    """The main sweep over RM sizes, smallest first: most sizes, most comparisons.
+    """The main sweep over RM sizes, smallest first: most sizes, most comparisons. Gold as its own proxy is in no sweep.
 
     Raises:
       Missing: there are no groups.
     """
+    groups = [g for g in groups if not g.id.against_gold]
     if not groups:
         raise Missing(f"no {method} curves")
     return families(groups)[0]
+
+
+def gold_group(groups: Sequence[Group], method: str) -> Group:
+    """Gold as its own proxy, from the main policy, by the method as it stands.
+
+    Raises:
+      Missing: gold was not optimised against by this method.
+    """
+    found = [g for g in groups if g.id.against_gold and not g.id.settings]
+    if not found:
+        raise Missing(f"no {method} curves against gold itself")
+    return found[0]
 
 
 def plain(groups: Sequence[Group], method: str, **wanted: object) -> list[Group]:

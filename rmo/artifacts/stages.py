@@ -262,7 +262,7 @@ class Scores(Stage):
             rm_combined=row.combined,
             policy_params=self.policy_params(),
             settings=arm.settings,
-            seed=row.seed,
+            seed=row.seed if arm.seed is None else arm.seed,
         )
 
     @property
@@ -302,11 +302,12 @@ class Optimised(Stage):
 
     def write_arms(self, scores: str, arms: Sequence[Arm], ids: Sequence[CurveId]) -> None:
         """Before the work starts, so that `rmo watch` knows the members. `scores` is the stage of the rewards."""
-        rows = [{"reward": arm.reward, **id.cells()} for arm, id in zip(arms, ids, strict=True)]
+        rows = [{"reward": a.reward, "arm_seed": a.seed, **id.cells()} for a, id in zip(arms, ids, strict=True)]
         self.write_info({"scores": scores, "arms": rows})
 
     def arms(self) -> list[Arm]:
-        return [Arm(row["reward"], Settings.parse(row["settings"])) for row in self.info()["arms"]]
+        rows = self.info()["arms"]
+        return [Arm(row["reward"], Settings.parse(row["settings"]), row.get("arm_seed")) for row in rows]
 
     def ids(self) -> list[CurveId]:
         """The identities of its members' curves."""

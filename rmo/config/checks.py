@@ -89,7 +89,9 @@ def need(ok: bool, message: str) -> None:
         raise config.ConfigError(message)
 
 
-MAY_BE_ZERO = {"seed", "sft.texts", "comparisons.flip", "proxies.steps", "ppo.chunk", "fits.min_d"}
+MAY_BE_ZERO = {
+    "seed", "sft.texts", "comparisons.flip", "proxies.steps", "ppo.chunk", "gold_as_proxy.ppo_seeds", "fits.min_d",
+}  # fmt: skip
 MAY_BE_ZERO_ANYWHERE = {
     "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",
     "vocab", "length", "d_per_step",

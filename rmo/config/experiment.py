@@ -370,6 +370,21 @@ class PPO:
 
 
 @dataclass(frozen=True)
+class GoldAsProxy:
+    """Gold as its own proxy, what a perfect reward model would give: one more row of the sweep, at no label cost."""
+
+    pool: bool = True
+    """Optimise gold by selection from the pool, which gold has scored already: best-of-n and exponential tilts."""
+    ppo_seeds: int = 1
+    """PPO runs against gold; 0: none. Each holds gold twice, as reward and as judge."""
+
+    @property
+    def optimised(self) -> bool:
+        """Whether any method optimises against gold."""
+        return self.pool or self.ppo_seeds > 0
+
+
+@dataclass(frozen=True)
 class MethodSettings:
     """Base of the settings of methods that have no field of their own here (rmo/methods/README.md)."""
 
@@ -416,6 +431,7 @@ class Experiment:
     proxies: Proxies = field(default_factory=Proxies)
     bon: BestOfN = field(default_factory=BestOfN)
     ppo: PPO = field(default_factory=PPO)
+    gold_as_proxy: GoldAsProxy = field(default_factory=GoldAsProxy)
     methods: tuple[MethodSettings, ...] = ()
     """Settings of further methods: which ones there are is for rmo/methods to say."""
     fits: Fits = field(default_factory=Fits)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from rmo.config.experiment import Experiment, Sweep
 from rmo.config.model import Model
 
+GOLD_SCORES = "gold"  # of the stage, after `scores/`, whose one reward is gold itself
+
 
 def size_names(sizes: tuple[Model, ...]) -> list[str]:
     """w16x2: width 16, 2 layers; a second shape of one width and depth is w16x2.2. The digest knows the rest."""

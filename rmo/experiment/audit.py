@@ -110,6 +110,8 @@ def paths(run: Run, pool: MainPool, rng: np.random.Generator) -> dict[str, Texts
                 continue
             optimised = Optimised(run.path(name))
             record = optimised.record
+            if optimised.ids()[0].against_gold:
+                continue  # how gold stands up to optimisation is asked where something else was optimised
             if record.draw is not None:
                 if Scores(run.path(optimised.scores)).policy_params() != main:
                     continue  # its winners are draws of another pool

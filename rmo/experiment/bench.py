@@ -11,7 +11,7 @@ from rmo.artifacts.stages import Optimised, Policy, Samples
 from rmo.checkpoints import saved_model
 from rmo.config import Experiment
 from rmo.config.names import of_policy
-from rmo.experiment.pool import Scored
+from rmo.experiment.pool import Rewarding
 from rmo.experiment.run import Run
 from rmo.methods.bench import Arm, Judge, Pool, RewardRow
 from rmo.methods.method import Job, Method
@@ -30,7 +30,7 @@ class RunBench:
     run: Run
     method: Method
     job: Job
-    scored: Scored
+    scored: Rewarding
     out: Path
 
     @property

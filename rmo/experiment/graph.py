@@ -14,10 +14,10 @@ import jax
 
 from rmo import config
 from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
-from rmo.config.names import of_policy, proxies_name, scored, scores_name, sizes_of, trunk_name
+from rmo.config.names import GOLD_SCORES, of_policy, proxies_name, scored, scores_name, sizes_of, trunk_name
 from rmo.experiment.bench import RunBench
 from rmo.experiment.gold import gold
-from rmo.experiment.pool import Scored
+from rmo.experiment.pool import GoldScored, Rewarding, Scored
 from rmo.experiment.run import Run, StageOf
 from rmo.experiment.stages.comparisons import comparisons
 from rmo.experiment.stages.fits import fits
@@ -27,7 +27,7 @@ from rmo.experiment.stages.prompts import prompts
 from rmo.experiment.stages.proxies import proxies
 from rmo.experiment.stages.report import report
 from rmo.experiment.stages.samples import samples
-from rmo.experiment.stages.scores import scores
+from rmo.experiment.stages.scores import gold_scores, scores
 from rmo.experiment.stages.trunks import trunks
 from rmo.methods import method as methods
 from rmo.rewards import combination
@@ -36,6 +36,7 @@ from rmo.runtime.files import RunError
 from rmo.worlds.world import world_of
 
 Make = Callable[[Run, Path], None]
+Source = Callable[[Run], Rewarding]  # of the rewards that a method optimises against
 
 
 def kinds() -> list[str]:
@@ -88,13 +89,16 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         combined = () if policy else sweep.combined
         name = f"scores/{scores_name(e, size, sweep, policy)}"
         add(name, partial(make_scores, size=size, sweep=sweep, policy=policy), (combined,), *before)
-    of_stage = {scores_name(e, *which): which for which in scored(e)}
+    of_stage: dict[str, Source] = {scores_name(e, *which): source_of(*which) for which in scored(e)}
+    if e.gold_as_proxy.optimised:
+        add(f"scores/{GOLD_SCORES}", make_gold_scores, (), "samples")
+        of_stage[GOLD_SCORES] = GoldScored
     for method in methods.every():
         for job in method.jobs(e):
             if job.scores not in of_stage:
                 there = ", ".join(of_stage)
                 raise config.ConfigError(f"{method} optimises against scores/{job.scores}: there are {there}")
-            make = partial(make_optimised, method=method, job=job, which=of_stage[job.scores])
+            make = partial(make_optimised, method=method, job=job, source=of_stage[job.scores])
             add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
     measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]
     add("fits", fits, (e.fits,), *measured)
@@ -126,10 +130,21 @@ def make_scores(run: Run, out: Path, size: int, sweep: config.Sweep, policy: int
     scores(Scored(run, size, sweep, policy), out)
 
 
-def make_optimised(
-    run: Run, out: Path, method: methods.Method, job: methods.Job, which: tuple[int, config.Sweep, int]
-) -> None:
-    optimised(RunBench(run, method, job, Scored(run, *which), out))
+def make_gold_scores(run: Run, out: Path) -> None:
+    gold_scores(GoldScored(run), out)
+
+
+def source_of(size: int, sweep: config.Sweep, policy: int) -> Source:
+    """How to come by the rewards of one `scores` stage of a sweep."""
+
+    def source(run: Run) -> Rewarding:
+        return Scored(run, size, sweep, policy)
+
+    return source
+
+
+def make_optimised(run: Run, out: Path, method: methods.Method, job: methods.Job, source: Source) -> None:
+    optimised(RunBench(run, method, job, source(run), out))
 
 
 def matching(run: Run, only: tuple[str, ...]) -> list[str]:

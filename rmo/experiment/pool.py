@@ -2,19 +2,22 @@
 
 Single RMs come first, then those that the sweep combines of them. Combined by scores, several RMs are run and their
 calibrated scores become one; combined by parameters, they become one RM that is run and calibrated like any other.
+Gold as its own proxy is the one reward of a stage of its own.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo.artifacts.stages import Proxies, ProxyRow, Samples, Scores
+from rmo.analysis.curve_id import GOLD, Settings
+from rmo.artifacts.stages import Proxies, ProxyRow, Samples, Scores, Stage
 from rmo.config import Combined, Model, Sweep
-from rmo.config.names import of_policy, proxies_name, scores_name
+from rmo.config.names import GOLD_SCORES, of_policy, proxies_name, scores_name
 from rmo.experiment.run import Run
 from rmo.methods.bench import Pool, RewardRow
 from rmo.models.transformer import Params
@@ -22,6 +25,26 @@ from rmo.rewards import combination
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams, combine_tables
 from rmo.training.update import pick
+
+
+class Rewarding(Protocol):
+    """What methods need of a `scores` stage, whatever its rewards are made of."""
+
+    @property
+    def name(self) -> str:
+        """Of the stage."""
+        ...
+
+    @property
+    def files(self) -> Scores: ...
+
+    def pool(self) -> Pool:
+        """The pool with every reward's scores."""
+        ...
+
+    def reward(self, chosen: Sequence[int]) -> tuple[Reward, RewardParams]:
+        """The rewards at these places, for optimisers: with a leading axis of as many."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -143,20 +166,12 @@ class Scored:
 
     def gold_table(self) -> np.ndarray:
         """f64[Q, N], calibrated."""
-        prompts = range(self.run.experiment.bon.prompts)
-        raw = np.stack([self.samples.draws(q).gold for q in prompts])
-        return self.run.gold_calibration()(raw.astype(np.float64))
+        return gold_table(self.run, self.samples)
 
     def pool(self) -> Pool:
         """The pool with every reward's scores."""
         calibrations = [found.calibration for found in self.files.calibrations()]
-        prompts = range(self.run.experiment.bon.prompts)
-        return Pool(
-            list(self.calibrated(self.raw_tables(), calibrations)),
-            self.gold_table(),
-            np.stack([self.samples.draws(q).logps for q in prompts]),
-            self.run.gold_logits,
-        )
+        return pool_of(self.run, self.samples, list(self.calibrated(self.raw_tables(), calibrations)))
 
     # Rewards for optimisers.
 
@@ -185,6 +200,58 @@ class Scored:
         policy = self.run.policy_info(self.policy).params
         samples = of_policy("samples", self.policy, self.run.experiment)
         self.files.write(samples, self.sweep.name, self.proxies.params(), policy, self.rows())
+
+
+@dataclass(frozen=True)
+class GoldScored:
+    """`scores/gold`: gold as its own proxy, the one reward of its stage, on the main policy's pool that it has scored.
+
+    Its calibration is gold's own, so that proxy and gold are one score."""
+
+    run: Run
+
+    @property
+    def name(self) -> str:
+        """Of the stage."""
+        return f"scores/{GOLD_SCORES}"
+
+    @property
+    def files(self) -> Scores:
+        return Scores(self.run.path(self.name))
+
+    @cached_property
+    def samples(self) -> Samples:
+        return Samples(self.run.path("samples"))
+
+    def gold_table(self) -> np.ndarray:
+        """f64[Q, N], calibrated."""
+        return gold_table(self.run, self.samples)
+
+    def pool(self) -> Pool:
+        """The pool, in which gold is proxy too."""
+        return pool_of(self.run, self.samples, [self.gold_table()])
+
+    def reward(self, chosen: Sequence[int]) -> tuple[Reward, RewardParams]:
+        """Gold, as often as it is chosen; in the type that it judges in, so that both read the same score."""
+        rm, reader = self.run.gold_rm(), self.run.reader("gold", self.run.experiment.gold.model)
+        params = repeated(self.run.load("gold", rm), len(chosen))
+        return Reward(rm, reader), RewardParams(params, stacked([self.run.gold_calibration()] * len(chosen)))
+
+    def write_rows(self) -> None:
+        gold, policy = Stage(self.run.path("gold")).info()["params"], self.run.policy_info().params
+        self.files.write("samples", "", gold, policy, [RewardRow(GOLD, None, Settings(), 0, 0, GOLD)])
+
+
+def gold_table(run: Run, samples: Samples) -> np.ndarray:
+    """Gold's scores of a pool, f64[Q, N], calibrated."""
+    raw = np.stack([samples.draws(q).gold for q in range(run.experiment.bon.prompts)])
+    return run.gold_calibration()(raw.astype(np.float64))
+
+
+def pool_of(run: Run, samples: Samples, proxy_MQN: list[np.ndarray]) -> Pool:
+    """A pool of draws with some rewards' scores."""
+    logps = np.stack([samples.draws(q).logps for q in range(run.experiment.bon.prompts)])
+    return Pool(proxy_MQN, gold_table(run, samples), logps, run.gold_logits)
 
 
 def stacked(calibrations: Sequence[Calibration]) -> Calibration:

@@ -46,11 +46,11 @@ class RewardRow(NamedTuple):
     """One reward of a `scores` stage: a single RM, or several combined."""
 
     name: str  # of its random streams: its place among the proxies or, combined, the combination's name
-    comparisons: int
+    comparisons: int | None  # None of gold, which is its own proxy
     recipe: Settings  # how it was trained, where not as in the paper
     recipe_index: int  # which of the sweep's recipes
     seed: int | None  # None where several seeds are combined
-    combined: str = ""  # how, and of how many
+    combined: str = ""  # how, and of how many; of gold `curve_id.GOLD`
 
 
 class Bench(Protocol):
@@ -108,6 +108,7 @@ class Arm(NamedTuple):
 
     reward: int  # its place among the bench's rewards
     settings: Settings = Settings()  # of the method, where not its default
+    seed: int | None = None  # where it is not the reward's own
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from rmo.config import Experiment
-from rmo.config.names import scored, scores_name
+from rmo.config.names import GOLD_SCORES, scored, scores_name
 from rmo.methods.bench import JUDGED, Arm, Bench, Record
 from rmo.methods.method import Job, Method, Need, register
 
@@ -111,9 +111,12 @@ PAIRS = 8  # pairs of winners per prompt and n on which a reward is judged along
 
 def jobs(e: Experiment) -> Iterator[Job]:
     """One stage for every `scores` stage."""
+    settings = e.bon.max_n, e.bon.points
     for size, sweep, policy in scored(e):
         name = scores_name(e, size, sweep, policy)
-        yield Job(name, name, (e.bon.max_n, e.bon.points), policy)
+        yield Job(name, name, settings, policy)
+    if e.gold_as_proxy.pool:
+        yield Job(GOLD_SCORES, GOLD_SCORES, settings)
 
 
 def check(e: Experiment, need: Need) -> None:

@@ -39,7 +39,7 @@ class Climb(NamedTuple):
 
 
 def ppo(sketch: Sketch) -> list[Program]:
-    """Every policy's climbs against the proxies; reads and iterations are the most that there can be."""
+    """Every policy's climbs, against proxies and against gold; reads and iterations are the most that there can be."""
     e, every, out = sketch.e, range(len(sketch.e.proxies.sizes)), []
     sweeps = {sweep.name: sweep for sweep in e.proxies.sweeps}
     for against in e.ppo.against:
@@ -50,6 +50,8 @@ def ppo(sketch: Sketch) -> list[Program]:
     for other in e.other_policies:  # against the main recipe alone, without a penalty
         for i in other.sizes or e.proxies.sweeps[0].sizes or every:
             out += climb(sketch, other.model, e.proxies.sizes[i], e.proxies.seeds)
+    if e.gold_as_proxy.ppo_seeds:
+        out += climb(sketch, e.policy, e.gold.model, e.gold_as_proxy.ppo_seeds)
     return out
 
 

@@ -12,6 +12,7 @@ from rmo.analysis.curve import Curve, common_d, regrid
 from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS, RunFiles
 from rmo.artifacts.stages import Optimised
+from rmo.config.names import GOLD_SCORES
 from rmo.methods import method as methods
 from rmo.methods.bench import Record
 from rmo.methods.method import Method
@@ -68,7 +69,7 @@ def chosen(names: list[str], only: tuple[str, ...]) -> list[str]:
         return found
     out = []
     for method in methods.names():
-        mine = [name for name in with_curves if name.startswith(method + "/")]
+        mine = [name for name in with_curves if name.startswith(method + "/") and rm(name) != GOLD_SCORES]
         out += [name for name in mine if rm(name).partition("-")[2] == rm(mine[0]).partition("-")[2]]
     return out
 

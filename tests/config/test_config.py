@@ -179,15 +179,17 @@ def test_plan_is_stale_exactly_downstream():
 
     assert changed(name="other") == set()
     assert changed(fits={"bootstrap": 7}) == {"fits", "report"}
-    assert changed(ppo={"clip": 0.3}) == {f"ppo/{proxy}", "fits", "report"}
+    assert changed(ppo={"clip": 0.3}) == {f"ppo/{proxy}", "ppo/gold", "fits", "report"}
     assert changed(note="read this first") == {"report"}
-    assert changed(bon={"points": 9}) == {f"bon/{proxy}", "fits", "report"}
+    assert changed(bon={"points": 9}) == {f"bon/{proxy}", "bon/gold", "fits", "report"}
     more = (config.Sweep(), config.Sweep("data", (config.Recipe(500),)))
     assert changed(proxies={"sweeps": more}) == {"fits", "report"}  # a new sweep leaves the others as they are
     assert changed(proxies={"batch": 32}) == {f"{kind}/{proxy}" for kind in ("proxies", "scores", "bon", "ppo")} | {
         "fits",
         "report",
     }
+    assert changed(gold_as_proxy={"ppo_seeds": 2}) == {"ppo/gold", "fits", "report"}
+    assert changed(gold_as_proxy={"pool": False}) == {"bon/gold", "fits", "report"}
     assert changed(sft={"batch": 64}) == set(base)
     assert changed(seed=1) == set(base)
 

@@ -18,7 +18,7 @@ from tests.helpers.smoke import SMOKE
 
 def test_everything_is_there(smoke):
     table = Fits(smoke).curves()
-    assert len(table) == (3 + 1) * 2  # (proxies under best-of-n, under PPO) x seeds
+    assert len(table) == (3 + 1) * 2 + 2  # (proxies under best-of-n, under PPO) x seeds, and gold under both
     for curve in table:
         assert curve.kl[0] < 1e-5
         assert (np.diff(curve.step_or_n) > 0).all()

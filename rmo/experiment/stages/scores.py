@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rmo.artifacts.stages import Calibrated, Scores
-from rmo.experiment.pool import Scored
+from rmo.experiment.pool import GoldScored, Scored
 from rmo.methods.best_of_n import best_of_n
 from rmo.models import metrics, scoring
 from rmo.models.transformer import Params
@@ -29,6 +29,15 @@ def scores(scored: Scored, out: Path) -> None:
     tables = scored.calibrated(raw_M, [found.calibration for found in calibrations])
     start = [best_of_n(proxy_QN, gold_QN, np.array([1])) for proxy_QN in tables]
     files.write_start(np.stack([proxy_1Q[0] for proxy_1Q, _ in start]), start[0][1][0])
+
+
+def gold_scores(scored: GoldScored, out: Path) -> None:
+    """Of gold as its own proxy there is nothing to score: the pool has gold's scores, and gold its calibration."""
+    files, gold_QN = Scores(out), scored.gold_table()
+    scored.write_rows()
+    files.write_calibrations([Calibrated(scored.run.gold_calibration(), 0.0)])
+    start_1Q, _ = best_of_n(gold_QN, gold_QN, np.array([1]))
+    files.write_start(start_1Q, start_1Q[0])
 
 
 def score_pool(scored: Scored, out: Path, params: Params) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rmo.analysis.curve_id import Settings
 from rmo.config import Against, Experiment
-from rmo.config.names import other_policies, scores_name, size_names, sizes_of, sweep_named
+from rmo.config.names import GOLD_SCORES, other_policies, scores_name, size_names, sizes_of, sweep_named
 from rmo.methods.bench import Arm, Bench, Record, RewardRow
 from rmo.methods.method import Diagnostic, Job, Method, Need, register
 
@@ -19,11 +19,12 @@ class Plan:
 
     against: Against
     combined: int | None = None  # which of the sweep's combined rewards; None: its single ones
+    gold_seeds: int = 0  # runs against gold itself; 0: against a sweep
 
 
 def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every entry of ppo.against and RM size, one for each combined reward there, and for every other
-    policy."""
+    """One stage for every entry of ppo.against and RM size, one for each combined reward there, for every other policy,
+    and for gold as its own proxy."""
     settings, names = dataclasses.replace(e.ppo, against=()), size_names(e.proxies.sizes)
     for against in e.ppo.against:
         sweep = sweep_named(e, against.sweep)
@@ -39,6 +40,9 @@ def jobs(e: Experiment) -> Iterator[Job]:
     for policy, size in other_policies(e):
         name = scores_name(e, size, main, policy)
         yield Job(name, name, (e.seed, settings, against), policy, Plan(against))
+    if seeds := e.gold_as_proxy.ppo_seeds:
+        plan = Plan(Against(sweep=""), gold_seeds=seeds)
+        yield Job(GOLD_SCORES, GOLD_SCORES, (e.seed, settings, seeds), details=plan)
 
 
 def check(e: Experiment, need: Need) -> None:
@@ -93,8 +97,10 @@ def optimised_by(e: Experiment, against: Against) -> list[tuple]:
 
 
 def arms(rewards: Sequence[RewardRow], plan: Plan) -> list[Arm]:
-    """Recipes x KL penalties x seeds; of a combined reward, KL penalties."""
+    """Recipes x KL penalties x seeds; of a combined reward, KL penalties; of gold, seeds."""
     against = plan.against
+    if plan.gold_seeds:
+        return [Arm(0, seed=seed) for seed in range(plan.gold_seeds)]
     if plan.combined is not None:
         place = [i for i, row in enumerate(rewards) if row.combined][plan.combined]
         return [Arm(place, settings_of(against, kl_coef)) for kl_coef in against.kl_coefs]

@@ -35,7 +35,7 @@ def optimise(bench: Bench, policy: int, against: Against, members: Sequence[Arm]
     # A seed has the same stream at every penalty and recipe: differences between them are not a difference of luck.
     # RM sizes have streams of their own: a mean over sizes would not lose the luck that they share.
     key = jax.random.fold_in(bench.key("ppo"), reward.rm.shape.weights % 2**32)
-    seeds = jnp.asarray([bench.rewards[arm.reward].seed or 0 for arm in members])
+    seeds = jnp.asarray([bench.rewards[arm.reward].seed or 0 if arm.seed is None else arm.seed for arm in members])
     keys = jax.vmap(partial(jax.random.fold_in, key))(seeds)
     penalties, paths = (
         jnp.asarray([arm.settings.number(name) for arm in members], jnp.float32) for name in ("kl_coef", "d_per_step")

@@ -38,8 +38,8 @@ class Files:
         return group(self.curves, method)
 
     def methods(self) -> list[Method]:
-        """Those that the run has curves of."""
-        there = {curve.method for curve in self.curves}
+        """Those that the run has curves of, against RMs of a sweep."""
+        there = {curve.method for curve in self.curves if not curve.id.against_gold}
         return [method for method in methods.every() if method.name in there]
 
     def groups(self, method: str, **wanted: object) -> list[Group]:
@@ -49,6 +49,10 @@ class Files:
     def sizes(self, method: str) -> list[Group]:
         """The main sweep over RM sizes."""
         return sweeps.main_family(self.all(method), method)
+
+    def gold(self, method: str) -> Group:
+        """Gold as its own proxy."""
+        return sweeps.gold_group(self.all(method), method)
 
     def both_policies(self, method: str, params: int) -> list[Group]:
         """Every policy against one RM size with the main number of comparisons, smallest policy first."""
