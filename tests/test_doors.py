@@ -20,7 +20,7 @@ TOYS = ROOT / "tests" / "helpers" / "toys.py"
 CONFIG = f'''
 import sys
 from dataclasses import replace
-from rmo.config import Combined
+from rmo.config import Combined, GoldAsProxy
 from rmo.config import checks
 
 
@@ -29,7 +29,7 @@ def experiment():
     smoke = checks.load("{ROOT}/configs/smoke.py")
     sweep = replace(smoke.proxies.sweeps[0], combined=(Combined("middle", "median"),))
     return replace(
-        smoke, name="toys", methods=(RandomTie(),), ppo=replace(smoke.ppo, against=()),
+        smoke, name="toys", methods=(RandomTie(),), ppo=replace(smoke.ppo, against=()), gold_as_proxy=GoldAsProxy(ppo_seeds=0),
         proxies=replace(smoke.proxies, sizes=smoke.proxies.sizes[:2], sweeps=(sweep,)),
         fits=replace(smoke.fits, bootstrap=20),
     )

@@ -84,7 +84,19 @@ def test_slurm_submits_an_array_per_kind_that_waits_for_what_it_needs(stubs, tmp
     assert got.returncode == 0, got.stderr
     calls = stubs.said()
     names = [re.search(r"--job-name rmo-(\S+)", c)[1] for c in calls]
-    assert names == ["sft", "gold", "samples", "comparisons", "proxies", "scores", "bon", "ppo", "fits", "report"]
+    assert names == [
+        "sft",
+        "gold",
+        "samples",
+        "comparisons",
+        "proxies",
+        "scores",
+        "bon",
+        "ppo",
+        "tilt",
+        "fits",
+        "report",
+    ]
     assert all("--partition=gpu" in c and "--requeue" in c and "--signal TERM@" in c for c in calls)
     assert "--dependency" not in calls[0]
     assert "--dependency afterok:101 " in calls[1]
@@ -107,7 +119,15 @@ def test_slurm_submits_only_what_is_left_and_passes_fields_on(stubs, tmp_path):
     got = stubs.run("slurm.sh", str(ROOT / "configs/smoke.py"), "--runs", str(tmp_path), "--seed", "3")
     assert got.returncode == 0, got.stderr
     calls = stubs.said()
-    assert [re.search(r"rmo-(\S+)", c)[1] for c in calls] == ["proxies", "scores", "bon", "ppo", "fits", "report"]
+    assert [re.search(r"rmo-(\S+)", c)[1] for c in calls] == [
+        "proxies",
+        "scores",
+        "bon",
+        "ppo",
+        "tilt",
+        "fits",
+        "report",
+    ]
     assert "--dependency" not in calls[0]
     assert " 2 --seed 3 proxies/" in calls[0]
 

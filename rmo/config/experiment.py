@@ -370,6 +370,18 @@ class PPO:
 
 
 @dataclass(frozen=True)
+class Tilt:
+    """Exponential tilts of the pool: the most reward that any policy can have at a given KL (rmo/methods/tilt.py)."""
+
+    points: int = 24
+    """Points of the curve, about evenly spaced in sqrt(KL)."""
+    least_draws: float = 20.0
+    """The curve ends where so few draws count, exp(entropy of their weights): at KL log(draws / this)."""
+    every_reward: bool = False
+    """Tilt by every reward that best-of-n selects by, and not by gold alone (`gold_as_proxy.pool`)."""
+
+
+@dataclass(frozen=True)
 class GoldAsProxy:
     """Gold as its own proxy, what a perfect reward model would give: one more row of the sweep, at no label cost."""
 
@@ -431,6 +443,7 @@ class Experiment:
     proxies: Proxies = field(default_factory=Proxies)
     bon: BestOfN = field(default_factory=BestOfN)
     ppo: PPO = field(default_factory=PPO)
+    tilt: Tilt = field(default_factory=Tilt)
     gold_as_proxy: GoldAsProxy = field(default_factory=GoldAsProxy)
     methods: tuple[MethodSettings, ...] = ()
     """Settings of further methods: which ones there are is for rmo/methods to say."""

@@ -189,7 +189,8 @@ def test_plan_is_stale_exactly_downstream():
         "report",
     }
     assert changed(gold_as_proxy={"ppo_seeds": 2}) == {"ppo/gold", "fits", "report"}
-    assert changed(gold_as_proxy={"pool": False}) == {"bon/gold", "fits", "report"}
+    assert changed(gold_as_proxy={"pool": False}) == {"bon/gold", "tilt/gold", "fits", "report"}
+    assert changed(tilt={"points": 9}) == {"tilt/gold", "fits", "report"}
     assert changed(sft={"batch": 64}) == set(base)
     assert changed(seed=1) == set(base)
 

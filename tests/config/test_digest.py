@@ -13,8 +13,8 @@ from rmo.experiment import graph
 ROOT = Path(__file__).parents[2]
 CLASSES = [
     config.Optimizer, config.World, config.Text, config.SFT, config.Gold, config.Comparisons, config.Recipe,
-    config.Combined, config.Sweep, config.Proxies, config.BestOfN, config.Against, config.PPO, config.GoldAsProxy,
-    config.OtherPolicy, config.Fits, config.Model, config.Experiment,
+    config.Combined, config.Sweep, config.Proxies, config.BestOfN, config.Against, config.PPO, config.Tilt,
+    config.GoldAsProxy, config.OtherPolicy, config.Fits, config.Model, config.Experiment,
 ]  # fmt: skip
 MARKED = {("Model", "remat"), ("Optimizer", "accumulate"), ("BestOfN", "chunk"), ("PPO", "chunk")}
 TINY = checks.load(ROOT / "configs" / "tiny.py")

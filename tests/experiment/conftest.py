@@ -31,5 +31,5 @@ def make(runs):
     assert got.returncode == 0, got.stderr[-2000:]
     assert got.stdout.strip().endswith("report.html")
     assert "\r" not in got.stderr  # no terminal: plain lines
-    assert "stage 16 of 19: ppo/w8x1-main\n" in got.stderr
+    assert "stage 16 of 20: ppo/w8x1-main\n" in got.stderr
     assert "\nppo/w8x1-main: done in " in got.stderr

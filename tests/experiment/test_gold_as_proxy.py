@@ -19,7 +19,7 @@ from tests.helpers.smoke import SMOKE
 
 def test_gold_is_its_own_proxy_along_every_path(smoke):
     f, gold = load(smoke), Stage(RunFiles(smoke).where["gold"]).info()["params"]["non_embedding"]
-    for method in ("bon", "ppo"):
+    for method in ("bon", "ppo", "tilt"):
         (curve,) = f.gold(method).curves
         np.testing.assert_allclose(curve.proxy, curve.gold, atol=1e-5)
         assert (curve.id.rm_params, curve.id.rm_combined, curve.id.seed) == (gold, "gold", 0)
@@ -31,6 +31,19 @@ def test_selection_by_gold_itself_gives_more_gold_than_by_any_proxy(smoke):
     f = load(smoke)
     best = f.gold("bon").curves[0].gold[1:]
     assert all((best > curve.gold[1:]).all() for g in f.sizes("bon") for curve in g.curves)
+
+
+def test_no_optimiser_gets_more_gold_at_a_kl_than_tilts_of_the_pool(smoke):
+    """Best-of-n's KL is a bound, and of few draws; PPO's reads are of few texts."""
+    f = load(smoke)
+    (frontier,) = f.gold("tilt").curves
+    assert frontier.kl[-1] == pytest.approx(np.log(SMOKE.bon.draws / SMOKE.tilt.least_draws), rel=0.02)
+    for method in ("bon", "ppo"):
+        (curve,) = f.gold(method).curves
+        within = curve.kl <= frontier.kl[-1]
+        most = np.interp(curve.kl[within], frontier.kl, frontier.gold)
+        assert (curve.gold[within] < most + 0.1).all()
+    assert "tilt" not in {method.name for method in f.methods()}  # it has no curve against a proxy
 
 
 def test_no_sweep_over_rm_sizes_holds_gold(smoke):
@@ -72,5 +85,5 @@ def test_several_seeds_are_members_of_one_program_and_curves_of_one_group(smoke)
 def test_without_it_nothing_else_changes():
     without = dataclasses.replace(SMOKE, gold_as_proxy=GoldAsProxy(pool=False, ppo_seeds=0))
     every, left = graph.plan(SMOKE), graph.plan(without)
-    assert {name for name in every if name not in left} == {"scores/gold", "bon/gold", "ppo/gold"}
+    assert {name for name in every if name not in left} == {"scores/gold", "bon/gold", "ppo/gold", "tilt/gold"}
     assert {name for name in left if left[name].path != every[name].path} == {"fits", "report"}

@@ -18,7 +18,7 @@ from tests.helpers.smoke import SMOKE
 
 def test_everything_is_there(smoke):
     table = Fits(smoke).curves()
-    assert len(table) == (3 + 1) * 2 + 2  # (proxies under best-of-n, under PPO) x seeds, and gold under both
+    assert len(table) == (3 + 1) * 2 + 3  # (proxies under best-of-n, under PPO) x seeds, and gold under these and tilts
     for curve in table:
         assert curve.kl[0] < 1e-5
         assert (np.diff(curve.step_or_n) > 0).all()
@@ -31,7 +31,7 @@ def test_everything_is_there(smoke):
             assert curve.proxy[-1] > curve.proxy[0]
     header = (smoke / "curves.csv").read_text().splitlines()[0]
     assert header == ",".join(COLUMNS)
-    assert set(read_json(smoke / "coefficients.json")) == {"bon", "ppo"}
+    assert set(read_json(smoke / "coefficients.json")) == {"bon", "ppo", "tilt"}
     gold = read_json(smoke / "gold.json")
     assert {"policy samples", "best-of-n path", "PPO path"} < set(gold)
     assert gold["policy samples"]["gold_mean"] == pytest.approx(0, abs=0.1)  # centred on the initial policy

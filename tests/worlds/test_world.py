@@ -123,7 +123,14 @@ gold.register(gold.GoldKind("hinted", hinted, "a teacher of gain {gold.gain:g} t
 def numbers(**parts) -> config.Experiment:
     """configs/smoke.py among numbers, without PPO."""
     e = checks.load(ROOT / "configs" / "smoke.py")
-    return dataclasses.replace(e, name="numbers", world=Numbers(), ppo=dataclasses.replace(e.ppo, against=()), **parts)
+    return dataclasses.replace(
+        e,
+        name="numbers",
+        world=Numbers(),
+        ppo=dataclasses.replace(e.ppo, against=()),
+        gold_as_proxy=config.GoldAsProxy(ppo_seeds=0),
+        **parts,
+    )
 
 
 def execute(e: config.Experiment, root: Path):

@@ -91,7 +91,7 @@ class Place(NamedTuple):
 def axis_value(method: Method, x: float) -> str:
     """A place of a method's own axis in words: n = 8, iteration 20."""
     mark = " =" if len(method.axis) == 1 else ""
-    return f"{method.axis}{mark} {x:,.0f}"
+    return f"{method.axis}{mark} {x:,.0f}" if x == int(x) else f"{method.axis}{mark} {x:.3g}"
 
 
 def along(method: Method, texts: Texts, prompts: int) -> Iterator[tuple[int, list[Place]]]:

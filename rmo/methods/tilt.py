@@ -1,0 +1,120 @@
+"""Exponential tilts of the pool: the most reward that any policy can have at a given KL.
+
+Of all policies at one KL from the initial policy pi, that with the highest mean reward r is proportional to
+pi(y|x) exp(lambda r(x, y)): it is the optimum of E[r] - KL/lambda (Korbak et al. 2022, section 4; Yang et al. 2024,
+section 3, who compare best-of-n with it). One lambda serves all prompts, as one KL coefficient does. On N draws of pi
+the optimum gives draw i the weight softmax(lambda r)_i, and its KL is that of the weights from equal ones.
+
+No weights on N draws reach a KL above log N, and near it everything rests on a few draws, so that the curve ends where
+the draws that count, exp(entropy of the weights), are few (`Tilt.least_draws`). Gold at a given KL is then low by
+0.3% of Gaussian scores where 300 of 4,096 draws count and by 2.6% where 20 do (tests/methods/test_tilt.py).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rmo.config import Experiment
+from rmo.config.names import GOLD_SCORES, scored, scores_name
+from rmo.methods.bench import Arm, Bench, Record
+from rmo.methods.method import Job, Method, Need, register
+
+STEEPEST = 1e4  # lambda times the standard deviation of the scores at which the search for the end gives up
+
+
+def tilted(scores_QN: np.ndarray, coefficient: float) -> np.ndarray:
+    """Weights f64[Q, N] of every prompt's draws under a tilt by `coefficient`; rows sum to 1."""
+    exponent = coefficient * (scores_QN - scores_QN.max(axis=1, keepdims=True))
+    weights = np.exp(exponent)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def kl_of(weights_QN: np.ndarray) -> np.ndarray:
+    """KL of weighted draws from equal weights, f64[Q], nats: log N less the entropy of the weights."""
+    positive = np.maximum(weights_QN, np.finfo(np.float64).tiny)
+    return np.maximum(np.log(weights_QN.shape[1]) + np.sum(weights_QN * np.log(positive), axis=1), 0.0)
+
+
+def coefficients(scores_QN: np.ndarray, points: int, least_draws: float) -> np.ndarray:
+    """Coefficients f64[K] from 0 on whose mean KL over prompts is about evenly spaced in its root, up to where
+    `least_draws` count, or as far as the scores tell draws apart."""
+    largest = np.log(scores_QN.shape[1] / least_draws)
+
+    def mean_kl(coefficient: float) -> float:
+        return float(kl_of(tilted(scores_QN, coefficient)).mean())
+
+    unit = 1 / max(float(scores_QN.std()), np.finfo(np.float64).tiny)
+    end = unit
+    while mean_kl(end) < largest and end < STEEPEST * unit:
+        end *= 1.25
+    tried = np.concatenate([[0.0], np.geomspace(unit / 100, end, 64)])
+    kl = np.array([mean_kl(coefficient) for coefficient in tried])
+    roots = np.sqrt(np.maximum.accumulate(kl))
+    return np.interp(np.linspace(0, min(np.sqrt(largest), roots[-1]), points), roots, tried)
+
+
+def jobs(e: Experiment) -> Iterator[Job]:
+    """One stage for gold as its own proxy and, where it is asked for, one for every other `scores` stage."""
+    settings = e.tilt.points, e.tilt.least_draws
+    for size, sweep, policy in scored(e) if e.tilt.every_reward else ():
+        name = scores_name(e, size, sweep, policy)
+        yield Job(name, name, settings, policy)
+    if e.gold_as_proxy.pool:
+        yield Job(GOLD_SCORES, GOLD_SCORES, settings)
+
+
+def check(e: Experiment, need: Need) -> None:
+    """The curve has a length."""
+    if e.tilt.every_reward or e.gold_as_proxy.pool:
+        few = f"tilt.least_draws is {e.tilt.least_draws:g}: it must be less than the {e.bon.draws} draws (bon.draws)"
+        need(e.tilt.least_draws < e.bon.draws, few)
+        need(e.tilt.points >= 4, f"tilt.points is {e.tilt.points}: a curve needs at least 4")
+
+
+def run(bench: Bench, job: Job) -> Record:
+    """Tilts of the pool by every reward."""
+    c, pool = bench.experiment.tilt, bench.pool()
+    columns: dict[str, list[np.ndarray]] = {}
+    for m, proxy_QN in enumerate(pool.proxy_MQN):
+        chance_Q = bench.rng(f"tilted draws {bench.rewards[m].name}").random(len(proxy_QN))
+        found = tilts(proxy_QN, pool.gold_QN, coefficients(proxy_QN, c.points, c.least_draws), chance_Q)
+        for name, value in found.items():
+            columns.setdefault(name, []).append(value)
+    arms = [Arm(m) for m in range(len(pool.proxy_MQN))]
+    return Record(arms, **{name: np.stack(values) for name, values in columns.items()})
+
+
+def tilts(
+    proxy_QN: np.ndarray, gold_QN: np.ndarray, coefficients_K: np.ndarray, chance_Q: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What every tilt gives: `step_or_n`, the coefficient, and `kl`, f64[K]; `proxy` and `gold` f64[K, Q]; and `draw`
+    i[K, Q], one draw by its weights, that at which their sum passes `chance_Q` in the order of the proxy."""
+    order_QN, kl, proxy, gold, draw = np.argsort(proxy_QN, axis=1), [], [], [], []
+    for coefficient in coefficients_K:
+        weights_QN = tilted(proxy_QN, float(coefficient))
+        kl.append(kl_of(weights_QN).mean())
+        proxy.append(np.sum(weights_QN * proxy_QN, axis=1))
+        gold.append(np.sum(weights_QN * gold_QN, axis=1))
+        passed_QN = np.cumsum(np.take_along_axis(weights_QN, order_QN, axis=1), axis=1) >= chance_Q[:, None]
+        place_Q = np.where(passed_QN.any(axis=1), passed_QN.argmax(axis=1), proxy_QN.shape[1] - 1)
+        draw.append(np.take_along_axis(order_QN, place_Q[:, None], axis=1)[:, 0])
+    found = {"kl": kl, "proxy": proxy, "gold": gold, "draw": draw}
+    return {"step_or_n": coefficients_K, **{name: np.array(values) for name, values in found.items()}}
+
+
+METHOD = register(
+    Method(
+        name="tilt",
+        title="exponential tilt of the pool",
+        short="tilt",
+        axis="lambda",
+        kl="exact",
+        kl_axis="KL distance between tilted and equally weighted draws, nats (square-root scale)",
+        form="d(a - b d)",
+        jobs=jobs,
+        run=run,
+        check=check,
+        less_memory="on the host lower bon.draws or bon.prompts",
+        rank=3,
+    )
+)
