@@ -93,7 +93,7 @@ class World(WorldConfig):
     """Share of the words in the set of a unigram or conditional feature."""
     pair_share: float = changed(0.4, old=0.2)
     """Share of the words in either set of a pair feature."""
-    weights: tuple[float, float, float, float] = changed((0.4, 0.25, 0.3, 0.05), old=(0.35, 0.25, 0.25, 0.15))
+    weights: tuple[float, float, float, float] = changed((0.38, 0.24, 0.28, 0.1), old=(0.35, 0.25, 0.25, 0.15))
     """Shares of the annotator's score: unigrams, conditionals, pairs, length."""
     decay: float = 0.5
     """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
