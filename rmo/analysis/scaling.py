@@ -7,7 +7,9 @@ import numpy as np
 from rmo.analysis.bootstrap import Resamples, interval, resample
 from rmo.analysis.curve import Curve, CurveError
 from rmo.analysis.fitting import Family, Fit, Group, families, fit_curve, group, interval_source
+from rmo.analysis.forecasting import left_out
 from rmo.analysis.forms import FORMS, lower_end, peak
+from rmo.analysis.hierarchy import Estimate, Hierarchy, fit_hierarchy, peaks, seed_fits
 from rmo.analysis.stopping import advise
 from rmo.methods import method as methods
 from rmo.methods.method import Method
@@ -188,6 +190,7 @@ def of_method(method: Method, groups: Sequence[Group], draws: int, level: float,
         if members is every[0]:
             part = {
                 **against_sizes(family, values, r, level), "tau": family.tau2**0.5,
+                **hierarchical(members, method.form, min_d, level),
                 "extrapolation": rank_forms(members, min_d, min(draws, rank_draws), level),
                 **({"lower_end": lower_ends(family, r.share_NQ[0])} if FORMS[method.form].steep else {}),
             }  # fmt: skip
@@ -211,6 +214,46 @@ def against_sizes(family: Family, values_NG2: np.ndarray, r: Resamples, level: f
         }  # fmt: skip
         laws[name] = rank_laws(params, values_NG2[:, :, i], r)
     return {"trends": trends, "laws": laws}
+
+
+def hierarchical(groups: Sequence[Group], form: str, min_d: float, level: float) -> dict[str, object]:
+    """The hierarchical fit over RM size, and every size as the others predict it; nothing without three known sizes
+    (four, for the latter) whose curves can each be fitted alone."""
+    try:
+        fits = seed_fits(groups, form, min_d)
+    except ValueError:
+        return {}
+    fitted = fit_hierarchy(fits)
+    rows = [size_in(fitted, i, form, level) | {"group": g.label(groups), **g.id.cells()} for i, g in enumerate(groups)]
+    names, slopes = ("alpha", "beta"), fitted.slopes()
+    law = {
+        name: {"per_decade": float(slopes.value_2[i]), "interval": slopes.interval(i, level)}
+        for i, name in enumerate(names)
+    }
+    spread = {
+        "between_sizes": np.diag(fitted.sizes_22) ** 0.5,
+        "between_seeds": np.diag(fitted.seeds_22) ** 0.5,
+    }
+    return {
+        "hierarchy": {
+            "law": law, "sizes": rows, "prompts": fits.prompts_QC2 is not None,
+            **{name: dict(zip(names, map(float, sd), strict=True)) for name, sd in spread.items()},
+        },
+        "left_out": left_out(groups, fits, form, level),
+    }  # fmt: skip
+
+
+def size_in(fitted: Hierarchy, g: int, form: str, level: float) -> Row:
+    """Coefficients and peak of one size, as the hierarchical fit has them."""
+    own: Estimate = fitted.size(g)
+    d_star, gold_star = peak(form, *own.value_2)
+    kl_interval, gold_interval = peaks(own, form, level)
+    return {
+        "alpha": float(own.value_2[0]), "alpha_interval": own.interval(0, level),
+        "beta": float(own.value_2[1]), "beta_interval": own.interval(1, level),
+        "peak_kl": float(d_star) ** 2, "peak_kl_interval": kl_interval,
+        "peak_gold": float(gold_star), "peak_gold_interval": gold_interval,
+    }  # fmt: skip
 
 
 def lower_ends(family: Family, share_Q: np.ndarray) -> list[Row]:
