@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo import config
+from rmo.config.replicates import check_worlds
 from rmo.runtime import errors
 
 STOPPING = 1000  # training comparisons that early stopping watches
@@ -58,6 +59,7 @@ def check(experiment: config.Experiment) -> None:
     e = experiment
     numbers(e, "", MAY_BE_ZERO | {f"world.{name}" for name in e.world.may_be_zero})
     need(bool(e.name) and "/" not in e.name, f"name is {e.name!r}: it names a directory, so no slashes and not empty")
+    check_worlds(e)
     models(e)
     trunks(e.proxies)
     comparisons(e)

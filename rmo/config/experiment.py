@@ -450,6 +450,9 @@ class Experiment:
     fits: Fits = field(default_factory=Fits)
     tags: tuple[str, ...] = ()
     """Tags of the run in wandb; nothing depends on them."""
+    worlds: tuple[int, ...] = ()
+    """Seeds of the worlds to run in, one after another (rmo/config/replicates.py), each in runs/<name>/world-<seed>,
+    in the place of world.seed; empty: in that one alone, in runs/<name>."""
 
     @property
     def policies(self) -> tuple[Model, ...]:

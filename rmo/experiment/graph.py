@@ -103,7 +103,7 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
     measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]
     add("fits", fits, (e.fits,), *measured)
     # The page shows the note and the whole config.
-    add("report", report, (dataclasses.replace(e, name="", tags=()),), *out)
+    add("report", report, (dataclasses.replace(e, name="", tags=(), worlds=()),), *out)
     return out
 
 

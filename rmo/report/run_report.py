@@ -19,6 +19,7 @@ from rmo.report.page import interactive, markdown, texts
 from rmo.report.page.costs import cost_section
 from rmo.report.page.document import citation, page, to_copy, tsv, versions
 from rmo.report.page.gold_section import gold_section
+from rmo.report.page.over_sizes import hierarchy_table, left_out_table
 from rmo.report.page.summary import summary_sentence
 from rmo.report.page.tables import (
     advice_table,
@@ -182,7 +183,8 @@ def fits_section(f: Files) -> list[str]:
 def fit_tables(part: Row) -> list[str]:
     """Everything that was fitted to one method."""
     copied = to_copy("Coefficients to copy, as a table with tabs", coefficients(part))
-    return [coefficient_table(part), copied, lower_end_table(part), rivals_table(part)]
+    over_sizes = [hierarchy_table(part), left_out_table(part)]
+    return [coefficient_table(part), copied, *over_sizes, lower_end_table(part), rivals_table(part)]
 
 
 def finished(root: Path) -> None:

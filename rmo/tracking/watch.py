@@ -39,6 +39,8 @@ def stages(root: Path) -> dict[str, str]:
     there = [path for kind in kinds for pattern in (f"{kind}-*", f"{kind}/*-*") for path in root.glob(pattern)]
     made = [str(path)[len(str(root)) + 1 :] for path in there if re.search(r"-[0-9a-f]{10}$", path.name)]
     if not made:
+        if worlds := sorted(path.name for path in root.glob("world-*")):
+            raise RunError(f"{root} holds a run in each of several worlds: give one, e.g. {root / worlds[0]}")
         near = "" if root.exists() or remote(root) else errors.instead(root)
         raise RunError(f"{root} holds no stages: give a directory that `rmo run` fills, e.g. runs/tiny{near}")
 

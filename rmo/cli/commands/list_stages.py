@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rmo.cli.commands.run import RunOptions, run_of
+from rmo.cli.commands.run import RunOptions, run_of, runs_of
 from rmo.cli.options import experiment_options
 
 
@@ -19,13 +19,16 @@ class ListOptions(RunOptions):
 
 def main(args: Sequence[str]) -> None:
     options = experiment_options(ListOptions, "list", args)
-    run = run_of(options)
     from rmo.experiment import graph
     from rmo.tracking import status
 
     if options.jobs:
-        for group, needs, names in graph.groups(run):
+        for group, needs, names in graph.groups(run_of(options)):
             print(group, " ".join(needs) or "-", " ".join(names), sep="\t")
         return
-    found = status.look(run.root, {name: run.stages[name].path for name in graph.matching(run, options.only)})
-    print("\n".join([*status.lines(found), status.total(found, run.root)]))
+    runs = runs_of(options)
+    for where, run in runs.items():
+        if len(runs) > 1:
+            print(where)
+        found = status.look(run.root, {name: run.stages[name].path for name in graph.matching(run, options.only)})
+        print("\n".join([*status.lines(found), status.total(found, run.root)]))

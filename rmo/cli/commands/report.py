@@ -11,7 +11,7 @@ from rmo.cli.options import Positional, parse
 @dataclass(frozen=True)
 class ReportOptions:
     """Draw the figures and report.html of a run directory again, from its files alone; of several, a page that compares
-    them."""
+    them; of one that holds a run in each of several worlds, the summary over worlds."""
 
     runs: Positional[tuple[str, ...]]
     """Run directories, such as runs/tiny, or URLs of them."""
@@ -21,7 +21,7 @@ class ReportOptions:
 
 def main(args: Sequence[str]) -> None:
     options = parse(ReportOptions, args, "rmo report")
-    from rmo.report import compare, run_report
+    from rmo.report import compare, run_report, worlds
     from rmo.runtime.files import directory
 
     roots = [directory(run) for run in options.runs]
@@ -29,5 +29,7 @@ def main(args: Sequence[str]) -> None:
         raise config.ConfigError("rmo report needs a run directory, e.g. rmo report runs/tiny")
     if len(roots) > 1:
         print(compare.write(roots, options.out))
+    elif worlds.finished_worlds(roots[0]):
+        print(worlds.write(roots[0]))
     else:
         print(run_report.write(roots[0]))

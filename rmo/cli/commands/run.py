@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmo import config
 from rmo.cli import devices
 from rmo.cli.options import ExperimentOptions, asks_for_help, experiment_options
+from rmo.config.replicates import replicates, single
 from rmo.runtime import hosts
 
 if TYPE_CHECKING:
@@ -34,7 +37,18 @@ class RunOptions(ExperimentOptions):
 def main(args: Sequence[str]) -> None:
     if not asks_for_help(args):
         hosts.join()
-    options, run = open_run("run", args)
+    options = experiment_options(RunOptions, "run", args)
+    runs = runs_of(options)
+    for number, (where, run) in enumerate(runs.items(), start=1):
+        if len(runs) > 1 and hosts.writer():
+            print(f"{where}: world {number} of {len(runs)}", file=sys.stderr, flush=True)
+        make(options, run)
+    if options.experiment.worlds:
+        summarise_worlds(next(iter(runs.values())).root.parent)
+
+
+def make(options: RunOptions, run: Run) -> None:
+    """Everything of one run that is asked for and not done, and what people open."""
     from rmo.experiment import graph, runner
     from rmo.experiment.stages.report import publish
 
@@ -49,6 +63,18 @@ def main(args: Sequence[str]) -> None:
         print(run.root / "report.html")
 
 
+def summarise_worlds(root: Path) -> None:
+    """The summary over the finished worlds of one config, where there are two or more."""
+    from rmo.report import worlds
+
+    if not hosts.writer() or len(worlds.finished_worlds(root)) < 2:
+        return
+    if reason := worlds.unlike(root):
+        print(f"rmo: no summary over worlds: {reason}", file=sys.stderr)
+    else:
+        print(worlds.write(root))
+
+
 def open_run(command: str, args: Sequence[str]) -> tuple[RunOptions, Run]:
     """(options, run) of a command line that begins with a config file; no device is touched.
 
@@ -60,11 +86,22 @@ def open_run(command: str, args: Sequence[str]) -> tuple[RunOptions, Run]:
 
 
 def run_of(options: RunOptions) -> Run:
-    """The run of an experiment in its directory; no device is touched."""
+    """The run of an experiment in its directory; no device is touched.
+
+    Raises:
+      ConfigError: it runs in several worlds.
+    """
+    single(options.experiment)
+    return next(iter(runs_of(options).values()))
+
+
+def runs_of(options: RunOptions) -> dict[str, Run]:
+    """The run of an experiment, or that of each of its worlds, by directory; no device is touched."""
     from rmo.experiment import graph
     from rmo.runtime.files import directory
 
-    return graph.open_run(options.experiment, directory(options.runs) / options.experiment.name)
+    found = replicates(options.experiment)
+    return {where: graph.open_run(e, directory(options.runs) / where) for where, e in found.items()}
 
 
 def execute(options: RunOptions, run: Run) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rmo.analysis.fitting import Group
+from rmo.analysis.forecasting import sentence
 from rmo.methods.method import Method
 from rmo.report.figures.drawing import Files
 from rmo.report.figures.style import mean_curve, row_of
@@ -13,8 +14,15 @@ NOT_RUN = ["not run", "", "", ""]  # cells of an RM size that a method was not r
 
 
 def results(f: Files, claims: list[Row]) -> str:
-    """results.md: gold and proxy by RM size, then every claim."""
-    return f"{sizes_table(f)}\n\n{count_verdicts(claims)}\n\n{claims_table(claims)}\n"
+    """results.md: gold and proxy by RM size, how left-out sizes are forecast, then every claim."""
+    forecasts = [f"{method.title}. {sentence(rows)}" for method, rows in left_out(f)]
+    return "\n\n".join([sizes_table(f), *forecasts, count_verdicts(claims), claims_table(claims)]) + "\n"
+
+
+def left_out(f: Files) -> list[tuple[Method, list[Row]]]:
+    """Each method's rows of left-out RM sizes, where there are any."""
+    found = [(method, f.summary.get(method.name, {}).get("left_out", [])) for method in f.methods()]
+    return [(method, rows) for method, rows in found if rows]
 
 
 def number(x: float | None, digits: int = 2) -> str:
