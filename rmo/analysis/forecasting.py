@@ -117,5 +117,5 @@ def sentence(rows: Sequence[Row]) -> str:
     median = f"; median error {100 * float(np.median(known)):.0f}%" if known else ""
     return (
         "Highest gold of an RM size predicted from the other sizes, each left out once: "
-        f"{inside} of {len(rows)} lie in their intervals{median}."
+        f"{inside} of {len(rows)} lie in their intervals{median}"
     )

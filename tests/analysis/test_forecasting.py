@@ -50,7 +50,7 @@ def test_without_noise_and_on_the_law_a_size_is_forecast_exactly():
         assert row["predicted_gold"] == pytest.approx(row["measured_gold"], abs=1e-6)
         assert row["predicted_kl"] == pytest.approx(row["measured_kl"], abs=1e-6)
     assert [row["extrapolated"] for row in rows] == [True, False, False, True]
-    assert sentence(rows).endswith("median error 0%.")
+    assert sentence(rows).endswith("median error 0%")
 
 
 def test_a_peak_beyond_the_range_is_compared_at_its_end():

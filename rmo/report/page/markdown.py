@@ -15,7 +15,7 @@ NOT_RUN = ["not run", "", "", ""]  # cells of an RM size that a method was not r
 
 def results(f: Files, claims: list[Row]) -> str:
     """results.md: gold and proxy by RM size, how left-out sizes are forecast, then every claim."""
-    forecasts = [f"{method.title}. {sentence(rows)}" for method, rows in left_out(f)]
+    forecasts = [f"{method.title}: {sentence(rows)}." for method, rows in left_out(f)]
     return "\n\n".join([sizes_table(f), *forecasts, count_verdicts(claims), claims_table(claims)]) + "\n"
 
 

@@ -43,7 +43,7 @@ def left_out_table(part: Row) -> str:
     cells = [left_out_cells(row) for row in rows]
     head = ["RM left out", "highest gold predicted", "interval", "measured", "error"]
     head += ["at KL predicted", "interval", "measured"]
-    said = f"{html.escape(sentence(rows))} What is compared is the highest gold within the range of KL that was run, "
+    said = f"{html.escape(sentence(rows))}. What is compared is the highest gold within the range of KL that was run, "
     said += "read on one half of the prompts where the other half is highest; † the largest and the smallest size, of "
     said += "which the law is extrapolated, * outside its interval."
     return table(head, cells) + note(said)

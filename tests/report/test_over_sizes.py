@@ -1,0 +1,44 @@
+"""What the report says of the hierarchical fit and of RM sizes that were left out of it."""
+
+import numpy as np
+import pytest
+
+from rmo.analysis.scaling import summarise
+from rmo.analysis.sweeps import Missing
+from rmo.report.figures.drawing import Files
+from rmo.report.figures.forecasts import left_out_sizes
+from rmo.report.page import markdown, over_sizes
+from tests.helpers.made_sweeps import made_sweep
+
+
+@pytest.fixture(scope="module")
+def files():
+    rng = np.random.default_rng(0)
+    curves = [c for m in ("bon", "ppo") for g in made_sweep(rng, m, 5, 2, prompts=8).groups for c in g.curves]
+    return Files(curves, summarise(curves, draws=20, rank_draws=3), [], [], {}, {}, {})
+
+
+def test_tables_have_a_row_per_size_and_the_law(files):
+    part = files.summary["bon"]
+    assert over_sizes.hierarchy_table(part).count("<tr>") == 1 + 5 + 1
+    shown = over_sizes.left_out_table(part)
+    assert shown.count("<tr>") == 1 + 5
+    assert shown.count("†") == 3  # two ends, and what the mark means
+    assert over_sizes.hierarchy_table({}) == over_sizes.left_out_table({}) == ""
+
+
+def test_the_figure_has_a_point_per_method_and_size(files):
+    axis = left_out_sizes(files).axes[0]
+    assert len(axis.containers) == 10
+    with pytest.raises(Missing, match="fewer than four RM sizes"):
+        left_out_sizes(Files(files.curves, {}, [], [], {}, {}, {}))
+
+
+def test_results_say_how_left_out_sizes_are_forecast(files):
+    text = markdown.results(files, [])
+    inside = sum(row["gold_inside"] for row in files.summary["ppo"]["left_out"])
+    said = f"Highest gold of an RM size predicted from the other sizes, each left out once: {inside} of 5 lie in"
+    assert any(line.startswith(f"RL (PPO): {said}") for line in text.splitlines())
+    summary = {name: {"groups": part["groups"]} for name, part in files.summary.items()}
+    bare = Files(files.curves, summary, [], [], {}, {}, {})
+    assert "left out once" not in markdown.results(bare, [])
