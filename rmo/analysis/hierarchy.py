@@ -10,12 +10,11 @@ autocorrelated: no point along a curve is counted as if it were independent. Pro
 their luck is not in the scatter; it is added to the variance of what is estimated, from each prompt's own estimate.
 
 T and S are found by restricted maximum likelihood, which splits exactly into the scatter within sizes and that of the
-sizes' means about the law. A factor |T|^(1/4) keeps T off zero, half (in logarithms) of what Chung, Gelman,
-Rabe-Hesketh, Liu and Dorie (2015, J. Educ. Behav. Stat. 40) advise: with five sizes REML would say every other time
-that the law misses nothing, and be believed.
-Intervals are Student's t with Satterthwaite's degrees of freedom from REML's expected information (Giesbrecht and Burns
-1985; Kenward and Roger 1997 without their correction, which vanishes where sizes have as many seeds). A size's own
-coefficients are best linear predictions with the error of Prasad and Rao (1990).
+sizes' means about the law. A factor |T|^(1/2) keeps T off zero (Chung, Gelman, Rabe-Hesketh, Liu and Dorie 2015, J.
+Educ. Behav. Stat. 40): with five sizes REML would say every other time that the law misses nothing, and be believed.
+Intervals are Student's t with Satterthwaite's degrees of freedom, what is due to T being known from G - 2 of G sizes
+and what is due to S from C - G of C curves; tests measure that they cover. A size's own coefficients are best linear
+predictions, with the error of Prasad and Rao (1990) for what is not known of T and S.
 """
 
 from collections.abc import Callable, Sequence
@@ -208,13 +207,15 @@ class Hierarchy:
         model = cov(*self.covariances)
         model = (model + model.T) / 2 + (0 if more_22 is None else more_22)
         prompts = np.zeros((2, 2)) if weights_G22 is None else self.shared_prompts(weights_G22)
-        gradient, inverse = self.gradient(cov), np.linalg.inv(self.information)
+        gradient = self.gradient(cov)
+        elements = np.concatenate([each[np.triu_indices(2)] for each in self.covariances])[: len(gradient)]
 
         def df(direction: np.ndarray) -> float:
             v, p = direction @ model @ direction, direction @ prompts @ direction
-            slope = np.einsum("iab,a,b->i", gradient, direction, direction)
-            own = 2 * v**2 / max(float(slope @ inverse @ slope), 1e-300)
-            own = max(own, len(self.fits.x_G) - 2)  # what sizes' means about the law have of themselves
+            parts = elements * np.einsum("iab,a,b->i", gradient, direction, direction)  # cov is of degree 1 in T and S
+            of_sizes, of_seeds = parts[:3].sum(), parts[3:].sum()
+            known = of_sizes**2 / (len(self.fits.x_G) - 2) + of_seeds**2 / max(self.within_df, 1)
+            own = (abs(of_sizes) + abs(of_seeds)) ** 2 / max(known, 1e-300)
             if p <= 0 or self.fits.prompts_QC2 is None:
                 return float(own)
             return float((v + p) ** 2 / (v**2 / own + p**2 / (len(self.fits.prompts_QC2) - 1)))
@@ -297,7 +298,7 @@ def fit_hierarchy(fits: SeedFits) -> Hierarchy:
         t = from_log_cholesky(six[:3])
         s = from_log_cholesky(six[3:]) if within_df else np.zeros((2, 2))
         out = minus_log_likelihood(t, s, x_G24, means_G2 / unit, seeds_G, within / scale, within_df)
-        return out - (six[0] + six[2]) / 4 + 1e-4 * float((six**2).sum())  # |T|^(1/4); and nothing runs away
+        return out - (six[0] + six[2]) / 2 + 1e-4 * float((six**2).sum())  # |T|^(1/2); and nothing runs away
 
     start = np.array([-1.0, 0.0, -1.0, -0.5, 0.0, -0.5])[: 6 if within_df else 3]
     six = optimize.minimize(loss, start, method="BFGS").x

@@ -46,7 +46,7 @@ def test_where_sizes_miss_the_law_by_much_intervals_are_those_of_the_sizes_means
     slope, at_0 = np.polyfit(x, y, 1)
     error = (np.sum((y - at_0 - slope * x) ** 2) / (len(x) - 2) / np.sum((x - x.mean()) ** 2)) ** 0.5
     low, high = fit_hierarchy(fits).slopes().interval(0, 0.95)
-    assert (high - low) / 2 == pytest.approx(2.776 * error, rel=0.35)  # |T|^(1/4) widens it a little
+    assert (high - low) / 2 == pytest.approx(2.776 * error, rel=0.35)  # |T|^(1/2) widens it a little
 
 
 def test_a_size_is_drawn_to_the_law_the_more_its_seeds_scatter():
@@ -150,10 +150,9 @@ def test_intervals_cover_in_a_few_sweeps():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("between", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize("seeds", [2, 3])
-@pytest.mark.parametrize("sizes", [5, 6])
+@pytest.mark.parametrize(("sizes", "seeds"), [(5, 2), (6, 3)])
 @pytest.mark.parametrize("method", ["bon", "ppo"])
 def test_intervals_cover_at_least_93_of_100(method, sizes, seeds, between):
-    found = coverage(method, sizes, seeds, between, 300)
+    found = coverage(method, sizes, seeds, between, 200)
     print(method, sizes, seeds, between, found)
     assert min(found.values()) >= 0.93, found
