@@ -101,7 +101,7 @@ def rank_forms(groups: Sequence[Group], min_d: float, draws: int, level: float) 
     ])  # fmt: skip
     ranks = errors_NF[1 : 1 + draws].argsort(axis=1).argsort(axis=1) + 1
     for i, form in enumerate(FORMS):
-        out[form]["interval"] = interval(errors_NF[:, i], r, level)
+        out[form]["interval"] = interval(errors_NF[:, i], r, level, (0, np.inf))
         out[form]["mean_rank"] = float(ranks[:, i].mean())
         out[form]["best_share"] = float(np.mean(ranks[:, i] == 1))
     return out
@@ -129,7 +129,7 @@ def describe(
     d_star, gold_star = peak(form, values_N2[:, 0], values_N2[:, 1])
     near = d_star <= (FAR * d.max() ** 2) ** 0.5  # a resample that hardly bends peaks out of all range
     kl_star, gold_star = np.where(near, d_star, np.inf) ** 2, np.where(near, gold_star, np.inf)
-    peak_interval = [max(end, 0.0) for end in interval(kl_star, r, level)]
+    peak_interval = interval(kl_star, r, level, (0, np.inf))
     return {
         "group": label, "interval_from": interval_source(g), **g.id.cells(),
         "seeds": len(g.curves), "points": int(keep.sum()),

@@ -163,14 +163,16 @@ def test_points_weigh_by_their_errors():
 
 
 def test_seeds_of_one_rm_are_resampled_together():
-    """Best-of-n and PPO of one RM and seed go in or out together, so their difference is paired."""
+    """Best-of-n and PPO of one RM and seed go in or out together, so their difference is paired, and so do all RMs of
+    one seed's label, which share its comparisons."""
     curves = [made(m, 0.5, 0.1, params=p, seed=s) for m in ("bon", "ppo") for p in (10, 20) for s in range(3)]
     r = bootstrap.resample(curves, 50)
     np.testing.assert_array_equal(r.weight_NC[:, :6], r.weight_NC[:, 6:])
-    assert (r.weight_NC[:, :3] != r.weight_NC[:, 3:6]).any()
+    np.testing.assert_array_equal(r.weight_NC[:51, :3], r.weight_NC[:51, 3:6])
     np.testing.assert_allclose(r.weight_NC[1:51, :3].sum(1), 2)  # S - 1 of S
     np.testing.assert_allclose(r.share_NQ.sum(1), 1)
-    assert len(r.blocks) == 3  # prompts, and the seeds of two RMs
+    assert len(r.rms) == 2
+    np.testing.assert_allclose(r.weight_NC.sum(1)[[0, *range(51, len(r.weight_NC))]], 12)
 
 
 def test_laws_by_leave_one_out():

@@ -1,6 +1,8 @@
 """Bootstrap refits of a size sweep: `rmo.analysis.fitting` against a loop over `scipy.optimize.curve_fit`, the same
 weightings of prompts and seeds, the same weights of points, both forms."""
 
+from dataclasses import replace
+
 import numpy as np
 
 SIZES, SEEDS, POINTS, PROMPTS, DRAWS = 6, 3, 40, 64, 1000
@@ -38,7 +40,7 @@ def family(form):
 def ours(case):
     found, r = family(case["form"])
     # Weightings beyond the bootstrap's are the jackknife's, which the peer's loop does not make.
-    short = type(r)(r.share_NQ[: 1 + DRAWS], r.weight_NC[: 1 + DRAWS], r.draws, r.blocks)
+    short = replace(r, share_NQ=r.share_NQ[: 1 + DRAWS], weight_NC=r.weight_NC[: 1 + DRAWS])
     return lambda: found.on(short).size and None, lambda: {"coefficients": found.on(short)[:20]}
 
 
