@@ -26,23 +26,46 @@ class Line(NamedTuple):
     proxy: np.ndarray  # f64[K]
     halves: tuple[np.ndarray, np.ndarray]  # gold on the even and on the odd prompts
     end: float  # the largest d that every seed reaches
+    whole: "Line | None" = None  # the same on the data as they are: places are looked for there; None where this is it
 
     def at(self, d: float | np.ndarray, score: str = "gold") -> np.ndarray:
         """Gold or proxy at d, linearly interpolated; of the shape of d."""
         return np.asarray(np.interp(d, self.d, getattr(self, score)))
 
-    def peak(self) -> tuple[float, float]:
-        """(d, height) of the peak of gold. The place is looked for on one half of the prompts and the height read on
-        the other, both ways round: the maximum of a noisy curve is not lifted by its noise."""
+    def tops(self, end: float) -> tuple[int, int]:
+        """Where gold is highest up to d = `end` on either half of the prompts, on the data as they are: a height does
+        not depend on its peak's place to first order, and at a fixed place it is smooth in the data."""
+        keep = self.d <= end + 1e-9
+        a, b = (self.whole or self).halves
+        return int(a[keep].argmax()), int(b[keep].argmax())
+
+    def peak(self, end: float | None = None) -> tuple[float, float]:
+        """(d, height) of the peak of gold up to d = `end` (by default the last). The place is looked for on one half of
+        the prompts and the height read on the other, both ways round: the maximum of a noisy curve is not lifted by
+        its noise."""
+        i, j = self.tops(self.end if end is None else end)
         a, b = self.halves
-        i, j = int(a.argmax()), int(b.argmax())
         return float(self.d[i] + self.d[j]) / 2, float(b[i] + a[j]) / 2
 
     def fall(self, end: float | None = None) -> float:
-        """How far gold lies below its peak at d = `end` (by default the last); the peak is looked for as in `peak`."""
-        keep = self.d <= (self.end if end is None else end) + 1e-9
-        a, b = (half[keep] for half in self.halves)
-        return float(b[a.argmax()] - b[-1] + a[b.argmax()] - a[-1]) / 2
+        """How far gold lies below its peak at d = `end` (by default the last). The peak is looked for as in `peak`, in
+        the first nine tenths of the range, so that gold which still rises has a fall below zero, not one of zero."""
+        end = self.end if end is None else end
+        return self.peak(0.9 * end)[1] - float(self.at(end))
+
+    def place(self) -> float:
+        """d of the peak: the top of the parabola through all that reaches 0.9 of its height on the data as they are.
+        That is smooth in the data, which the place of the highest point of a flat top is not."""
+        seen = (self.whole or self).gold
+        high, top = seen >= 0.9 * seen.max(), int(seen.argmax())
+        low, last = max(top - 2, 0), min(top + 2, len(seen) - 1)
+        while low > 0 and high[low - 1]:
+            low -= 1
+        while last < len(seen) - 1 and high[last + 1]:
+            last += 1
+        d = self.d[low : last + 1]
+        bend, slope, _ = np.polyfit(d, self.gold[low : last + 1], 2)
+        return float(np.clip(-slope / (2 * bend), d[0], d[-1])) if bend < 0 else float(self.d[top])
 
     @property
     def turned(self) -> bool:
@@ -92,7 +115,9 @@ class Evidence:
         """By id of the group."""
 
         def prompts(c: Curve, score: str) -> np.ndarray:
-            return np.asarray(getattr(c, f"{score}_KQ"))
+            """Scores per prompt, f64[K, Q]; a curve without them counts as one prompt, whose error only seeds show."""
+            table_KQ = getattr(c, f"{score}_KQ")
+            return getattr(c, score)[:, None] if table_KQ is None else table_KQ
 
         place = {id(c): i for i, c in enumerate(self.curves)}
         out = {}
@@ -107,6 +132,11 @@ class Evidence:
     @cached_property
     def _fits(self) -> dict[tuple, np.ndarray]:
         return {}
+
+    @cached_property
+    def whole(self) -> "View":
+        """The data as they are."""
+        return self.view(0)
 
     def fits(self, groups: Sequence[Group], score: str, shared: bool, max_kl_share: float) -> np.ndarray:
         """(alpha, beta) f64[N, G, 2] on every resample, made once."""
@@ -136,14 +166,16 @@ class View:
     weight_C: np.ndarray
     used: dict[int, Group] = field(default_factory=dict)  # groups looked at, by id
     seeds: list[int] = field(default_factory=list)  # of reward models looked at
+    lines: dict[int, Line] = field(default_factory=dict)  # made so far, by id of the group
 
     def all(self, method: str, **wanted: object) -> list[Group]:
         """`sweeps.plain` of a method's groups."""
         return sweeps.plain(self.evidence.groups[method], method, **wanted)
 
     def sizes(self, method: str, least: int = 3) -> list[Group]:
-        """The main sweep over RM sizes, smallest first."""
-        found = sweeps.main_family(self.evidence.groups[method], method)
+        """The main sweep over RM sizes, smallest first; of single RMs: gold as its own proxy has no size."""
+        single = [g for g in self.evidence.groups[method] if not g.id.rm_combined]
+        found = sweeps.main_family(single, method)
         if len(found) < least:
             raise Missing(f"{method} against fewer than {least} RM sizes")
         return found
@@ -160,6 +192,11 @@ class View:
 
     def line(self, g: Group) -> Line:
         """A group's mean curve here."""
+        if id(g) not in self.lines:
+            self.lines[id(g)] = self.made_line(g)
+        return self.lines[id(g)]
+
+    def made_line(self, g: Group) -> Line:
         t, weight = self.evidence.tables[id(g)], self.weights(g)
         gold, proxy = np.tensordot(weight, t.gold, 1), np.tensordot(weight, t.proxy, 1)
         halves = []
@@ -167,7 +204,8 @@ class View:
             share = self.share_Q[start::2]
             share = share if share.sum() else np.ones_like(share)
             halves.append(gold[:, start::2] @ share / share.sum() if len(share) else gold @ self.share_Q)
-        return Line(t.d, gold @ self.share_Q, proxy @ self.share_Q, (halves[0], halves[1]), float(t.d[-1]))
+        whole = self.evidence.whole.line(g) if self.n else None
+        return Line(t.d, gold @ self.share_Q, proxy @ self.share_Q, (halves[0], halves[1]), float(t.d[-1]), whole)
 
     def fits(
         self, groups: Sequence[Group], score: str = "gold", shared: bool = False, max_kl_share: float = 1.0
@@ -180,7 +218,7 @@ class View:
     def turned(self, g: Group) -> bool:
         """Whether a group's gold peaks within the measured range, on the data as they are (the same on all resamples,
         so that a statistic does not change its meaning between them)."""
-        return View(self.evidence, 0, *self.evidence.resamples.row(0)).line(g).turned
+        return self.evidence.whole.line(g).turned
 
     def given(self, g: Group) -> tuple[np.ndarray, np.ndarray]:
         """(bound, estimate from the winners' probabilities) of best-of-n's KL, f64[K] each."""

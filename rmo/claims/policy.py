@@ -3,19 +3,21 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import stats
 
 from rmo.analysis.curve_id import Settings
 from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
-from rmo.claims.claim import INF, claim
+from rmo.claims.claim import INF, SMALL, claim
 from rmo.claims.evidence import Line, View
+from rmo.claims.kinds import LEAST, SIZE
 from rmo.methods.paper import BEST_OF_N, PPO
 
 
 def both_sizes(view: View, method: str) -> list[tuple[Group, Group]]:
     """(smaller policy's group, larger's) for every RM that both policies were optimised against."""
     main = view.sizes(method, 1)[0]
-    others = [p for p in {g.policy for g in view.evidence.groups[method]} if p != main.policy]
+    others = sorted({g.policy or 0 for g in view.evidence.groups[method] if not g.id.rm_combined} - {main.policy or 0})
     if not others:
         raise Missing("one initial policy only")
     out = []
@@ -50,7 +52,8 @@ def at_equal_kl(
     return float(np.mean(out))
 
 
-# Policy size.
+# Policy size. RM seeds and prompts are all that varies: a verdict is about the two policies at hand.
+ONE_SFT = "each policy size is one SFT seed: this is about these two policies"
 
 
 def gain_of_larger(view: View, method: str) -> float:
@@ -59,7 +62,7 @@ def gain_of_larger(view: View, method: str) -> float:
     return float(np.mean([large - small for small, large in pairs]))
 
 
-@claim("C11a", (-INF, 0), "fig7a")
+@claim("C11a", (-INF, 0), "fig7a", note=ONE_SFT)
 def c11a(view: View) -> float:
     """A larger policy gains less from best-of-n.
 
@@ -67,7 +70,7 @@ def c11a(view: View) -> float:
     return gain_of_larger(view, BEST_OF_N)
 
 
-@claim("C11b", (-INF, 0), "fig7b")
+@claim("C11b", (-INF, 0), "fig7b", note=ONE_SFT)
 def c11b(view: View) -> float:
     """A larger policy gains less from RL.
 
@@ -75,7 +78,7 @@ def c11b(view: View) -> float:
     return gain_of_larger(view, PPO)
 
 
-@claim("C11c", (0, INF), "fig7b")
+@claim("C11c", (0, INF), "fig7b", note=ONE_SFT)
 def c11c(view: View) -> float:
     """A larger policy starts higher.
 
@@ -85,33 +88,46 @@ def c11c(view: View) -> float:
     return view.start(large.policy) - view.start(small.policy)
 
 
-@claim("C12", (-0.5, 0.5), "fig7b")
-def c12(view: View) -> float:
+# Almost the same: within a factor of two in KL. Where a flat top is highest is noise; that gold is lower on both sides
+# of it is not, and for a curve with one peak says the same.
+
+
+@claim("C12", (0, INF), "fig7b", LEAST, note=ONE_SFT)
+def c12(view: View) -> list[float]:
     """Both policies peak at almost the same KL.
 
-    RL: log2 of the ratio of KL at the peak, larger / smaller policy, mean over RMs where both peak within the data."""
-    pairs = [pair for pair in both_sizes(view, PPO) if all(view.turned(g) for g in pair)]
-    if not pairs:
+    RL, larger policy: gold at the smaller policy's peak less gold at half and at twice that KL, the smaller of the two,
+    mean over RMs where both peak within the data."""
+    sides = []
+    for pair in both_sizes(view, PPO):
+        small, large = (view.line(g) for g in pair)
+        if all(view.turned(g) for g in pair):
+            d = (small.whole or small).place()
+            near, far = float(large.at(d / 2**0.5)), float(large.at(min(d * 2**0.5, large.end)))
+            sides.append([float(large.at(d)) - near, float(large.at(d)) - far])
+    if not sides:
         raise Missing("no RM against which both policies peak within the measured range")
-    peaks = [[max(view.line(g).peak()[0], 1e-3) for g in pair] for pair in pairs]
-    return float(np.mean([2 * np.log2(large / small) for small, large in peaks]))
+    return np.mean(sides, axis=0).tolist()
 
 
-@claim("C13", (-INF, 0.2), "fig24")
-def c13(view: View) -> float:
+# Expected to be zero: within a small effect either way, in both parts of the range, so that differences do not cancel.
+
+
+@claim("C13", (-INF, SMALL), "fig24", SIZE, note=ONE_SFT)
+def c13(view: View) -> list[float]:
     """The gap between proxy and gold is almost the same for both policies.
 
-    RL: size of the difference of the gaps as a share of their mean, mean over the upper half of d and over RMs."""
+    RL: difference of the gaps in gold sd, mean over RMs; the larger one of the third and the last quarter of d."""
     out = []
     for pair in both_sizes(view, PPO):
         lines = [view.line(g) for g in pair]
-        d = np.linspace(0.5, 1, 5) * min(line.end for line in lines)
+        d = np.linspace(0.5, 1, 8) * min(line.end for line in lines)
         small, large = (line.at(d, "proxy") - line.at(d) for line in lines)
-        out.append(float(np.mean(np.abs(large - small))) / max(abs(float(np.mean(small + large))) / 2, 1e-6))
-    return float(np.mean(out))
+        out.append((large - small).reshape(2, 4).mean(axis=1))
+    return np.mean(out, axis=0).tolist()
 
 
-@claim("C14", (-INF, 0), "fig15")
+@claim("C14", (-INF, 0), "fig15", note=ONE_SFT)
 def c14(view: View) -> float:
     """A larger policy moves less KL in as many RL steps.
 
@@ -150,7 +166,7 @@ def c15a(view: View) -> float:
     bon, rl = same_rm(view)[0]
     if not (view.turned(bon) and view.turned(rl)):
         raise Missing("no RM against which both methods peak within the measured range")
-    return 2 * float(np.log10(max(view.line(rl).peak()[0], 1e-3) / max(view.line(bon).peak()[0], 1e-3)))
+    return 2 * float(np.log10(max(view.line(rl).place(), 1e-3) / max(view.line(bon).place(), 1e-3)))
 
 
 @claim("C15b", (float(np.log10(2)), INF), "fig8")
@@ -167,18 +183,18 @@ def c15b(view: View) -> float:
     return float(np.mean(out))
 
 
-@claim("C16a", (0.9, 1.1), "beirami")
+# The bound is the law where winners are improbable; where few responses win again and again it is loose (Beirami et
+# al. 2024). The law holds where less than a twentieth of the bound is missing.
+
+
+@claim("C16a", (-INF, 0.05), "beirami", bounds=(-INF, 1))
 def c16a(view: View) -> float:
     """Best-of-n's KL grows with log n.
 
-    Exponent of KL (from the winners' probabilities, Beirami et al.) in log n - (n-1)/n above 0.1 nats, mean over RM
+    Largest n: share of log n - (n-1)/n that KL from the winners' probabilities (Beirami et al.) lacks, mean over RM
     sizes."""
-    out = []
-    for g in view.sizes(BEST_OF_N, 1):
-        bound, given = view.given(g)
-        keep = bound > 0.1
-        out.append(np.polyfit(np.log(bound[keep]), np.log(np.maximum(given[keep], 1e-9)), 1)[0])
-    return float(np.mean(out))
+    found = [view.given(g) for g in view.sizes(BEST_OF_N, 1)]
+    return float(np.mean([1 - given[-1] / bound[-1] for bound, given in found]))
 
 
 @claim("C16b", (1.5, 2.5), "fig16")
@@ -223,24 +239,25 @@ def c17b(view: View) -> float:
     return float(np.mean([view.line(rl).peak()[1] - view.line(bon).peak()[1] for bon, rl in pairs]))
 
 
-@claim("C18", (0.1, INF), "fig8")
+@claim("C18", (0.1, INF), "fig8", SIZE)
 def c18(view: View) -> float:
     """KL does not compare optimisation across methods.
 
-    Difference of the methods' proxy scores at equal KL as a share of their mean, mean over KL and RM sizes."""
+    Size of the mean difference of the methods' proxy scores at equal KL, over KL and RM sizes, as a share of their
+    mean."""
     out = []
     for pair in same_rm(view):
         bon, rl = (view.line(g) for g in pair)
         d = np.linspace(0.5, 1, 8) * min(bon.end, rl.end)
         a, b = bon.at(d, "proxy"), rl.at(d, "proxy")
-        out.append(abs(float(np.mean(a - b))) / max(float(np.mean(a + b)) / 2, 1e-6))
+        out.append(float(np.mean(a - b)) / max(float(np.mean(a + b)) / 2, 1e-6))
     return float(np.mean(out))
 
 
 # KL penalty.
 
 
-def largest_gap(view: View, settings: Settings | None = None, coefs: set[float] | None = None) -> np.ndarray:
+def gaps(view: View, settings: Settings | None = None, coefs: set[float] | None = None) -> np.ndarray:
     """Gold with - without a KL penalty, mean over penalties, in three bands of d that all reach, f64[3]."""
     out = []
     for free, penalised in penalties(view, settings):
@@ -251,12 +268,15 @@ def largest_gap(view: View, settings: Settings | None = None, coefs: set[float] 
     return np.mean(out, axis=0)
 
 
-@claim("C19", (-INF, 0.1), "fig9")
-def c19(view: View) -> float:
+# Expected to be zero: within a small effect either way, in every third of the range, so that differences do not cancel.
+
+
+@claim("C19", (-INF, SMALL), "fig9", SIZE)
+def c19(view: View) -> list[float]:
     """At a given KL gold does not depend on the KL penalty.
 
-    Largest size, over thirds of the range of d, of gold with - without a penalty at equal KL, mean over penalties."""
-    return float(np.abs(largest_gap(view)).max())
+    Gold with - without a penalty at equal KL, mean over penalties; the largest of the thirds of the range of d."""
+    return gaps(view).tolist()
 
 
 @claim("C20a", (0, INF), "fig9")
@@ -275,15 +295,18 @@ def c20b(view: View) -> float:
     return at_equal_kl(view, penalties(view), lambda line, d: line.at(d, "proxy") - line.at(d))
 
 
-@claim("C21", (0.1, INF), "fig9")
-def c21(view: View) -> float:
+# Sensitive: by more than a small effect.
+
+
+@claim("C21", (SMALL, INF), "fig9", SIZE)
+def c21(view: View) -> list[float]:
     """The effect of the penalty is sensitive to hyper-parameters.
 
-    Largest change, over thirds of the range of d, of what C19 measures under another learning rate."""
+    Change of what C19 measures under another learning rate; the largest of the thirds of the range of d."""
     rates = {
         g.id.settings.number("lr_scale")
         for g in view.evidence.groups[PPO]
-        if set(g.id.settings) == {"kl_coef", "lr_scale"}
+        if set(g.id.settings) == {"kl_coef", "lr_scale"} and not g.id.rm_combined
     }
     if not rates:
         raise Missing("no KL penalty at another learning rate")
@@ -295,7 +318,7 @@ def c21(view: View) -> float:
     coefs = coefs_of(other) & coefs_of(None)
     if not coefs:
         raise Missing("no KL penalty that was run at both learning rates")
-    return float(np.abs(largest_gap(view, other, coefs) - largest_gap(view, None, coefs)).max())
+    return (gaps(view, other, coefs) - gaps(view, None, coefs)).tolist()
 
 
 # Iterated RLHF and kinds of Goodhart.
@@ -306,7 +329,7 @@ def c22(view: View) -> float:
     """k rounds of RLHF add b d log k to gold.
 
     Gold of k rounds - of one at equal d, as a share of b d log k, less 1 (no stage makes such runs yet)."""
-    rounds = [g for g in view.evidence.groups[PPO] if set(g.id.settings) == {"rounds"}]
+    rounds = [g for g in view.evidence.groups[PPO] if set(g.id.settings) == {"rounds"} and not g.id.rm_combined]
     if not rounds:
         raise Missing("no PPO run of several rounds, with RMs trained anew in between")
     out = []
@@ -320,31 +343,45 @@ def c22(view: View) -> float:
     return float(np.mean(out))
 
 
-@claim("C23", (0, INF), "fig8")
+def expected_best(n: float) -> float:
+    """Mean of the largest of n standard normal draws: what best-of-n adds to its own score, in that score's sd."""
+    x = np.linspace(-8, 8, 4001)
+    return float(np.trapezoid(x * n * stats.norm.cdf(x) ** (n - 1) * stats.norm.pdf(x), x))
+
+
+# A proxy's logit has no unit; its own sd has. Gold that followed the proxy entirely would gain as many of its sd, and
+# with a correlation of 0.9 a tenth less: that much counts as regressional.
+
+
+@claim("C23", (0.1, INF), "fig8")
 def c23(view: View) -> float:
     """Regressional Goodhart: gold's linear term is below the proxy's.
 
-    Best-of-n, mean over RM sizes: 1 - alpha of gold / alpha of proxy."""
-    groups = view.sizes(BEST_OF_N)
-    return float(np.mean(1 - view.fits(groups)[:, 0] / np.maximum(view.fits(groups, "proxy")[:, 0], 1e-6)))
+    Best-of-n, least n above 1, mean over RM sizes: 1 - gold's gain in its sd / the proxy's in its own (of the largest
+    of n normal draws)."""
+    out = []
+    for g in view.sizes(BEST_OF_N):
+        n, d = min((n, d) for n, d in zip(g.curves[0].step_or_n, g.curves[0].d, strict=True) if n > 1)
+        out.append(1 - float(view.line(g).at(d)) / expected_best(n))
+    return float(np.mean(out))
 
 
-@claim("C24", (0, INF), "fig8")
-def c24(view: View) -> float:
+@claim("C24", (0, INF), "fig8", LEAST)
+def c24(view: View) -> list[float]:
     """Extremal Goodhart: in the end gold falls while the proxy rises.
 
     RL, smallest RM, last quarter of d: the smaller of gold lost and proxy gained."""
     line = view.line(view.sizes(PPO, 1)[0])
     lost = float(line.at(0.75 * line.end)) - line.gold[-1]
-    return min(lost, line.proxy[-1] - float(line.at(0.75 * line.end, "proxy")))
+    return [lost, line.proxy[-1] - float(line.at(0.75 * line.end, "proxy"))]
 
 
-@claim("C25", (-INF, 0.05), "fig8")
+@claim("C25", (-INF, SMALL), "fig8")
 def c25(view: View) -> float:
     """Causal Goodhart behaves like regressional: no fall.
 
     Best-of-n, RMs marked causal: fall of gold from its peak to the end (no stage makes such RMs yet)."""
-    marked = [g for g in view.evidence.groups[BEST_OF_N] if "causal" in g.id.rm_recipe]
+    marked = [g for g in view.evidence.groups[BEST_OF_N] if "causal" in g.id.rm_recipe and not g.id.rm_combined]
     if not marked:
         raise Missing("no RM that rests on a correlate which the response cannot change gold by")
     return float(np.mean([view.line(g).fall() for g in marked]))

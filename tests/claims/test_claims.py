@@ -180,7 +180,7 @@ CASES: dict[str, tuple[dict, dict]] = {
     "C8a": ({}, {"small_gain": 0.4}),
     "C8b": ({}, {"size_helps_early": True}),
     "C8c": ({}, {"size_helps_late": -0.02}),
-    "C9a": ({}, {"epochs": 1.0}),
+    "C9a": ({}, {"epochs": 1.0, "bon_a": (0.9, 0.1)}),
     "C9b": ({}, {"data_gain": -0.3}),
     "C10": ({"loss_is_gold": True}, {"loss_explains": False}),
     "C11a": ({}, {"big_gain": 0.2}),
@@ -201,7 +201,7 @@ CASES: dict[str, tuple[dict, dict]] = {
     "C20b": ({}, {"penalty_gold": 0.8}),
     "C21": ({}, {"lr_effect": 0.0}),
     "C22": ({}, {"rounds": 0.0}),
-    "C23": ({}, {"proxy_a": 0.3}),
+    "C23": ({}, {"bon_a": (1.3, 0.1)}),
     "C24": ({}, {"rl_b": (-0.1, 0.0)}),
     "C25": ({}, {"causal_fall": 0.5}),
 }  # fmt: skip

@@ -74,4 +74,6 @@ def claim_cells(c: Row) -> list[str]:
     verdict = c["verdict"] if c["verdict"] == "undecided" else f"**{c['verdict']}**"
     if c["why"] and c["statistic"] is None:
         verdict += f": {c['why']}"
+    if c.get("seeds_needed"):
+        verdict += f" (about {c['seeds_needed']} seeds would decide it)"
     return [c["claim"], c["text"], c["measured"], statistic, region(*c["threshold"]), verdict]

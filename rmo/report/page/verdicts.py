@@ -29,8 +29,8 @@ def claims_intro(claims: list[Row], level: float) -> str:
     return (
         f"<p>{count_verdicts(claims)} A statement holds where the whole {level:.0%} interval of its statistic (over "
         "prompts and RM seeds) lies where the paper's wording puts it, fails where none of it does. Thresholds are "
-        "fixed in the code beside the wording. What holds or fails here says something of this small world, not of the "
-        "paper's.</p>"
+        "fixed in the code beside the wording. How many seeds would decide a statement is a guess: did its statistic "
+        "stay where it is. What holds or fails here says something of this small world, not of the paper's.</p>"
     )
 
 
