@@ -28,6 +28,7 @@ import numpy as np
 from scipy import stats
 
 from rmo.analysis.curve import Curve, CurveError
+from rmo.analysis.curve_id import CurveId
 
 Bounds = tuple[float, float]
 EVERYWHERE: Bounds = (-np.inf, np.inf)
@@ -102,7 +103,7 @@ def resample(curves: Sequence[Curve], draws: int, seed: int = 0) -> Resamples:
     rng, q, count = np.random.default_rng(seed), prompts_of(curves), len(curves)
     share = [np.full((1, q), 1 / q), rng.multinomial(q, np.full(q, 1 / q), size=draws) / q]
     weight = [np.ones((1, count)), drawn_seeds(curves, draws, rng)]
-    labels_SC = np.array([moved_seeds(curves, label) for label in labels_of(curves)]).reshape(-1, count)
+    labels_SC = moved_seeds(curves)
     prompts_BQ = moved_prompts(q)
     slices, start = [], 1 + draws
 
@@ -120,7 +121,8 @@ def resample(curves: Sequence[Curve], draws: int, seed: int = 0) -> Resamples:
         if len(members) > 1:
             mine_C = np.zeros(count, bool)
             mine_C[[c for columns in members.values() for c in columns]] = True
-            slices.append(add(still_Q, np.where(mine_C, [moved_seeds(curves, label) for label in members], 1.0)))
+            rows = [s for s, label in enumerate(labels_of(curves)) if label in members]
+            slices.append(add(still_Q, np.where(mine_C, labels_SC[rows], 1.0)))
     prompts, both = add(prompts_BQ, still_C), add(prompts_BQ, labels_SC)
     return Resamples(np.concatenate(share), np.concatenate(weight), draws, labels, tuple(slices), prompts, both)
 
@@ -152,21 +154,24 @@ def drawn_seeds(curves: Sequence[Curve], draws: int, rng: np.random.Generator) -
     return weight
 
 
-def moved_seeds(curves: Sequence[Curve], label: object) -> np.ndarray:
-    """Weights that move the mean of every group of curves by one label's share of its error, f64[C].
+def moved_seeds(curves: Sequence[Curve]) -> np.ndarray:
+    """Weights that move the mean of every group of curves by one label's share of its error, f64[S, C].
 
     Of S seeds of a group the one weighs 1 - sqrt((S-1)/S), each other 1 + 1/sqrt(S(S-1)): the squares of the mean's S
     moves add up to the squared standard error. Their sum stays S. A group without the label stays as it is.
     """
-    seeds: dict[object, set] = {}
-    for curve in curves:
-        seeds.setdefault(curve.id.group, set()).add(curve.id.seed)
-    out = np.ones(len(curves))
+    groups: dict[CurveId, dict[int | None, list[int]]] = {}
     for c, curve in enumerate(curves):
-        group = seeds[curve.id.group]
-        size = len(group)
-        if size > 1 and label in group:
-            out[c] = 1 - ((size - 1) / size) ** 0.5 if curve.id.seed == label else 1 + (size * (size - 1)) ** -0.5
+        groups.setdefault(curve.id.group, {}).setdefault(curve.id.seed, []).append(c)
+    labels = labels_of(curves)
+    out = np.ones((len(labels), len(curves)))
+    for members in groups.values():
+        size, every = len(members), [c for columns in members.values() for c in columns]
+        if size > 1:
+            for label, columns in members.items():
+                row = out[labels.index(label)]
+                row[every] = 1 + (size * (size - 1)) ** -0.5
+                row[columns] = 1 - ((size - 1) / size) ** 0.5
     return out
 
 

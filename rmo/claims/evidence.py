@@ -18,6 +18,12 @@ from rmo.methods import method as methods
 from rmo.runtime.types import Row
 
 
+def smoothed(y_K: np.ndarray) -> np.ndarray:
+    """Means over a twelfth of the points, f64[K]; over fewer at the ends."""
+    window = np.ones(2 * (len(y_K) // 24) + 1)
+    return np.convolve(y_K, window, "same") / np.convolve(np.ones(len(y_K)), window, "same")
+
+
 class Line(NamedTuple):
     """The mean over seeds (and prompts) of one group's curves on a common grid of d."""
 
@@ -35,9 +41,9 @@ class Line(NamedTuple):
     def tops(self, end: float) -> tuple[int, int]:
         """Where gold is highest up to d = `end` on either half of the prompts, on the data as they are: a height does
         not depend on its peak's place to first order, and at a fixed place it is smooth in the data."""
-        keep = self.d <= end + 1e-9
-        a, b = (self.whole or self).halves
-        return int(a[keep].argmax()), int(b[keep].argmax())
+        count = int((self.d <= end + 1e-9).sum())
+        a, b = (smoothed(half[:count]) for half in (self.whole or self).halves)
+        return int(a.argmax()), int(b.argmax())
 
     def peak(self, end: float | None = None) -> tuple[float, float]:
         """(d, height) of the peak of gold up to d = `end` (by default the last). The place is looked for on one half of
@@ -54,18 +60,12 @@ class Line(NamedTuple):
         return self.peak(0.9 * end)[1] - float(self.at(end))
 
     def place(self) -> float:
-        """d of the peak: the top of the parabola through all that reaches 0.9 of its height on the data as they are.
-        That is smooth in the data, which the place of the highest point of a flat top is not."""
-        seen = (self.whole or self).gold
-        high, top = seen >= 0.9 * seen.max(), int(seen.argmax())
-        low, last = max(top - 2, 0), min(top + 2, len(seen) - 1)
-        while low > 0 and high[low - 1]:
-            low -= 1
-        while last < len(seen) - 1 and high[last + 1]:
-            last += 1
-        d = self.d[low : last + 1]
-        bend, slope, _ = np.polyfit(d, self.gold[low : last + 1], 2)
-        return float(np.clip(-slope / (2 * bend), d[0], d[-1])) if bend < 0 else float(self.d[top])
+        """d of the peak: the centre of all that reaches 0.8 of its height, heavier where gold is higher. That is smooth
+        in the data, which the place of the highest point of a flat top is not."""
+        d, height = self.peak()
+        above = np.maximum(self.gold - 0.8 * height, 0.0) ** 2
+        total = float(np.trapezoid(above, self.d))
+        return float(np.trapezoid(above * self.d, self.d)) / total if height > 0 and total > 0 else d
 
     @property
     def turned(self) -> bool:
@@ -80,6 +80,23 @@ class Tables(NamedTuple):
     gold: np.ndarray  # f64[S, G, Q]
     proxy: np.ndarray  # f64[S, G, Q]
     columns: np.ndarray  # i[S], which of the evidence's curves
+
+
+def shares(weight_NS: np.ndarray) -> np.ndarray:
+    """Weights as rows of sum 1; the same for all where a row is 0."""
+    total = weight_NS.sum(axis=1, keepdims=True)
+    return np.divide(weight_NS, total, out=np.full(weight_NS.shape, 1 / weight_NS.shape[1]), where=total > 0)
+
+
+def mean_curves(t: Tables, weight_NC: np.ndarray, share_NQ: np.ndarray) -> np.ndarray:
+    """Means of gold and proxy over seeds and prompts, and of gold over the even and the odd prompts, f64[4, N, G]; over
+    all prompts where there is no odd one."""
+    weight_NS, every = shares(weight_NC[:, t.columns]), slice(None)
+    gold, proxy = (np.einsum("sgq,nq->nsg", table, share_NQ, optimize=True) for table in (t.gold, t.proxy))
+    halves = []
+    for half in (slice(0, None, 2), slice(1, None, 2)) if share_NQ.shape[1] > 1 else (every, every):
+        halves.append(np.einsum("sgq,nq->nsg", t.gold[:, :, half], shares(share_NQ[:, half]), optimize=True))
+    return np.stack([np.einsum("ns,nsg->ng", weight_NS, x) for x in (gold, proxy, *halves)])
 
 
 @dataclass
@@ -134,6 +151,35 @@ class Evidence:
         return {}
 
     @cached_property
+    def _means(self) -> dict[int, np.ndarray]:
+        return {}
+
+    @cached_property
+    def _row_of(self) -> dict[int, int]:
+        """Which of the rows that every smooth statistic is evaluated on a resample is."""
+        return {int(n): i for i, n in enumerate(self.resamples.exact)}
+
+    def mean_curves(self, g: Group, n: int) -> np.ndarray:
+        """A group's mean gold and proxy, and gold on the even and the odd prompts, on resample n, f64[4, G]."""
+        t, r = self.tables[id(g)], self.resamples
+        if n not in self._row_of:
+            return mean_curves(t, r.weight_NC[[n]], r.share_NQ[[n]])[:, 0]
+        if id(g) not in self._means:
+            self._means[id(g)] = mean_curves(t, r.weight_NC[r.exact], r.share_NQ[r.exact])
+        return self._means[id(g)][:, self._row_of[n]]
+
+    def sizes(self, method: str) -> list[Group]:
+        """The main sweep over RM sizes, smallest first; of single RMs: gold as its own proxy has no size."""
+        if method not in self._sizes:
+            single = [g for g in self.groups[method] if not g.id.rm_combined]
+            self._sizes[method] = sweeps.main_family(single, method)
+        return self._sizes[method]
+
+    @cached_property
+    def _sizes(self) -> dict[str, list[Group]]:
+        return {}
+
+    @cached_property
     def whole(self) -> "View":
         """The data as they are."""
         return self.view(0)
@@ -173,9 +219,8 @@ class View:
         return sweeps.plain(self.evidence.groups[method], method, **wanted)
 
     def sizes(self, method: str, least: int = 3) -> list[Group]:
-        """The main sweep over RM sizes, smallest first; of single RMs: gold as its own proxy has no size."""
-        single = [g for g in self.evidence.groups[method] if not g.id.rm_combined]
-        found = sweeps.main_family(single, method)
+        """`Evidence.sizes`, of which there must be so many."""
+        found = self.evidence.sizes(method)
         if len(found) < least:
             raise Missing(f"{method} against fewer than {least} RM sizes")
         return found
@@ -187,25 +232,16 @@ class View:
     def weights(self, g: Group) -> np.ndarray:
         """How much each seed's curve counts here, f64[S], of sum 1; the same for all where none was drawn."""
         self.used[id(g)] = g
-        weight = self.weight_C[self.evidence.tables[id(g)].columns]
-        return weight / weight.sum() if weight.sum() else np.full(len(weight), 1 / len(weight))
+        return shares(self.weight_C[None, self.evidence.tables[id(g)].columns])[0]
 
     def line(self, g: Group) -> Line:
         """A group's mean curve here."""
         if id(g) not in self.lines:
-            self.lines[id(g)] = self.made_line(g)
+            self.used[id(g)] = g
+            t, (gold, proxy, even, odd) = self.evidence.tables[id(g)], self.evidence.mean_curves(g, self.n)
+            whole = self.evidence.whole.line(g) if self.n else None
+            self.lines[id(g)] = Line(t.d, gold, proxy, (even, odd), float(t.d[-1]), whole)
         return self.lines[id(g)]
-
-    def made_line(self, g: Group) -> Line:
-        t, weight = self.evidence.tables[id(g)], self.weights(g)
-        gold, proxy = np.tensordot(weight, t.gold, 1), np.tensordot(weight, t.proxy, 1)
-        halves = []
-        for start in (0, 1):
-            share = self.share_Q[start::2]
-            share = share if share.sum() else np.ones_like(share)
-            halves.append(gold[:, start::2] @ share / share.sum() if len(share) else gold @ self.share_Q)
-        whole = self.evidence.whole.line(g) if self.n else None
-        return Line(t.d, gold @ self.share_Q, proxy @ self.share_Q, (halves[0], halves[1]), float(t.d[-1]), whole)
 
     def fits(
         self, groups: Sequence[Group], score: str = "gold", shared: bool = False, max_kl_share: float = 1.0

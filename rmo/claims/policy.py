@@ -1,6 +1,7 @@
 """The paper's claims C11 to C25: policy size, RL against best-of-n, KL penalties, rounds, kinds of Goodhart."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -102,9 +103,9 @@ def c12(view: View) -> list[float]:
     for pair in both_sizes(view, PPO):
         small, large = (view.line(g) for g in pair)
         if all(view.turned(g) for g in pair):
-            d = (small.whole or small).place()
-            near, far = float(large.at(d / 2**0.5)), float(large.at(min(d * 2**0.5, large.end)))
-            sides.append([float(large.at(d)) - near, float(large.at(d)) - far])
+            d = small.place()
+            top, near, far = large.at(np.array([d, d / 2**0.5, min(d * 2**0.5, large.end)])).tolist()
+            sides.append([top - near, top - far])
     if not sides:
         raise Missing("no RM against which both policies peak within the measured range")
     return np.mean(sides, axis=0).tolist()
@@ -158,15 +159,23 @@ def same_rm(view: View) -> list[tuple[Group, Group]]:
     return pairs
 
 
-@claim("C15a", (float(np.log10(2)), INF), "fig1b")
+# Far more: at least twice as much. Where RL's own flat top is highest is noise; that gold still rises at twice
+# best-of-n's KL is not, and for a curve with one peak says the same.
+
+
+@claim("C15a", (0, INF), "fig1b")
 def c15a(view: View) -> float:
     """RL needs far more KL than best-of-n to overoptimise.
 
-    Smallest RM: log10 of the ratio of KL at the peak of gold (far more: at least twice)."""
+    Smallest RM, RL: gold at 2.8 times less gold at 1.4 times the KL of best-of-n's peak."""
     bon, rl = same_rm(view)[0]
-    if not (view.turned(bon) and view.turned(rl)):
-        raise Missing("no RM against which both methods peak within the measured range")
-    return 2 * float(np.log10(max(view.line(rl).place(), 1e-3) / max(view.line(bon).place(), 1e-3)))
+    far, line = 2 * 2**0.5, view.line(rl)
+    if not view.turned(bon) or far * view.evidence.whole.line(bon).place() ** 2 > line.end**2:
+        raise Missing(
+            "no RM against which best-of-n peaks within the measured range and RL goes on to 2.8 times its KL"
+        )
+    d = view.line(bon).place()
+    return float(line.at(d * far**0.5) - line.at(d * (far / 2) ** 0.5))
 
 
 @claim("C15b", (float(np.log10(2)), INF), "fig8")
@@ -343,6 +352,7 @@ def c22(view: View) -> float:
     return float(np.mean(out))
 
 
+@cache
 def expected_best(n: float) -> float:
     """Mean of the largest of n standard normal draws: what best-of-n adds to its own score, in that score's sd."""
     x = np.linspace(-8, 8, 4001)
