@@ -240,6 +240,40 @@ def test_an_interval_across_the_threshold_is_undecided():
     row = judge(BY_NAME["C11c"], make(replace(Truth(), big_start=0.0)))
     assert row["verdict"] == "undecided"
     assert "straddles" in row["why"]
+    assert "about these two policies" in row["why"]
+
+
+def test_what_is_undecided_says_how_many_seeds_would_decide_it():
+    """Proxies of the smallest RM whose seeds differ far more than prompts do: more seeds are what is lacking."""
+    curves = []
+    for c in make(Truth()).curves:
+        if c.id.rm_params == SIZES[0]:
+            tilt = (0.0, 0.5, -0.4)[c.id.seed or 0] * c.d[:, None]
+            c = replace(c, proxy_KQ=c.proxy_KQ + tilt, proxy=c.proxy + tilt[:, 0])
+        curves.append(c)
+    row = judge(BY_NAME["C1c"], Evidence(curves, draws=0))
+    assert row["verdict"] == "undecided"
+    assert row["seeds_needed"] > 3
+    assert f"about {row['seeds_needed']} seeds would decide it" in row["why"]
+    assert judge(BY_NAME["C1c"], make(Truth()))["seeds_needed"] is None
+
+
+def test_gold_as_its_own_proxy_is_in_no_claim():
+    """Reference runs against gold, plain and with a penalty, of either policy: every statistic is what it was."""
+    evidence = make(Truth())
+    size = SIZES[3]
+    mine = [c for c in evidence.curves if c.id.rm_params == size and c.id.rm_comparisons == DATA[-1]]
+    gold = [
+        replace(c, id=replace(c.id, rm_params=394_000, rm_combined="gold"), proxy=c.gold, proxy_KQ=c.gold_KQ)
+        for c in mine
+    ]
+    with_gold = replace(evidence, curves=[*evidence.curves, *gold])
+    for c in claims():
+        value, same = (np.ravel(c.statistic(e.view(0))) for e in (evidence, with_gold))
+        np.testing.assert_array_equal(value, same, err_msg=c.name)
+    alone = Evidence(gold, draws=0)
+    assert "no bon curves" in judge(BY_NAME["C1a"], alone)["why"]
+    assert "no PPO runs" in judge(BY_NAME["C19"], alone)["why"]
 
 
 def test_a_run_without_the_data_says_what_it_lacks():
