@@ -21,15 +21,21 @@ def at_last_token(values_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values_BT, last_token(mask_BT)[:, None], axis=1)[:, 0]
 
 
+def over_real_tokens(values_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """Sum of each row's values, f32[B]."""
+    return jnp.sum(jnp.where(mask_BT, values_BT, 0), axis=1)
+
+
 def pooled(
     rm: RewardModel, values_BT: jax.Array, mask_BT: jax.Array, before: tuple[jax.Array, jax.Array] | None = None
 ) -> jax.Array:
     """One score f32[B] of each row's values, as `rm.shape.pooling` says. `before` are values and mask [1, P] of tokens
     that come before all rows."""
     if rm.shape.pooling == "sum":
-        parts = [(values_BT, mask_BT)] if before is None else [before, (values_BT, mask_BT)]
-        total = sum(jnp.sum(jnp.where(mask, values, 0), axis=1) for values, mask in parts)
-        return total / rm.length**0.5
+        total_B = over_real_tokens(values_BT, mask_BT)
+        if before is not None:
+            total_B = over_real_tokens(*before) + total_B
+        return total_B / rm.length**0.5
     last_B = at_last_token(values_BT, mask_BT)
     return last_B if before is None else jnp.where(jnp.any(mask_BT, axis=1), last_B, at_last_token(*before))
 
