@@ -173,6 +173,10 @@ class Gold:
     epochs: int = 3
     batch: int = 256
     optimizer: Optimizer = field(default_factory=Optimizer)
+    start: Literal["random", "language_model"] = "random"
+    """Of annotator: random weights, or the trunk of a language model of gold's shape, trained as `trunk` says."""
+    trunk: SFT = field(default_factory=lambda: SFT(optimizer=Optimizer(lr=8e-3)))
+    """How that language model is trained; lr is that of width 16, as proxies have it."""
     gain: float = 3.0
     """Random teacher only: scale of the weights inside the blocks."""
 

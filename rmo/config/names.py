@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rmo.config.experiment import Experiment, Sweep
 from rmo.config.model import Model
 
+GOLD_TRUNK = "gold"  # of the stage, after `trunks/`, that trains the language model which gold starts from
 GOLD_SCORES = "gold"  # of the stage, after `scores/`, whose one reward is gold itself
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from rmo import config
 from rmo.checkpoints import hf, saved_model, tokenizers
+from rmo.config.names import GOLD_TRUNK
 from rmo.experiment import audit
 from rmo.experiment.run import Run
 from rmo.models import metrics, scoring, transformer
@@ -82,6 +83,10 @@ def check(e: config.Experiment, need: Need) -> None:
     possible = [kind.name for kind in KINDS.values() if kind.works_in(world)]
     need(name in possible, f"gold.kind is {name!r}: a world of kind {world.name} has {', '.join(possible)}")
     KINDS[name].check(e, need)
+    need(
+        e.gold.start == "random" or name == "annotator",
+        f"gold.start is {e.gold.start!r}: gold of kind {name} starts from its checkpoint or from random weights",
+    )
 
 
 def gold(run: Run, out: Path) -> None:
@@ -110,9 +115,7 @@ def annotator(run: Run, rm: RewardModel, out: Path) -> tuple[Params, Row]:
         rows = order(step)
         return kept.rows(rows), wanted[rows]
 
-    def start() -> Params:
-        return transformer.init(rm, run.key("gold"))
-
+    start = run.first(rm, run.key("gold"), f"trunks/{GOLD_TRUNK}" if e.gold.start == "language_model" else "")
     log = Log(out, "gold", steps)
     params = train(start, objectives.regression(rm), batch, steps, e.gold.optimizer, run.mesh, Checkpoints(out), log)
     return params, judge_annotated(run, rm, params, texts, target)

@@ -14,7 +14,7 @@ import jax
 
 from rmo import config
 from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
-from rmo.config.names import GOLD_SCORES, of_policy, proxies_name, scored, scores_name, sizes_of, trunk_name
+from rmo.config.names import GOLD_SCORES, GOLD_TRUNK, of_policy, proxies_name, scored, scores_name, sizes_of, trunk_name
 from rmo.experiment.bench import RunBench
 from rmo.experiment.gold import gold
 from rmo.experiment.pool import GoldScored, Rewarding, Scored
@@ -66,15 +66,23 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         add("prompts", prompts, (e.seed, e.world, e.policy.checkpoint, e.policy.vocab, e.gold.comparisons))
     for policy, shape in enumerate(e.policies):
         add(of_policy("sft", policy, e), partial(initial_policy, policy=policy), (*base, shape, e.sft), *real)
-    add("gold", gold, (*base, e.gold), *real, "sft")
+
+    def add_trunk(name: str, shape: config.Model, c: config.SFT) -> None:
+        make = partial(trunks, shape=shape, c=c, name=name)
+        add(f"trunks/{name}", make, (*base, shape.trunk, c), *real)
+
+    pretrained = e.gold.start == "language_model"
+    if pretrained:
+        add_trunk(GOLD_TRUNK, e.gold.model, e.gold.trunk)
+    of_gold = dataclasses.replace(e.gold, trunk=config.Gold().trunk)  # which is the trunk's own stage
+    add("gold", gold, (*base, of_gold), *real, "sft", *([f"trunks/{GOLD_TRUNK}"] if pretrained else []))
     for policy in range(len(e.policies)):
         pool = (*base, e.bon.prompts, e.bon.draws)
         add(of_policy("samples", policy, e), partial(samples, policy=policy), pool, of_policy("sft", policy, e), "gold")
     add("comparisons", comparisons, (*base, e.comparisons), "sft", "gold", "samples")
     for size in dict.fromkeys(size for sweep in e.proxies.sweeps for size in sizes_of(e, sweep)):
         if name := trunk_name(e, size):
-            shape = e.proxies.sizes[size]
-            add(f"trunks/{name}", partial(trunks, shape=shape, name=name), (*base, shape.trunk, e.proxies.trunk), *real)
+            add_trunk(name, e.proxies.sizes[size], e.proxies.trunk)
     for sweep in e.proxies.sweeps:
         for size in sizes_of(e, sweep):
             shape, name = e.proxies.sizes[size], proxies_name(e, size, sweep)

@@ -23,6 +23,7 @@ from rmo.rewards.calibration import Calibration
 from rmo.runtime import sharding
 from rmo.runtime.files import RunError
 from rmo.training.loop import First
+from rmo.training.update import pick
 from rmo.worlds import comparisons, tokenization
 from rmo.worlds.rm_reader import TextReader
 from rmo.worlds.world import World, world_of
@@ -113,7 +114,8 @@ class Run:
             if trunk:
                 assert isinstance(module, RewardModel)
                 lm = self.trunk_model(module.shape)
-                return with_heads(module, key, self.load(trunk, lm, master=True)["trunk"])
+                made = with_heads(module, jnp.atleast_1d(key), self.load(trunk, lm, master=True)["trunk"])
+                return made if key.ndim else pick(made, 0)
             self.check_checkpoint(module.shape)
             if isinstance(module, LanguageModel):
                 return hf.load_language_model(name, self.mesh)[1]

@@ -51,11 +51,13 @@ def sft(sketch: Sketch) -> list[Program]:
 
 
 def trunks(sketch: Sketch) -> list[Program]:
-    """Training of the language models that proxies start from, and their loss on held-out texts."""
-    p = sketch.e.proxies
+    """Training of the language models that gold and proxies start from, and their loss on held-out texts."""
+    p, g = sketch.e.proxies, sketch.e.gold
     used = {i for sweep in p.sweeps for i in sizes_of(sketch.e, sweep)}
     trained = [p.sizes[i] for i in sorted(used) if p.from_language_model(p.sizes[i])]
-    return [program for shape in trained for program in language_model(sketch, "trunks", shape, p.trunk)]
+    every = [(g.model, g.trunk)] if g.start == "language_model" else []
+    every += [(shape, p.trunk) for shape in trained]
+    return [program for shape, c in every for program in language_model(sketch, "trunks", shape, c)]
 
 
 def language_model(sketch: Sketch, stage: str, shape: config.Model, c: config.SFT) -> list[Program]:
