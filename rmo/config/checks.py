@@ -245,8 +245,8 @@ def recipe_of_proxies(e: config.Experiment, recipe: config.Recipe, where: str) -
         f"{where} has stop_early and flip: the comparisons that it would watch have clean labels; use one",
     )
     need(
-        not recipe.stop_early or recipe.comparisons + STOPPING <= available,
-        f"{where}.stop_early needs {STOPPING} training comparisons beside the {recipe.comparisons} it uses",
+        not e.proxies.stops_early(recipe) or recipe.comparisons + STOPPING <= available,
+        f"{where}: stop_early needs {STOPPING} training comparisons beside the {recipe.comparisons} it uses",
     )
 
 

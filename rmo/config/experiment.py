@@ -282,6 +282,9 @@ class Proxies:
     """Optimiser steps of every recipe that says no epochs, over its comparisons as often as that takes; 0: one epoch,
     which for few comparisons is few steps. With steps a sweep over comparisons varies the data alone, each RM trained
     for as long as the others; what is one epoch then is a recipe with epochs 1, and called so in tables."""
+    stop_early: bool = False
+    """Every recipe that says no epochs and flips no labels keeps the parameters with the lowest loss on 1,000 training
+    comparisons which no proxy trains on: `steps` enough for many comparisons overfit few."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     """lr is that of a proxy of width 16; other widths scale it by 16/width, as GPT-3's own table nearly does."""
 
@@ -294,6 +297,10 @@ class Proxies:
         if self.steps and not recipe.epochs:
             return self.steps
         return (recipe.epochs or 1) * (recipe.comparisons // self.batch)
+
+    def stops_early(self, recipe: Recipe) -> bool:
+        """Whether a recipe keeps the parameters of its validation minimum."""
+        return recipe.stop_early or (self.stop_early and not recipe.epochs and not recipe.flip)
 
     def named(self, recipe: Recipe) -> Recipe:
         """A recipe as tables tell it from others: without `steps`, epochs 1 is what every recipe has that says none."""

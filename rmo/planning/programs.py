@@ -201,7 +201,7 @@ def proxy(sketch: Sketch, shape: config.Model, sweep: config.Sweep) -> list[Prog
     settings = member_settings(p, sweep)
     members, steps = settings.steps.shape[0], int(jnp.max(settings.steps))
     noisy = any(recipe.dropout for recipe in sweep.recipes)
-    stopping = any(recipe.stop_early for recipe in sweep.recipes)
+    stopping = any(map(p.stops_early, sweep.recipes))
     state, step = training(sketch, rm, objectives.proxy(rm, noisy), p.optimizer, steps, settings)
     data = sketch.sequences((members, p.batch, 2, sketch.read_tokens(shape)), axis=1)
     best = (sketch.everywhere(Shape((members,), jnp.float32)), state.params) if stopping else ()
@@ -225,7 +225,7 @@ def member_settings(p: config.Proxies, sweep: config.Sweep) -> Member:
         weight_decay=jnp.asarray([recipe.weight_decay for recipe in recipes], jnp.float32),
         dropout=jnp.asarray([recipe.dropout for recipe in recipes], jnp.float32),
         smoothing=jnp.asarray([recipe.smoothing for recipe in recipes], jnp.float32),
-        stop_early=jnp.asarray([recipe.stop_early for recipe in recipes], bool),
+        stop_early=jnp.asarray([p.stops_early(recipe) for recipe in recipes], bool),
     )
 
 

@@ -16,7 +16,7 @@ from rmo.runtime.types import Tree
 from rmo.training.tracker import Checkpoints, Tracker
 from rmo.training.update import Batch, Member, Metrics, TrainState, make_step, where_member
 
-VALIDATIONS = 10  # times that a member which may stop early is validated
+VALIDATIONS = 20  # times that a member which may stop early is validated
 
 
 class First(NamedTuple):

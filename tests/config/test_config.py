@@ -77,6 +77,11 @@ def test_shipped_configs_are_sound():
         ({"ppo": {"minibatches": 3}}, "divide ppo.batch 256"),
         ({"ppo": {"against": (config.Against(sizes=(4,)),)}}, "sweep main has sizes"),
         ({"ppo": {"kl_max": float("nan")}}, "must be finite"),
+        ({"proxies": {"stop_early": True}}, "stop_early needs 1000 training comparisons"),
+        (
+            {"gold": {"kind": "random", "start": "language_model"}},
+            "gold.start is 'language_model': gold of kind random",
+        ),
         ({"sft": {"epochs": 0}}, "sft.epochs is 0: it must be positive"),
         ({"comparisons": {"held_out": 1.0}}, "leave prompts on both sides"),
         ({"comparisons": {"flip": 0.7}}, "comparisons.flip is 0.7"),

@@ -119,9 +119,37 @@ def test_steps_say_how_long_every_recipe_without_epochs_is_trained(tmp_path):
     assert len(seen) == 128
 
 
+def test_all_plain_recipes_may_keep_their_validation_minimum(tmp_path):
+    """Then nothing that they train on is watched; recipes with epochs or flipped labels stay as they are."""
+    recipes = Recipe(64), Recipe(64, epochs=2), Recipe(64, flip=0.1), Recipe(64, epochs=2, stop_early=True)
+    p = changed((Sweep(recipes=recipes, sizes=(0,)),), steps=10, stop_early=True).proxies
+    assert [p.stops_early(recipe) for recipe in recipes] == [True, False, False, True]
+    run = graph.open_run(dataclasses.replace(SMOKE, proxies=p), tmp_path)
+    assert max(stage.order_of(run, np.arange(1080), recipes[0], 0).used) < 80
+    assert max(stage.order_of(run, np.arange(1080), recipes[1], 0).used) >= 80
+
+
 def test_without_steps_one_epoch_is_what_a_recipe_without_epochs_has():
     p = SMOKE.proxies
     assert p.steps_of(Recipe(1024)) == p.steps_of(Recipe(1024, epochs=1)) == 16
     assert p.named(Recipe(1024, epochs=1)) == Recipe(1024)
     run = graph.open_run(SMOKE, Path("nowhere"))
     assert stage.order_of(run, np.arange(1080), Recipe(512, epochs=3), 0).steps == 3 * 8
+
+
+def test_gold_may_start_from_a_language_model_of_its_shape(tmp_path):
+    c = SFT(texts=512, epochs=1, batch=64, optimizer=Optimizer(lr=1e-2))
+    e = dataclasses.replace(SMOKE, gold=dataclasses.replace(SMOKE.gold, start="language_model", trunk=c))
+    plain, pretrained = graph.plan(SMOKE), graph.plan(e)
+    assert set(pretrained) - set(plain) == {"trunks/gold"}
+    assert [s.name for s in pretrained["gold"].upstream] == ["sft", "trunks/gold"]
+    assert pretrained["samples"].path != plain["samples"].path
+    run = graph.open_run(e, tmp_path, sharding.make_mesh(1))
+    runner.execute(run, ("trunks/gold",))
+    rm = run.gold_rm()
+    first = run.first(rm, run.key("gold"), "trunks/gold")
+    assert first.load is not None
+    params = first.load()
+    trunk = run.load("trunks/gold", run.trunk_model(rm.shape), master=True)["trunk"]
+    assert equal(params["trunk"], trunk)
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, run.first(rm, run.key("gold")).init())

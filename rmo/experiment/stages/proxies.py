@@ -72,7 +72,7 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
         Checkpoints(out),
         Log(out, f"proxy {name}", steps),
         settings_of(run, members, orders),
-        watched_loss(rm, sweep, rows),
+        watched_loss(p, rm, sweep, rows),
     )
     saved_model.save(out, rm, params, tokenizer, len(members))
     held = data.read_comparisons(dataset, "validation")
@@ -91,7 +91,7 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
 def order_of(run: Run, prompt_C: np.ndarray, recipe: Recipe, seed: int) -> Order:
     """What one recipe and seed train on, of the training comparisons to these prompts."""
     p = run.experiment.proxies
-    end = len(prompt_C) - (STOPPING if recipe.stop_early else 0)
+    end = len(prompt_C) - (STOPPING if p.stops_early(recipe) else 0)
     used = data.chosen_rows(prompt_C[:end], recipe, run.rng(f"comparisons of seed {seed}"))
     flipped = run.rng(f"flipped labels {seed}").random(len(prompt_C)) < recipe.flip
     sides = np.where(flipped[:, None], [[1, 0]], [[0, 1]])
@@ -109,13 +109,15 @@ def settings_of(run: Run, members: list[tuple[Recipe, int]], orders: list[Order]
         weight_decay=jnp.asarray([r.weight_decay or optimizer.weight_decay for r in recipes], jnp.float32),
         dropout=jnp.asarray([r.dropout for r in recipes], jnp.float32),
         smoothing=jnp.asarray([r.smoothing for r in recipes], jnp.float32),
-        stop_early=jnp.asarray([r.stop_early for r in recipes], bool),
+        stop_early=jnp.asarray([run.experiment.proxies.stops_early(r) for r in recipes], bool),
     )
 
 
-def watched_loss(rm: RewardModel, sweep: Sweep, rows: data.Comparisons) -> Callable[[Params], jax.Array] | None:
+def watched_loss(
+    p: config.Proxies, rm: RewardModel, sweep: Sweep, rows: data.Comparisons
+) -> Callable[[Params], jax.Array] | None:
     """The loss that recipes which stop early watch, on comparisons that none of them trains on; None without such."""
-    if not any(recipe.stop_early for recipe in sweep.recipes):
+    if not any(map(p.stops_early, sweep.recipes)):
         return None
     watched = rows.tokens[-STOPPING:], rows.mask[-STOPPING:]
 
