@@ -83,11 +83,11 @@ class World(WorldConfig):
     """Words a text has at least."""
     stop: float = changed(0.1, old=0.12)
     """Chance that a text ends at each token after that."""
-    unigrams: int = changed(4, old=3)
+    unigrams: int = changed(2, old=3)
     """Annotator features: the rate of the words of one set (easy: any RM can learn them)."""
     conditionals: int = changed(2, old=3)
     """The rate of the words of a set that the prompt's last word selects (harder: needs attention to the prompt)."""
-    pairs: int = changed(4, old=8)
+    pairs: int = changed(3, old=8)
     """The rate of a word of one set followed by one of another, 1 to 3 words on (hardest)."""
     set_share: float = changed(0.15, old=0.04)
     """Share of the words in the set of a unigram or conditional feature."""
@@ -97,11 +97,11 @@ class World(WorldConfig):
     """Shares of the annotator's score: unigrams, conditionals, pairs, length."""
     decay: float = 0.5
     """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
-    optimum: tuple[float, float] = changed((0.5, 2.0), old=(0.7, 1.4))
+    optimum: tuple[float, float] = changed((0.8, 2.0), old=(0.7, 1.4))
     """Range of the sweet spots, in standard deviations above what the corpus does by default."""
     length_optimum: float = 0.3
     """The sweet spot of a response's length, in the same unit."""
-    width: float = changed(1.0, old=0.6)
+    width: float = changed(0.8, old=0.6)
     """Width of a sweet spot, as a multiple of its optimum or, where that is nearer, of one standard deviation."""
     guard: tuple[float, float] = (2.0, 1.0)
     """Of fluency and variety: how many standard deviations below the corpus cost nothing, and the width of the loss."""
