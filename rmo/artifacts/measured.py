@@ -36,13 +36,16 @@ def curves(method: Method, optimised: Optimised, scores: Scores) -> list[Curve]:
 
 
 def path_rows(optimised: Optimised) -> list[Row]:
-    """How each reward judges pairs of the optimised policy's own samples, point by point along its path."""
+    """How each reward judges pairs of the optimised policy's own samples, point by point along its path, and what the
+    annotator says beside gold."""
     record, out = optimised.record, []
     for m, id in enumerate(optimised.ids()):
-        for k in record.points(m) if record.judged else ():
+        for k in record.points(m) if record.judged or record.annotator is not None else ():
             row = {name: float(record.judged[name][m, k].mean()) for name in JUDGED if name in record.judged}
             if record.kl_given is not None:
                 row["kl_given"] = float(record.kl_given[m, k].mean())
+            if record.annotator is not None:
+                row |= {"gold": float(record.gold[m, k].mean()), "annotator": float(record.annotator[m, k].mean())}
             out.append(
                 {**id.cells(), "step_or_n": axis_number(record.step_or_n[m, k]), "kl": float(record.kl[m, k]), **row}
             )

@@ -14,6 +14,7 @@ import numpy as np
 
 from rmo.analysis.curve_id import CurveId, Settings
 from rmo.methods.bench import Arm, Record, RewardRow
+from rmo.methods.wording import Wording
 from rmo.rewards.calibration import Calibration
 from rmo.runtime.files import Row, read_json, read_npz, write_json, write_npz, write_text
 
@@ -293,8 +294,8 @@ class Scores(Stage):
 
 
 # Names in record.npz: fields of a Record, and prefixes of what stands in its dictionaries.
-ARRAYS = ("step_or_n", "kl", "proxy", "gold", "real", "kl_given", "draw", "tokens", "mask")
-JUDGED_AS, DIAGNOSTIC = "judged_", "diagnostic_"
+ARRAYS = ("step_or_n", "kl", "proxy", "gold", "real", "kl_given", "annotator", "draw", "tokens", "mask")
+JUDGED_AS, DIAGNOSTIC, WORDING = "judged_", "diagnostic_", "wording_"
 
 
 class Optimised(Stage):
@@ -322,6 +323,8 @@ class Optimised(Stage):
         arrays = {name: getattr(record, name) for name in ARRAYS if getattr(record, name) is not None}
         arrays |= {f"{JUDGED_AS}{name}": x for name, x in record.judged.items()}
         arrays |= {f"{DIAGNOSTIC}{name}": x for name, x in record.diagnostics.items()}
+        wording = record.wording._asdict() if record.wording else {}
+        arrays |= {f"{WORDING}{name}": x.astype(np.float32) for name, x in wording.items()}
         write_npz(self.directory / "record.npz", **arrays)
 
     @cached_property
@@ -332,4 +335,5 @@ class Optimised(Stage):
             return {name.removeprefix(prefix): x for name, x in found.items() if name.startswith(prefix)}
 
         arrays = {name: found[name] for name in ARRAYS if name in found}
-        return Record(self.arms(), **arrays, judged=named(JUDGED_AS), diagnostics=named(DIAGNOSTIC))
+        wording = Wording(**words) if (words := named(WORDING)) else None
+        return Record(self.arms(), **arrays, judged=named(JUDGED_AS), diagnostics=named(DIAGNOSTIC), wording=wording)

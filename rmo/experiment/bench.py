@@ -11,6 +11,7 @@ from rmo.artifacts.stages import Optimised, Policy, Samples
 from rmo.checkpoints import saved_model
 from rmo.config import Experiment
 from rmo.config.names import of_policy
+from rmo.experiment import annotator
 from rmo.experiment.pool import Rewarding
 from rmo.experiment.run import Run
 from rmo.methods.bench import Arm, Judge, Pool, RewardRow
@@ -54,6 +55,10 @@ class RunBench:
         return self.run.world.eos
 
     @property
+    def vocab(self) -> int:
+        return self.run.world.vocab
+
+    @property
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.out)
 
@@ -90,6 +95,9 @@ class RunBench:
         if not alone and any(isinstance(reader, TextReader) for reader in readers):
             raise RunError("training against an RM that reads text needs one process, and of CPUs one device")
         return reward, params
+
+    def annotated(self, tokens_QDR: np.ndarray, mask_QDR: np.ndarray) -> np.ndarray | None:
+        return annotator.responses(self.run, tokens_QDR, mask_QDR) if self.run.world.has_annotator else None
 
     def prompts(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         found = self.run.world.prompts(self.run.rng(f"{self.method.name} prompts"), size, "optimise")

@@ -7,7 +7,7 @@ Gold as its own proxy is the one reward of a stage of its own.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import jax
@@ -18,8 +18,10 @@ from rmo.analysis.curve_id import GOLD, Settings
 from rmo.artifacts.stages import Proxies, ProxyRow, Samples, Scores, Stage
 from rmo.config import Combined, Model, Sweep
 from rmo.config.names import GOLD_SCORES, of_policy, proxies_name, scores_name
+from rmo.experiment import annotator
 from rmo.experiment.run import Run
 from rmo.methods.bench import Pool, RewardRow
+from rmo.methods.wording import PoolTexts
 from rmo.models.transformer import Params
 from rmo.rewards import combination
 from rmo.rewards.calibration import Calibration
@@ -250,8 +252,15 @@ def gold_table(run: Run, samples: Samples) -> np.ndarray:
 
 def pool_of(run: Run, samples: Samples, proxy_MQN: list[np.ndarray]) -> Pool:
     """A pool of draws with some rewards' scores."""
-    logps = np.stack([samples.draws(q).logps for q in range(run.experiment.bon.prompts)])
-    return Pool(proxy_MQN, gold_table(run, samples), logps, run.gold_logits)
+    prompts = range(run.experiment.bon.prompts)
+    logps = np.stack([samples.draws(q).logps for q in prompts])
+    judged = annotator.pool(run, samples) if run.world.has_annotator else None
+
+    def texts(q: int) -> tuple[np.ndarray, np.ndarray]:
+        return samples.draws(q).tokens, samples.draws(q).mask
+
+    pool_texts = PoolTexts(texts, len(prompts), run.world.eos, run.world.vocab)
+    return Pool(proxy_MQN, gold_table(run, samples), logps, run.gold_logits, judged, pool_texts)
 
 
 def stacked(calibrations: Sequence[Calibration]) -> Calibration:
@@ -260,6 +269,7 @@ def stacked(calibrations: Sequence[Calibration]) -> Calibration:
     return Calibration(jnp.asarray(shift, jnp.float32), jnp.asarray(scale, jnp.float32))
 
 
+@partial(jax.jit, static_argnames="times")
 def repeated(tree: Params, times: int) -> Params:
     """With a new leading axis."""
     return jax.tree.map(lambda x: jnp.repeat(x[None], times, axis=0), tree)

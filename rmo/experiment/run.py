@@ -81,6 +81,11 @@ class Run:
         kind = world_of(self.experiment.world)
         return kind.build(self.experiment.world, self.path("prompts") if kind.reads_sources else None)
 
+    @cached_property
+    def annotated_pools(self) -> dict[str, np.ndarray]:
+        """What rmo/experiment/annotator.py has scored in this process, by the directory of the pool."""
+        return {}
+
     # Modules, and the parameters that they start from or that are done already.
 
     def size(self, shape: config.Model) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from rmo.analysis.curve_id import Settings
+from rmo.methods.wording import PoolTexts, Wording
 
 if TYPE_CHECKING:
     import jax
@@ -30,6 +31,8 @@ class Pool(NamedTuple):
     gold_QN: np.ndarray  # f64, calibrated
     logps_QN: np.ndarray  # f32, log-probability of the whole response
     logits: float  # of a preference, that one unit of these scores is
+    annotator_QN: np.ndarray | None = None  # f64, where the world has one; mean 0, variance 1 on the main policy's pool
+    texts: PoolTexts | None = None  # the draws themselves, where they are at hand
 
 
 class Judge(NamedTuple):
@@ -86,6 +89,12 @@ class Bench(Protocol):
         """The rewards at these places, which must be of one kind, with a leading axis of as many."""
         ...
 
+    @property
+    def vocab(self) -> int: ...
+    def annotated(self, tokens_QDR: np.ndarray, mask_QDR: np.ndarray) -> np.ndarray | None:
+        """The annotator's scores f64[Q, D] of responses to the held-out prompts, as in the pool; None without one."""
+        ...
+
     def prompts(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """(tokens i32[size, P], mask) to optimise on, disjoint from those that are read."""
         ...
@@ -125,6 +134,8 @@ class Record:
     # How the proxy judges pairs of the optimised policy's own responses, f[M, K, Q] (metrics.agreement).
     judged: dict[str, np.ndarray] = field(default_factory=dict)
     diagnostics: dict[str, np.ndarray] = field(default_factory=dict)  # f[M, K] each
+    annotator: np.ndarray | None = None  # f[M, K, Q], means of what gold learned from, where the world has it
+    wording: Wording | None = None  # [M, K, ...], means over all responses to all prompts
     # One response per point and prompt: either a draw of the pool, or tokens of its own.
     draw: np.ndarray | None = None  # i[M, K, Q], which of the pool's draws
     tokens: np.ndarray | None = None  # i32[M, K, Q, R]

@@ -10,8 +10,9 @@ from scipy.special import gammaln
 
 from rmo.config import Experiment
 from rmo.config.names import GOLD_SCORES, scored, scores_name
-from rmo.methods.bench import JUDGED, Arm, Bench, Record
+from rmo.methods.bench import JUDGED, Arm, Bench, Pool, Record
 from rmo.methods.method import Job, Method, Need, register
+from rmo.methods.wording import Wording
 
 AT_ONCE = 16  # prompts that a thread sorts before it weighs them
 
@@ -170,6 +171,8 @@ def run(bench: Bench, job: Job) -> Record:
         pairs_KQD = pairs_of_winners(proxy_QN, ns, bench.rng(f"winners {bench.rewards[m].name}"))
         found = {"proxy": proxy_KQ, "gold": gold_KQ, "kl_given": expectation(proxy_QN, tight_KQN, ns)}
         found |= {"draw": pairs_KQD[..., 0], **judged(proxy_QN, pool.gold_QN, pairs_KQD, pool.logits)}
+        if pool.annotator_QN is not None:
+            found["annotator"] = best_of_n(proxy_QN, pool.annotator_QN, ns)[1]
         for name, value in found.items():
             columns.setdefault(name, []).append(value)
     stacked = {name: np.stack(values) for name, values in columns.items()}
@@ -182,8 +185,26 @@ def run(bench: Bench, job: Job) -> Record:
         gold=stacked["gold"],
         kl_given=stacked["kl_given"],
         judged={name: stacked[name] for name in JUDGED},
+        annotator=stacked.get("annotator"),
+        wording=of_winners(pool, ns),
         draw=stacked["draw"],
     )
+
+
+def of_winners(pool: Pool, ns: np.ndarray) -> Wording | None:
+    """The wording of the best of every n by every reward, [M, K, ...]; None where the draws are not at hand."""
+    if pool.texts is None:
+        return None
+    draws, members = pool.gold_QN.shape[1], len(pool.proxy_MQN)
+    weights_KN = np.stack([weights(int(n), draws) for n in ns])
+
+    def of_prompt(q: int) -> np.ndarray:
+        out = np.empty((members, len(ns), draws))
+        for m, proxy_QN in enumerate(pool.proxy_MQN):
+            out[m][:, np.argsort(proxy_QN[q], kind="stable")] = weights_KN
+        return out.reshape(-1, draws)
+
+    return Wording(*(x.reshape(members, len(ns), *x.shape[1:]) for x in pool.texts.under(of_prompt)))
 
 
 METHOD = register(

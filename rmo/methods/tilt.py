@@ -16,8 +16,9 @@ import numpy as np
 
 from rmo.config import Experiment
 from rmo.config.names import GOLD_SCORES, scored, scores_name
-from rmo.methods.bench import Arm, Bench, Record
+from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.method import Job, Method, Need, register
+from rmo.methods.wording import Wording
 
 STEEPEST = 1e4  # lambda times the standard deviation of the scores at which the search for the end gives up
 
@@ -74,32 +75,56 @@ def check(e: Experiment, need: Need) -> None:
 def run(bench: Bench, job: Job) -> Record:
     """Tilts of the pool by every reward."""
     c, pool = bench.experiment.tilt, bench.pool()
+    steps_MK = np.stack([coefficients(proxy_QN, c.points, c.least_draws) for proxy_QN in pool.proxy_MQN])
     columns: dict[str, list[np.ndarray]] = {}
     for m, proxy_QN in enumerate(pool.proxy_MQN):
         chance_Q = bench.rng(f"tilted draws {bench.rewards[m].name}").random(len(proxy_QN))
-        found = tilts(proxy_QN, pool.gold_QN, coefficients(proxy_QN, c.points, c.least_draws), chance_Q)
-        for name, value in found.items():
+        tables = {"proxy": proxy_QN, "gold": pool.gold_QN}
+        tables |= {} if pool.annotator_QN is None else {"annotator": pool.annotator_QN}
+        for name, value in tilts(proxy_QN, tables, steps_MK[m], chance_Q).items():
             columns.setdefault(name, []).append(value)
-    arms = [Arm(m) for m in range(len(pool.proxy_MQN))]
-    return Record(arms, **{name: np.stack(values) for name, values in columns.items()})
+    arms = [Arm(m) for m in range(len(steps_MK))]
+    stacked = {name: np.stack(values) for name, values in columns.items()}
+    return Record(
+        arms,
+        steps_MK,
+        kl=stacked["kl"],
+        proxy=stacked["proxy"],
+        gold=stacked["gold"],
+        annotator=stacked.get("annotator"),
+        wording=of_tilts(pool, steps_MK),
+        draw=stacked["draw"],
+    )
 
 
 def tilts(
-    proxy_QN: np.ndarray, gold_QN: np.ndarray, coefficients_K: np.ndarray, chance_Q: np.ndarray
+    proxy_QN: np.ndarray, tables: dict[str, np.ndarray], coefficients_K: np.ndarray, chance_Q: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What every tilt gives: `step_or_n`, the coefficient, and `kl`, f64[K]; `proxy` and `gold` f64[K, Q]; and `draw`
-    i[K, Q], one draw by its weights, that at which their sum passes `chance_Q` in the order of the proxy."""
-    order_QN, kl, proxy, gold, draw = np.argsort(proxy_QN, axis=1), [], [], [], []
+    """What every tilt gives: `kl` f64[K], the mean over prompts; means of every table, f64[K, Q]; and `draw` i[K, Q],
+    one draw by its weights: that at which their sum passes `chance_Q` in the order of the proxy."""
+    order_QN = np.argsort(proxy_QN, axis=1)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("kl", *tables, "draw")}
     for coefficient in coefficients_K:
         weights_QN = tilted(proxy_QN, float(coefficient))
-        kl.append(kl_of(weights_QN).mean())
-        proxy.append(np.sum(weights_QN * proxy_QN, axis=1))
-        gold.append(np.sum(weights_QN * gold_QN, axis=1))
+        found["kl"].append(kl_of(weights_QN).mean())
+        for name, table_QN in tables.items():
+            found[name].append(np.sum(weights_QN * table_QN, axis=1))
         passed_QN = np.cumsum(np.take_along_axis(weights_QN, order_QN, axis=1), axis=1) >= chance_Q[:, None]
         place_Q = np.where(passed_QN.any(axis=1), passed_QN.argmax(axis=1), proxy_QN.shape[1] - 1)
-        draw.append(np.take_along_axis(order_QN, place_Q[:, None], axis=1)[:, 0])
-    found = {"kl": kl, "proxy": proxy, "gold": gold, "draw": draw}
-    return {"step_or_n": coefficients_K, **{name: np.array(values) for name, values in found.items()}}
+        found["draw"].append(np.take_along_axis(order_QN, place_Q[:, None], axis=1)[:, 0])
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def of_tilts(pool: Pool, steps_MK: np.ndarray) -> Wording | None:
+    """The wording under every tilt, [M, K, ...]; None where the draws are not at hand."""
+    if pool.texts is None:
+        return None
+
+    def of_prompt(q: int) -> np.ndarray:
+        every = zip(pool.proxy_MQN, steps_MK, strict=True)
+        return np.concatenate([tilted(proxy_QN[q : q + 1], float(c)) for proxy_QN, steps_K in every for c in steps_K])
+
+    return Wording(*(x.reshape(*steps_MK.shape, *x.shape[1:]) for x in pool.texts.under(of_prompt)))
 
 
 METHOD = register(

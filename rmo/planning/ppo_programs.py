@@ -96,11 +96,16 @@ def shapes(sketch: Sketch, s: method.Setup, members: int) -> Climb:
     state = jax.eval_shape(partial(method.begin, s), shapes_of(s.lm), shapes_of(s.critic))
     runs, states = place(stacked(member, members), sketch.mesh), place(stacked(state, members), sketch.mesh)
     with jax.set_mesh(sketch.mesh):
-        read = jax.eval_shape(partial(unjitted(ppo_loop.read), s), frozen, runs, states)
+        read = jax.eval_shape(partial(read_and_kept, s), frozen, runs, states)
         measured = jax.eval_shape(partial(one_iteration, s), frozen, runs, states)
     last = stacked(measured, members)
     history = sketch.everywhere(stacked((read, last), s.reads))
     return Climb(s, frozen, runs, states, last, (sketch.master(s.critic, members), history))
+
+
+def read_and_kept(s: method.Setup, frozen: method.Frozen, runs: method.Task, states: method.PPOState) -> Tree:
+    """A read as the history holds it."""
+    return ppo_loop.kept(s, unjitted(ppo_loop.read)(s, frozen, runs, states))
 
 
 def prompts_of(e: config.Experiment, rows: int) -> tuple[Shape, Shape]:

@@ -18,6 +18,7 @@ from rmo.report.figures.style import Figure, Overlay
 from rmo.report.page import interactive, markdown, texts
 from rmo.report.page.costs import cost_section
 from rmo.report.page.document import citation, page, to_copy, tsv, versions
+from rmo.report.page.efficiency_section import annotator_table, efficiency_section
 from rmo.report.page.gold_section import gold_section
 from rmo.report.page.over_sizes import hierarchy_table, left_out_table
 from rmo.report.page.summary import summary_sentence
@@ -67,6 +68,9 @@ def write(root: Path, out: Path | None = None) -> Path:
         *fits_section(f),
         "<h2 id=gold>Is gold a fair judge?</h2>",
         gold_section(run, run.fits.read("gold")),
+        annotator_table(run.fits.read("annotator") if run.fits.has("annotator") else []),
+        "<h2 id=perfect>What optimisers make of a perfect reward</h2>",
+        efficiency_section(f),
         *diagnostics_sections(f, shown),
         "<h2 id=texts>What the policies write</h2>",
         texts.section(run),

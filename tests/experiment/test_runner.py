@@ -165,7 +165,7 @@ PROGRAMS = {
     "sft": ({"step", "loss"}, 6), "gold": ({"step", "sample", "score"}, 3), "samples": ({"sample_n", "score_n"}, 3),
     "comparisons": ({"sample", "score"}, 2), "proxies": ({"step", "score"}, 25), "scores": ({"every_member"}, 8),
     "scores/gold": (set(), 0), "bon": (set(), 8), "tilt": (set(), 0),
-    "ppo": ({"advance", "read"}, 21), "fits": ({"score"}, 0), "report": (set(), 0),
+    "ppo": ({"advance", "read"}, 24), "fits": ({"score"}, 0), "report": (set(), 0),
 }  # fmt: skip
 
 

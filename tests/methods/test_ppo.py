@@ -226,12 +226,20 @@ class Kill(BaseException):
 def test_killed_and_resumed_equals_undisturbed(tmp_path, one_device, monkeypatch):
     s, frozen, members, critics = make()
 
+    def words(tokens, mask):
+        """What the host says of all samples of a read."""
+        assert tokens.shape == mask.shape
+        return {"words": mask.sum((1, 2)).astype(np.float32)}
+
     def go(where):
-        log = Log(tmp_path / where, "ppo", s.reads, "read")
-        return ppo_loop.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log, every=2)
+        log, saved = Log(tmp_path / where, "ppo", s.reads, "read"), Checkpoints(tmp_path / where)
+        return ppo_loop.train_ppo(s, frozen, members, critics, one_device, saved, log, every=2, observe=words)
 
     whole, states = go("whole")
     assert whole["read"]["kl"].mean(-1)[-1].max() > 0.5  # it went somewhere
+    rows = frozen.read_prompts[0].shape[0] * s.c.read_draws
+    np.testing.assert_allclose(whole["read"]["words"], whole["read"]["length"].mean(-1) * rows, rtol=1e-5)
+    assert whole["read"]["tokens"].shape[2] * s.c.read_draws == rows  # of the samples themselves one per prompt is kept
     real, calls = ppo_loop.read, []
 
     def dying(*args):

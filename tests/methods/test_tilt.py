@@ -18,7 +18,7 @@ def test_gaussian_scores_have_the_closed_form(coefficient):
     correlates rho with it rho times that."""
     proxy = gaussian(16, 40_000)
     gold = 0.6 * proxy + 0.8 * gaussian(16, 40_000, seed=1)
-    found = tilts(proxy, gold, np.array([0.0, coefficient]), np.full(16, 0.5))
+    found = tilts(proxy, {"proxy": proxy, "gold": gold}, np.array([0.0, coefficient]), np.full(16, 0.5))
     assert found["kl"] == pytest.approx([0, coefficient**2 / 2], rel=0.02, abs=1e-12)
     assert found["proxy"].mean(1) == pytest.approx([0, coefficient], rel=0.01, abs=5e-3)
     assert found["gold"].mean(1) == pytest.approx([0, 0.6 * coefficient], rel=0.02, abs=5e-3)
@@ -83,5 +83,5 @@ def test_ties_end_the_curve_where_draws_cannot_be_told_apart():
 def test_draws_are_drawn_by_their_weights():
     scores = np.repeat(np.log([[1.0, 2.0, 5.0]]), 4000, axis=0)
     chance = (np.arange(4000) + 0.5) / 4000
-    found = tilts(scores, scores, np.array([1.0]), chance)["draw"][0]
+    found = tilts(scores, {}, np.array([1.0]), chance)["draw"][0]
     np.testing.assert_allclose(np.bincount(found, minlength=3) / 4000, [1 / 8, 2 / 8, 5 / 8], atol=1e-3)

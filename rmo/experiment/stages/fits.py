@@ -16,7 +16,9 @@ from rmo.claims.claim import claims, judge
 from rmo.claims.evidence import Evidence
 from rmo.config import Recipe
 from rmo.config.names import of_policy
+from rmo.experiment import efficiency
 from rmo.experiment.audit import audit
+from rmo.experiment.efficiency import annotator_rows, initial_texts, split_rows
 from rmo.experiment.run import Run
 from rmo.methods import method as methods
 from rmo.methods.best_of_n import nested, nested_ns
@@ -25,7 +27,7 @@ from rmo.tracking.jsonl import Log
 
 RM = ["rm_params", "rm_comparisons", "rm_recipe", "seed", "steps"]
 RM += ["validation_loss", "validation_accuracy", "calibration_error"]
-PATHS = [*ID, "step_or_n", "kl", "accuracy", "confidence", "support", "kl_given"]
+PATHS = [*ID, "step_or_n", "kl", "accuracy", "confidence", "support", "kl_given", "gold", "annotator"]
 DIAGNOSTICS = [*ID, "step", "kl", "proxy", "gold", "kl_efficiency"]
 
 
@@ -45,6 +47,13 @@ def fits(run: Run, out: Path) -> None:
     against_rms = [curve for curve in found if not curve.id.against_gold]
     files.write("claims", verdicts(out, Evidence(against_rms, rms, gold, f.bootstrap, min_d=f.min_d), f.level))
     files.write("gold", audit(run))
+    stages, initial = list(optimised_stages(run)), initial_texts(run)
+    main = [stage for stage in stages if stage[2].samples == "samples"]  # other policies start from other texts
+    split = [row for stage in main for row in split_rows(initial, *stage)]
+    files.write_table("efficiency", efficiency.COLUMNS, split)
+    found_at = efficiency.against_gold(found, f.bootstrap, f.level)
+    files.write("efficiency", {"explained": initial.explained, "at": found_at})
+    files.write("annotator", annotator_rows(stages))
 
 
 def write_paths(run: Run, files: Fits) -> None:

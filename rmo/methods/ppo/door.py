@@ -11,6 +11,7 @@ from rmo.config import Against, Experiment
 from rmo.config.names import GOLD_SCORES, other_policies, scores_name, size_names, sizes_of, sweep_named
 from rmo.methods.bench import Arm, Bench, Record, RewardRow
 from rmo.methods.method import Diagnostic, Job, Method, Need, register
+from rmo.methods.wording import Wording
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ def record_of(members: Sequence[Arm], history: dict) -> Record:
         real=by_member(fresh),
         judged={name: by_member(read[name]) for name in ("accuracy", "confidence", "support")},
         diagnostics={name: by_member(x) for name, x in means.items()},
+        annotator=by_member(read["annotator"]) if "annotator" in read else None,
+        wording=Wording(*(by_member(read[name]) for name in Wording._fields)) if "rates" in read else None,
         tokens=by_member(read["tokens"]),
         mask=by_member(read["mask"]),
     )

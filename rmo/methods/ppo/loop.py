@@ -142,7 +142,8 @@ def record(history: Tree, seen: Tree, k: ArrayLike) -> Tree:
 
 @partial(jax.jit, static_argnames="s")
 def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, jax.Array]:
-    """Means per held-out prompt, f32[M, Q] each, of `read_draws` samples of every member's policy.
+    """Means per held-out prompt, f32[M, Q] each, of `read_draws` samples of every member's policy, and the samples
+    themselves: `tokens` and `mask` [M, Q * read_draws, R].
 
     The sampling keys are the same at every read (common random numbers: less noise between points).
     """
@@ -178,14 +179,28 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, j
     def one(task: Task, policy: Params):
         keys = jax.random.split(jax.random.fold_in(task.key, 2**31 - 1), prompts.shape[0])
         out = ppo.in_chunks(s, partial(some, task, policy), prompts, prompt_mask, keys)
-        # The first draw of each prompt is kept, so that people can read what the policy writes.
-        shown = {name: out.pop(name)[:: s.c.read_draws] for name in ("tokens", "mask")}
+        shown = {name: out.pop(name) for name in ("tokens", "mask")}
         # How the proxy judges pairs of this policy's own samples: each draw against the next of its prompt.
         gap, gold_gap = (out[n] - jnp.roll(out[n].reshape(-1, s.c.read_draws), 1, 1).ravel() for n in ("proxy", "gold"))
         out |= metrics.agreement(gap * frozen.gold_logits, gold_gap * frozen.gold_logits)
         return {name: per_prompt(value) for name, value in out.items()} | shown
 
     return over_tasks(s, one, tasks, states.policy.params)
+
+
+Observe = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+
+
+def nothing_else(tokens_MBR: np.ndarray, mask_MBR: np.ndarray) -> dict[str, np.ndarray]:
+    """No further measurement of what a read sampled."""
+    return {}
+
+
+@partial(jax.jit, static_argnames="s")
+def kept(s: Setup, measured: dict[str, Tree]) -> dict[str, Tree]:
+    """What is kept of a read: of its samples the first draw of each prompt, so that people can read what the policy
+    writes."""
+    return {name: x[:, :: s.c.read_draws] if name in ("tokens", "mask") else x for name, x in measured.items()}
 
 
 @dataclass
@@ -218,15 +233,22 @@ class Climb:
 
 
 def begin_or_resume(
-    s: Setup, frozen: Frozen, tasks: Task, critics: Params, mesh: jax.sharding.Mesh, checkpoints: Checkpoints
+    s: Setup,
+    frozen: Frozen,
+    tasks: Task,
+    critics: Params,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    observe: Observe = nothing_else,
 ) -> Climb:
     """The climb as the last checkpoint left it, or before its first read."""
     begin = jax.vmap(partial(ppo.begin, s), in_axes=(None, 0))
     shapes = jax.eval_shape(begin, frozen.reference, critics)
     placed = sharding.shardings_of(shapes, mesh)
     like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, placed)
+    observed = observed_shapes(s, frozen, tasks, observe)
     seen = {
-        "read": jax.eval_shape(partial(read, s), frozen, tasks, shapes),
+        "read": jax.eval_shape(partial(read_and_kept, s), frozen, tasks, shapes) | observed,
         "last": jax.eval_shape(partial(advance, s), frozen, tasks, shapes)[1],
         "iteration": jax.ShapeDtypeStruct(tasks.key.shape[:1], jnp.int32),
     }
@@ -244,6 +266,18 @@ def begin_or_resume(
     if not resumed:
         states = jax.jit(begin, out_shardings=placed)(frozen.reference, critics)
     return Climb(states, history, last, int(k), none, placed, everywhere, saved=time.monotonic())
+
+
+def read_and_kept(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, jax.Array]:
+    """A read as the history holds it, but for what is observed on the host."""
+    return kept(s, read(s, frozen, tasks, states))
+
+
+def observed_shapes(s: Setup, frozen: Frozen, tasks: Task, observe: Observe) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of what `observe` gives, found by asking it about responses without a word."""
+    rows = tasks.key.shape[0], frozen.read_prompts[0].shape[0] * s.c.read_draws, s.length
+    found = observe(np.zeros(rows, np.int32), np.zeros(rows, bool))
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in found.items()}
 
 
 def iterate(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, checkpoints: Checkpoints, log: Tracker) -> None:
@@ -274,11 +308,16 @@ def iterate(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, checkpoints: Ch
             climb.save(checkpoints)
 
 
-def take_read(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, log: Tracker, cost: float) -> None:
+def take_read(
+    s: Setup, frozen: Frozen, tasks: Task, climb: Climb, log: Tracker, cost: float, observe: Observe = nothing_else
+) -> None:
     """Read every member and set what it is read at next. `cost`: FLOPs of one member's iteration, 0 where not known."""
     states, last = climb.states, climb.last
     with log.timed("read"):
-        measured = jax.block_until_ready(read(s, frozen, tasks, states))
+        whole = jax.block_until_ready(read(s, frozen, tasks, states))
+        measured = kept(s, whole)
+        if observe is not nothing_else:
+            measured |= observe(*hosts.fetch((whole["tokens"], whole["mask"])))
     if climb.k:
         made, length = hosts.fetch((states.iteration - states.read_at, last["length"]))
         log.did(float(np.nansum(made * length)) * s.c.batch, float(made.sum()) * cost)
@@ -301,19 +340,21 @@ def train_ppo(
     checkpoints: Checkpoints,
     log: Tracker,
     every: int = 8,
+    observe: Observe = nothing_else,
 ) -> tuple[dict[str, Tree], PPOState]:
     """Optimise every member until it is finished, reading on the way; resumes from the last checkpoint.
 
     `critics` has the leading axis M; every policy starts at the reference. Every so many reads there is a checkpoint.
 
     Returns (history, final states). history["read"] holds `read`'s values per read, [K, M, Q] (`tokens`, `mask`:
-    [K, M, Q, R]); history["last"] the metrics of the last iteration before it, [K, M], and history["iteration"] its
-    number. A finished member repeats its iteration number: such reads are not new points.
+    [K, M, Q, R]), and what `observe` says, on the host, of all samples of a read; history["last"] the metrics of the
+    last iteration before it, [K, M], and history["iteration"] its number. A finished member repeats its iteration
+    number: such reads are not new points.
 
     Raises:
       Preempted: the run was told to stop; what is done is saved.
     """
-    climb = begin_or_resume(s, frozen, tasks, critics, mesh, checkpoints)
+    climb = begin_or_resume(s, frozen, tasks, critics, mesh, checkpoints, observe)
     frozen, tasks = sharding.place((frozen, tasks), sharding.shardings_of((frozen, tasks), mesh))
     log.resume(climb.k)
     known = flops.peak(jax.devices()[0].device_kind)
@@ -321,7 +362,7 @@ def train_ppo(
     while climb.unfinished(s):
         if climb.k:
             iterate(s, frozen, tasks, climb, checkpoints, log)
-        take_read(s, frozen, tasks, climb, log, cost)
+        take_read(s, frozen, tasks, climb, log, cost, observe)
         if climb.k % every == 0:
             log.flush()
             climb.save(checkpoints)

@@ -11,6 +11,7 @@ import numpy as np
 from rmo.config import PPO, Against, Experiment
 from rmo.methods.bench import Arm, Bench
 from rmo.methods.ppo import loop, update
+from rmo.methods.wording import wording
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params
 from rmo.rewards.reward import Reward, RewardParams
@@ -43,9 +44,32 @@ def optimise(bench: Bench, policy: int, against: Against, members: Sequence[Arm]
     tasks = update.Task(params, keys, penalties, paths)
     critics = first_critics(bench, c, lm, reward, params, reference)
     tracker = bench.tracker(setup.reads, "read")
-    history, states = loop.train_ppo(setup, frozen, tasks, critics, bench.mesh, bench.checkpoints, tracker)
+    history, states = loop.train_ppo(
+        setup, frozen, tasks, critics, bench.mesh, bench.checkpoints, tracker, observe=observer(bench, c.read_draws)
+    )
     bench.keep_policies(states.policy.params, len(members))
     return history
+
+
+ANNOTATED = 8  # samples of each prompt, at most, that the annotator is asked about
+
+
+def observer(bench: Bench, read_draws: int) -> loop.Observe:
+    """What is measured on the host of a read's samples [M, Q * read_draws, R]: their wording, by its fields, and the
+    annotator's mean per prompt, f32[M, Q], where there is one."""
+
+    def observe(tokens_MBR: np.ndarray, mask_MBR: np.ndarray) -> dict[str, np.ndarray]:
+        found: dict[str, list[np.ndarray]] = {}
+        for tokens_BR, mask_BR in zip(tokens_MBR, mask_MBR, strict=True):
+            said = wording(tokens_BR, mask_BR, bench.eos, bench.vocab)._asdict()
+            by_prompt = (x.reshape(-1, read_draws, x.shape[-1])[:, :ANNOTATED] for x in (tokens_BR, mask_BR))
+            scores_QD = bench.annotated(*by_prompt)
+            said |= {} if scores_QD is None else {"annotator": scores_QD.mean(axis=1)}
+            for name, value in said.items():
+                found.setdefault(name, []).append(value)
+        return {name: np.stack(values).astype(np.float32) for name, values in found.items()}
+
+    return observe
 
 
 def scaled(e: Experiment, policy: int, against: Against) -> PPO:

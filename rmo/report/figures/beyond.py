@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
 from rmo.methods.method import Method, find
 from rmo.methods.paper import BEST_OF_N, PPO
+from rmo.methods.tilt import METHOD as TILT
 from rmo.report.figures.drawing import Files, drawing, of_id
 from rmo.report.figures.style import (
     Colour,
@@ -140,6 +142,92 @@ def along_the_path(f: Files) -> Figure:
         left.autoscale(axis="y")
     axes[0].legend(title="RM parameters", fontsize=8)
     return figure
+
+
+@drawing
+def gold_and_annotator(f: Files) -> Figure:
+    """Gold and what it learned from.
+
+    Gold (solid) and the annotator (dashed), each in its standard deviations on the initial policy, along best-of-n and
+    RL by RM size; black: against gold itself. Where the two part, gold was optimised beyond what it knows."""
+    figure, axes = panels(2, 5.2, 3.6)
+    for axis, method in zip(axes, (BEST_OF_N, PPO), strict=True):
+        groups = f.sizes(method)
+        shown = list(zip(groups, colours(len(groups)), strict=True))
+        shown += [(g, to_rgba("black")) for g in f.all(method) if g.id.against_gold]
+        for group, colour in shown:
+            rows = of_id(f.paths, group.id)
+            if not rows or not np.isfinite([row.get("annotator", np.nan) for row in rows]).all():
+                raise Missing("no annotator along the paths")
+            kl, gold = mean_along(rows, itemgetter("gold"))
+            axis.plot(kl, gold, color=colour, lw=1.3, label=size(group.params))
+            axis.plot(*mean_along(rows, itemgetter("annotator")), "--", color=colour, lw=1.1)
+        axis.set_title(find(method).title, loc="left", fontsize=10)
+        axis.axhline(0, color="0.6", lw=0.8)
+        sqrt_axis(axis, largest_kl([group for group, _ in shown]))
+        axis.set_xlabel("KL, nats (square-root scale)")
+    axes[0].set_ylabel("standard deviations above the initial policy")
+    handles, _ = axes[0].get_legend_handles_labels()
+    kinds = [line_kind("gold", lw=1.3), line_kind("annotator", lw=1.1, ls="--")]
+    axes[0].legend(handles=[*handles, *kinds], title="RM parameters", fontsize=8)
+    return figure
+
+
+@drawing
+def efficiency(f: Files) -> Figure:
+    """Efficiency against gold itself.
+
+    Left: gold along each optimiser when gold is its own proxy, and the exponential tilt of the pool, the most that any
+    policy can have at a KL, with the optimiser's share of it. Right: how much of the KL, and of the gain in gold, is
+    response length, rates of words, and the rest. The KL of the words is as if they were drawn one by one; gold's parts
+    are what a linear model on the initial policy's texts expects. Shares of a KL below 0.3 are not shown."""
+    optimisers = [name for name in (PPO, BEST_OF_N) if any(g.id.against_gold for g in f.all(name))]
+    frontier = f.gold(TILT.name)
+    if not optimisers:
+        raise Missing("no optimiser against gold itself")
+    figure, axes = panels(3, 4.4, 3.3, rows=len(optimisers))
+    colour_of = dict(zip((TILT.name, *optimisers), ("0.2", *METHOD_COLOURS), strict=False))
+    groups = {TILT.name: frontier, **{name: f.gold(name) for name in optimisers}}
+    for name, group in groups.items():
+        style = "--" if name == TILT.name else "-"
+        kl, gold = mean_curve(group, "gold")
+        axes[0].plot(kl, gold, style, color=colour_of[name], lw=1.5, label=find(name).title)
+    for name, rows in f.efficiency.get("at", {}).get(TILT.name, {}).items():
+        for row in rows if name in colour_of else ():
+            axes[0].plot(row["kl"], row["gold"], "o", ms=4, color=colour_of[name])
+            below = (row["kl"], row["gold"]), (4, -11)
+            axes[0].annotate(f"{row['ratio']:.2f}", below[0], below[1], textcoords="offset points", fontsize=8)
+    sqrt_axis(axes[0], largest_kl(list(groups.values())))
+    axes[0].set_xlabel("KL from the initial policy, nats (square-root scale)")
+    axes[0].set_ylabel("gold (numbers: share of the tilt's)")
+    axes[0].legend(fontsize=8)
+    for i, name in enumerate(optimisers):
+        rows = [row for row in of_id(f.split, groups[name].id) if row["kl"] > 0.3]
+        for axis, what in zip(axes[3 * i + 1 : 3 * i + 3], ("kl", "gold"), strict=True):
+            draw_shares(axis, rows, what)
+            axis.set_title(f"{find(name).title}: share of {'KL' if what == 'kl' else 'gold'}", loc="left", fontsize=10)
+    for axis in axes[3::3]:
+        axis.set_visible(False)
+    axes[1].legend(fontsize=8)
+    return figure
+
+
+PART_COLOURS = {"length": "#7a9cc6", "words": "#e0a458", "rest": "#c9c9c9"}
+
+
+def draw_shares(axis: Axes, rows: Sequence[Row], what: str) -> None:
+    """Length, words and the rest as shares of the whole, stacked along KL; a share below 0 takes the next ones down."""
+    if not rows:
+        raise Missing("no record of lengths and words")
+    below = 0.0
+    for part, colour in PART_COLOURS.items():
+        kl, share = mean_along(rows, lambda row, part=part: row[f"{what}_{part}"] / row[what])
+        keep = kl >= 0.3
+        axis.fill_between(kl[keep], below + 0 * kl[keep], below + share[keep], color=colour, lw=0, label=part)
+        below = below + share[keep]
+    axis.axhline(0, color="0.6", lw=0.8)
+    sqrt_axis(axis, max(row["kl"] for row in rows))
+    axis.set_xlabel("KL, nats (square-root scale)")
 
 
 def accuracy(row: Row) -> float:

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Files:
     diagnostics: dict[str, list[Row]]  # by method
     starts: dict[int | None, float]  # each policy's own gold, the main one's being 0
     experiment: Row
+    split: list[Row] = field(default_factory=list)  # efficiency.csv: KL and gold by what makes them
+    efficiency: Row = field(default_factory=dict)  # efficiency.json: gold beside the frontier at equal KL
 
     def all(self, method: str) -> list[Group]:
         """Every group of a method."""
@@ -113,6 +115,8 @@ def load(root: Path) -> Files:
         diagnostics={method.name: fits.table(method.name) for method in methods.every()},
         starts=starts,
         experiment=files.experiment,
+        split=fits.table("efficiency"),
+        efficiency=fits.read("efficiency") if fits.has("efficiency") else {},
     )
 
 

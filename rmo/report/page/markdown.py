@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from rmo.analysis.fitting import Group
 from rmo.analysis.forecasting import sentence
-from rmo.methods.method import Method
+from rmo.methods.method import Method, find
 from rmo.report.figures.drawing import Files
 from rmo.report.figures.style import mean_curve, row_of
 from rmo.report.page.verdicts import count_verdicts, region
@@ -14,9 +16,10 @@ NOT_RUN = ["not run", "", "", ""]  # cells of an RM size that a method was not r
 
 
 def results(f: Files, claims: list[Row]) -> str:
-    """results.md: gold and proxy by RM size, how left-out sizes are forecast, then every claim."""
+    """results.md: gold and proxy by RM size, gold as its own proxy, how left-out sizes are forecast, then every claim."""
     forecasts = [f"{method.title}: {sentence(rows)}." for method, rows in left_out(f)]
-    return "\n\n".join([sizes_table(f), *forecasts, count_verdicts(claims), claims_table(claims)]) + "\n"
+    parts = [sizes_table(f), gold_table(f), *forecasts, count_verdicts(claims), claims_table(claims)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def left_out(f: Files) -> list[tuple[Method, list[Row]]]:
@@ -44,6 +47,22 @@ def sizes_table(f: Files) -> str:
     for params in sorted({params for of in cells.values() for params in of}):
         found = [cell for method in methods for cell in cells[method].get(params, NOT_RUN)]
         lines.append(line([f"{params:,}", *found]))
+    return "\n".join(lines)
+
+
+KLS = (1.0, 2.0, 4.0, 6.0)  # nats at which optimisers of gold are compared
+
+
+def gold_table(f: Files) -> str:
+    """Gold at equal KL when gold is its own proxy, by method, means over seeds; nothing where it was not optimised."""
+    names = dict.fromkeys(curve.method for curve in f.curves if curve.id.against_gold)
+    if not names:
+        return ""
+    paths = {name: mean_curve(f.gold(name), "gold") for name in names}
+    lines = [line(["Gold as its own proxy", *(f"gold at KL {kl:g}" for kl in KLS)]), line(["---"] * (1 + len(KLS)))]
+    for name, (kl, gold) in paths.items():
+        found = [float(np.interp(at, kl, gold)) if at <= kl[-1] else None for at in KLS]
+        lines.append(line([find(name).title, *map(number, found)]))
     return "\n".join(lines)
 
 
