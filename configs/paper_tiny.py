@@ -2,8 +2,9 @@
 
     launch/local.sh rmo run configs/paper_tiny.py
 
-The models of `tiny`, three RM seeds, in a world (`world.seed` 1) that nobody looked at while the world was designed
-(that was seed 0). The grid, with the figures it makes:
+The models of `tiny`, three RM seeds, in three worlds (seeds 1, 2, 3) that nobody looked at while the world was designed
+(that was seed 0), one after another: runs/paper_tiny/world-1 and so on, and worlds.html over all of them. `--worlds 2`
+is the second alone. The grid, with the figures it makes:
 
 - RM size: six proxies of 457 to 98,689 parameters on 36,000 comparisons, best-of-n and PPO (Figs. 1, 3, 8, 11, 12, 16),
   and two smaller ones, trained to see whether they are at chance (Fig. 11, fn. 3).
@@ -56,7 +57,7 @@ def experiment() -> Experiment:
     return replace(
         tiny,
         name="paper_tiny",
-        world=replace(tiny.world, seed=1),
+        worlds=(1, 2, 3),
         comparisons=Comparisons(prompts=5000, pairs=8),
         proxies=replace(
             tiny.proxies, sizes=(*tiny.proxies.sizes, model(2, 1, 1), model(4, 1, 1)), sweeps=SWEEPS, seeds=3

@@ -47,7 +47,8 @@ def experiment() -> Experiment:
     return replace(
         tiny,
         name="small",
-        world=World(vocab=512, prompt=12, response=64, states=16, shortest=32, unigrams=6, conditionals=6, pairs=24),
+        worlds=(),
+        world=World(vocab=512, prompt=12, response=64, states=16, shortest=32, unigrams=4, conditionals=4, pairs=12),
         policy=model(512, 8, 8),
         other_policies=(OtherPolicy(model(256, 4, 4), sizes=(2, 8)),),
         sft=SFT(texts=400_000, epochs=2, batch=512, optimizer=ADAM),

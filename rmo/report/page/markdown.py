@@ -16,7 +16,7 @@ NOT_RUN = ["not run", "", "", ""]  # cells of an RM size that a method was not r
 
 
 def results(f: Files, claims: list[Row]) -> str:
-    """results.md: gold and proxy by RM size, gold as its own proxy, how left-out sizes are forecast, then every claim."""
+    """results.md: gold and proxy by RM size, gold as its own proxy, forecasts of left-out sizes, every claim."""
     forecasts = [f"{method.title}: {sentence(rows)}." for method, rows in left_out(f)]
     parts = [sizes_table(f), gold_table(f), *forecasts, count_verdicts(claims), claims_table(claims)]
     return "\n\n".join(filter(None, parts)) + "\n"
