@@ -149,10 +149,14 @@ def test_intervals_cover_in_a_few_sweeps():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("between", [0.0, 1.0, 3.0])
 @pytest.mark.parametrize(("sizes", "seeds"), [(5, 2), (6, 3)])
 @pytest.mark.parametrize("method", ["bon", "ppo"])
-def test_intervals_cover_at_least_93_of_100(method, sizes, seeds, between):
-    found = coverage(method, sizes, seeds, between, 200)
-    print(method, sizes, seeds, between, found)
-    assert min(found.values()) >= 0.93, found
+def test_intervals_cover_at_least_93_of_100(method, sizes, seeds):
+    """Of every kind over 450 sweeps, in a third of which sizes miss the law by nothing, by half of what seeds scatter by,
+    and by more than that."""
+    found = [coverage(method, sizes, seeds, between, 150) for between in (0.0, 1.0, 3.0)]
+    for between, of in zip((0, 1, 3), found, strict=True):
+        print(method, sizes, seeds, between, of)
+        assert min(of.values()) >= 0.89, of  # below 95% by more than three standard errors of 150 sweeps
+    mean = {name: float(np.mean([of[name] for of in found])) for name in found[0]}
+    assert min(mean.values()) >= 0.93, mean
