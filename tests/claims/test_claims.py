@@ -258,6 +258,21 @@ def test_what_is_undecided_says_how_many_seeds_would_decide_it():
     assert judge(BY_NAME["C1c"], make(Truth()))["seeds_needed"] is None
 
 
+def test_a_statistic_that_jumps_gets_percentiles_and_asks_for_no_seeds(monkeypatch):
+    monkeypatch.setattr(claim, "_CLAIMS", dict(claim._CLAIMS))
+
+    @claim.claim("C98", (0.5, np.inf), "fig1a", smooth=False)
+    def c98(view):
+        """Gold is high at the end.
+
+        Share of RM sizes whose gold ends above 1.1."""
+        return float(np.mean([view.line(g).gold[-1] > 1.1 for g in view.sizes("bon")]))
+
+    row = judge(claim._CLAIMS["C98"], make(replace(Truth(), bon_a=(0.9, 0.1))))
+    assert row["interval"][0] <= row["statistic"] <= row["interval"][1]
+    assert row["seeds_needed"] is None
+
+
 def test_gold_as_its_own_proxy_is_in_no_claim():
     """Reference runs against gold, plain and with a penalty, of either policy: every statistic is what it was."""
     evidence = make(Truth())
