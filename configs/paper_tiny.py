@@ -24,19 +24,16 @@ from the smallest RM to the largest (the last three at the end of the range), PP
 from dataclasses import replace
 from pathlib import Path
 
-from rmo.config import Against, Comparisons, Experiment, Model, OtherPolicy, Recipe, Sweep, checks
+from rmo.config import Against, Comparisons, Experiment, OtherPolicy, Recipe, Sweep, checks
 
-
-def model(width: int, layers: int, heads: int) -> Model:
-    return Model(width=width, layers=layers, heads=heads, activation="relu")
-
-
+tiny = checks.load(Path(__file__).with_name("tiny.py"))
+smallest = tiny.proxies.sizes[0]
 EPOCHS = Recipe(2000, epochs=4)
 SWEEPS = (
     Sweep("main", (Recipe(36_000),), sizes=(0, 1, 2, 3, 4, 5)),
     Sweep("small", (Recipe(36_000),), sizes=(6, 7), best_of_n=False),
-    Sweep("data", (Recipe(250), Recipe(500), Recipe(1000), Recipe(2000)), sizes=(0, 1, 2, 3, 4, 5)),
-    Sweep("epochs", (Recipe(8000), EPOCHS), sizes=(0, 1, 2, 3, 4, 5)),
+    Sweep("data", (Recipe(250), Recipe(500), Recipe(1000), Recipe(2000), Recipe(8000)), sizes=(0, 1, 2, 3, 4, 5)),
+    Sweep("epochs", (Recipe(2000, epochs=1), EPOCHS, Recipe(8000, epochs=1)), sizes=(0, 1, 2, 3, 4, 5)),
     Sweep("noise", (Recipe(36_000, flip=0.25),), sizes=(1, 3, 5)),
     Sweep("prompts", (Recipe(4000, prompts=500), Recipe(4000, prompts=4000)), sizes=(1, 3, 5)),
     Sweep(
@@ -53,26 +50,28 @@ SWEEPS = (
 
 
 def experiment() -> Experiment:
-    tiny = checks.load(Path(__file__).with_name("tiny.py"))
     return replace(
         tiny,
         name="paper_tiny",
         worlds=(1, 2, 3),
-        comparisons=Comparisons(prompts=5000, pairs=8),
+        comparisons=Comparisons(prompts=5200, pairs=8),
         proxies=replace(
-            tiny.proxies, sizes=(*tiny.proxies.sizes, model(2, 1, 1), model(4, 1, 1)), sweeps=SWEEPS, seeds=3
+            tiny.proxies,
+            sizes=(*tiny.proxies.sizes, replace(smallest, hidden=4), replace(smallest, width=2)),
+            sweeps=SWEEPS,
+            steps=36_000 // tiny.proxies.batch,
+            stop_early=True,
+            seeds=3,
         ),
-        other_policies=(OtherPolicy(model(32, 2, 4), sizes=(1, 5)),),
+        other_policies=(OtherPolicy(replace(tiny.policy, width=32), sizes=(1, 5)),),
         ppo=replace(
             tiny.ppo,
-            kl_max=24.0,
-            max_steps=200,
             against=(
                 Against("main"),
-                Against("data", sweep="data", recipes=(0, 2), sizes=(1,)),
-                Against("data-8k", sweep="epochs", recipes=(0,), sizes=(1,)),
+                Against("data", sweep="data", recipes=(0, 2, 4), sizes=(1,)),
                 Against("penalty", sizes=(4,), kl_coefs=(0.05, 0.15)),
                 Against("faster", sizes=(4,), kl_coefs=(0.0, 0.05), lr_scale=2.0),
+                Against("anchored", sizes=(4,), d_per_step=0.05),
             ),
         ),
     )

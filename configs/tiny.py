@@ -16,11 +16,18 @@ gold itself are others. Such a run had best-of-n's peaks at 0.79, 1.35, 1.49, 1.
 -3.04 and -0.42: two seeds are few, and PPO's ends differ as much between two seeds of one run (by up to 3.5).
 """
 
+from dataclasses import replace
+
 from rmo.config import PPO, SFT, Against, BestOfN, Comparisons, Experiment, Gold, Model, Optimizer, Proxies, World
 
 
 def model(width: int, layers: int, heads: int) -> Model:
     return Model(width=width, layers=layers, heads=heads, activation="relu")
+
+
+def reward_model(width: int, layers: int, heads: int) -> Model:
+    """Its score is a sum over tokens: behind its norm, the last token of a narrow RM cannot say how good a text is."""
+    return replace(model(width, layers, heads), pooling="sum")
 
 
 def experiment() -> Experiment:
@@ -29,18 +36,26 @@ def experiment() -> Experiment:
         world=World(),
         policy=model(64, 2, 4),
         sft=SFT(texts=48_000),
-        gold=Gold(model=model(128, 2, 4), texts=64_000, batch=128),
+        gold=Gold(model=model(128, 2, 4), texts=64_000, batch=128, optimizer=Optimizer(lr=2e-3)),
         comparisons=Comparisons(prompts=10_000, pairs=4),
         proxies=Proxies(
-            sizes=(model(6, 1, 1), model(8, 1, 2), model(16, 1, 2), model(32, 1, 4), model(32, 2, 4), model(64, 2, 4)),
+            sizes=(
+                reward_model(4, 1, 1), reward_model(6, 1, 1), reward_model(8, 1, 2), reward_model(16, 1, 2),
+                reward_model(32, 1, 4), reward_model(64, 2, 4),
+            ),
+            start="language_model",
+            trunk=SFT(texts=24_000, epochs=1, optimizer=Optimizer(lr=4e-3)),
             seeds=2,
             optimizer=Optimizer(lr=5e-3),
         ),
         bon=BestOfN(prompts=48, draws=4096, max_n=2048),
         ppo=PPO(
-            against=(Against(sizes=(0, 2, 3, 4, 5)),),
-            kl_max=32.0,
-            max_steps=300,
-            policy_optimizer=Optimizer(lr=5e-5, schedule="constant"),
+            against=(Against(sizes=(0, 1, 3, 4, 5)),),
+            kl_max=24.0,
+            max_steps=240,
+            d_step=0.3,
+            batch=128,
+            read_draws=32,
+            policy_optimizer=Optimizer(lr=4e-5, schedule="constant"),
         ),
-    )
+    )  # fmt: skip
