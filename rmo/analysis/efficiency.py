@@ -84,7 +84,7 @@ def describe_texts(
     means: np.ndarray = np.zeros(())
     count, prompts, size = 0, 0, (0, 0)
     for lengths_NL, rates_NW, gold_N in tables:
-        size = lengths_NL.shape[1], rates_NW.shape[1]
+        size = lengths_NL.shape[1], rates_NW.shape[1]  # type: ignore[index]
         every = sparse.hstack([lengths_NL, rates_NW, sparse.csr_matrix(gold_N[:, None])]).tocsr()
         mean, texts = np.asarray(every.mean(axis=0)).ravel(), len(gold_N)
         gram = gram + np.asarray((every.T @ every).todense()) - texts * np.outer(mean, mean)
