@@ -50,11 +50,11 @@ def test_moves_of_seeds_are_the_standard_error_of_a_mean():
 
 
 def test_moves_of_prompts_are_the_standard_error_of_a_mean():
-    y = np.random.default_rng(0).normal(size=(1, 1, 30)) + np.zeros((4, 3, 1))
+    y = np.random.default_rng(0).normal(size=(1, 1, 20)) + np.zeros((4, 3, 1))
     r = bootstrap.resample(one_point(y), 0)
     e = bootstrap.error(means(y, r).mean(1), r)
-    assert e.prompts == pytest.approx(y[0, 0].var(ddof=1) / 30)
-    assert e.prompts_df == 29
+    assert e.prompts == pytest.approx(y[0, 0].var(ddof=1) / 20)
+    assert e.prompts_df == 19
     assert e.seeds == pytest.approx(0)
 
 
@@ -62,7 +62,7 @@ def test_blocks_stand_for_many_prompts():
     y = np.random.default_rng(0).normal(size=(1, 1, 480)) + np.zeros((4, 2, 1))
     r = bootstrap.resample(one_point(y), 0)
     assert r.prompts.stop - r.prompts.start == bootstrap.MAX_BLOCKS
-    assert bootstrap.error(means(y, r)[:, 0], r).prompts == pytest.approx(y[0, 0].var(ddof=1) / 480, rel=0.3)
+    assert bootstrap.error(means(y, r)[:, 0], r).prompts == pytest.approx(y[0, 0].var(ddof=1) / 480, rel=0.5)
 
 
 def test_read_noise_is_counted_once():
