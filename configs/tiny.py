@@ -36,7 +36,7 @@ def experiment() -> Experiment:
         world=World(),
         policy=model(64, 2, 4),
         sft=SFT(texts=48_000),
-        gold=Gold(model=model(128, 2, 4), texts=64_000, batch=128, optimizer=Optimizer(lr=2e-3)),
+        gold=Gold(model=model(128, 2, 4), texts=64_000, epochs=4, batch=128, optimizer=Optimizer(lr=2e-3)),
         comparisons=Comparisons(prompts=10_000, pairs=4),
         proxies=Proxies(
             sizes=(

@@ -93,17 +93,17 @@ class World(WorldConfig):
     """Share of the words in the set of a unigram or conditional feature."""
     pair_share: float = changed(0.4, old=0.2)
     """Share of the words in either set of a pair feature."""
-    weights: tuple[float, float, float, float] = changed((0.38, 0.24, 0.28, 0.1), old=(0.35, 0.25, 0.25, 0.15))
+    weights: tuple[float, float, float, float] = changed((0.45, 0.2, 0.25, 0.1), old=(0.35, 0.25, 0.25, 0.15))
     """Shares of the annotator's score: unigrams, conditionals, pairs, length."""
     decay: float = 0.5
     """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
-    optimum: tuple[float, float] = changed((0.8, 2.0), old=(0.7, 1.4))
+    optimum: tuple[float, float] = changed((0.8, 1.8), old=(0.7, 1.4))
     """Range of the sweet spots, in standard deviations above what the corpus does by default."""
     length_optimum: float = 0.3
     """The sweet spot of a response's length, in the same unit."""
-    width: float = changed(0.8, old=0.6)
+    width: float = changed(0.9, old=0.6)
     """Width of a sweet spot, as a multiple of its optimum or, where that is nearer, of one standard deviation."""
-    guard: tuple[float, float] = (2.0, 1.0)
+    guard: tuple[float, float] = (2.5, 0.8)
     """Of fluency and variety: how many standard deviations below the corpus cost nothing, and the width of the loss."""
 
     may_be_zero = ("seed", "answer", "unigrams", "conditionals", "pairs", "decay", "stop")
