@@ -6,19 +6,19 @@ The models of `tiny`, three RM seeds, in three worlds (seeds 1, 2, 3) that nobod
 (that was seed 0), one after another: runs/paper_tiny/world-1 and so on, and worlds.html over all of them. `--worlds 2`
 is the second alone. The grid, with the figures it makes:
 
-- RM size: six proxies of 457 to 98,689 parameters on 36,000 comparisons, best-of-n and PPO (Figs. 1, 3, 8, 11, 12, 16),
+- RM size: six proxies of 209 to 98,689 parameters on 36,000 comparisons, best-of-n and PPO (Figs. 1, 3, 8, 11, 12, 16),
   and two smaller ones, trained to see whether they are at chance (Fig. 11, fn. 3).
-- Comparisons: 250 to 36,000 for every size, best-of-n (Figs. 5, 6, 10, 17 to 19, 21); PPO for the 801-parameter proxy
-  (Fig. 4).
+- Comparisons: 250 to 36,000 for every size, best-of-n (Figs. 5, 6, 10, 17 to 19, 21); PPO for the second smallest
+  (Fig. 4). All are trained for as many steps, or to their validation minimum: fewer comparisons are no shorter training.
 - Epochs against unique data: 4 epochs on 2,000 against 1 on 2,000 and 1 on 8,000, every size (Fig. 13).
 - Policy size: a second initial policy of a quarter of the parameters, a small and the largest RM (Figs. 7, 15, 22-24).
-- KL penalty: 0, 0.05, 0.15 against the 24,769-parameter proxy (Figs. 9, 14, 25), and 0, 0.05 at twice the rate.
-- Beyond the paper: 25% label noise, few against many prompts, weight decay, dropout, label smoothing, early stopping.
+- KL penalty: 0, 0.05, 0.15 against the second largest RM (Figs. 9, 14, 25), 0, 0.05 at twice the rate, and PPO anchored
+  to a path of KL.
+- Beyond the paper: gold as its own proxy, 25% label noise, few against many prompts, weight decay, dropout, label
+  smoothing, early stopping.
 
-62 min 50 s on 2 CPU cores, from a fresh clone with installation, beside short tests at the lowest priority.
-Of 50 statements 19 hold, 10 fail and 21 are undecided. Best-of-n's gold peaks at 0.69, 0.98, 1.26, 1.78, 1.97 and 2.08
-from the smallest RM to the largest (the last three at the end of the range), PPO's at 0.29, 0.28, 0.28, 0.31, 0.33 and
-0.46, falling to between -2.81 and -0.84 at 24 nats. Claims, tables and figures: configs/results/paper_tiny/.
+It was not run yet as it is: configs/results/paper_tiny/ is of the first edition of the world, with random weights to
+start from.
 """
 
 from dataclasses import replace
