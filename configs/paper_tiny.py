@@ -9,7 +9,7 @@ is the second alone. The grid, with the figures it makes:
 - RM size: six proxies of 209 to 98,689 parameters on 36,000 comparisons, best-of-n and PPO (Figs. 1, 3, 8, 11, 12, 16),
   and two smaller ones, trained to see whether they are at chance (Fig. 11, fn. 3).
 - Comparisons: 250 to 36,000 for every size, best-of-n (Figs. 5, 6, 10, 17 to 19, 21); PPO for the second smallest
-  (Fig. 4). All are trained for as many steps, or to their validation minimum: fewer comparisons are no shorter training.
+  (Fig. 4). All are trained for as many steps, or to their validation minimum.
 - Epochs against unique data: 4 epochs on 2,000 against 1 on 2,000 and 1 on 8,000, every size (Fig. 13).
 - Policy size: a second initial policy of a quarter of the parameters, a small and the largest RM (Figs. 7, 15, 22-24).
 - KL penalty: 0, 0.05, 0.15 against the second largest RM (Figs. 9, 14, 25), 0, 0.05 at twice the rate, and PPO anchored

@@ -3,11 +3,11 @@
     launch/local.sh rmo run configs/tiny.py
 
 Synthetic text (64 words, responses of up to 32 tokens, in a manner), a 98k-parameter policy, a 394k-parameter gold RM,
-six proxies of 209 to 98,689 parameters with two seeds each, which start from language models of their shapes, 48 prompts
-x 4,096 draws, PPO to 24 nats against five of them and against gold.
+six proxies of 209 to 98,689 parameters with two seeds each, which start from language models of their shapes, 48
+prompts x 4,096 draws, PPO to 24 nats against five of them and against gold.
 
-The results beside it, configs/results/tiny/, are of the first edition of the world. Of this one only best-of-n was seen,
-in world 0: gold at n = 2,048 from 1.87 (the smallest) to 2.35 (the largest proxy), still rising.
+The results beside it, configs/results/tiny/, are of the first edition of the world. Of this one only best-of-n was
+seen, in world 0: gold at n = 2,048 from 1.87 (the smallest) to 2.35 (the largest proxy), still rising.
 """
 
 from dataclasses import replace
