@@ -42,9 +42,9 @@ def initial_texts(run: Run) -> InitialTexts:
 
 
 def split_rows(initial: InitialTexts, method: Method, optimised: Optimised, scores: Scores) -> Iterator[Row]:
-    """KL and gold of every point by what makes them; of a record without its wording no rows."""
+    """KL and gold of every point against gold itself by what makes them; of a record without its wording no rows."""
     record = optimised.record
-    if record.wording is None:
+    if record.wording is None or not all(id.against_gold for id in optimised.ids()):
         return
     for m, curve in enumerate(curves(method, optimised, scores)):
         keep = record.points(m)

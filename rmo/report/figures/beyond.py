@@ -179,8 +179,8 @@ def efficiency(f: Files) -> Figure:
 
     Left: gold along each optimiser when gold is its own proxy, and the exponential tilt of the pool, the most that any
     policy can have at a KL, with the optimiser's share of it. Right: how much of the KL, and of the gain in gold, is
-    response length, rates of words, and the rest. The KL of the words is as if they were drawn one by one; gold's parts
-    are what a linear model on the initial policy's texts expects. Shares of a KL below 0.3 are not shown."""
+    response length, rates of words, and the rest. KL's parts are the least that such lengths and rates cost; gold's are
+    what a linear model on the initial policy's texts expects. Shares of a KL below 0.3 are not shown."""
     optimisers = [name for name in (PPO, BEST_OF_N) if any(g.id.against_gold for g in f.all(name))]
     frontier = f.gold(TILT.name)
     if not optimisers:
@@ -216,15 +216,17 @@ PART_COLOURS = {"length": "#7a9cc6", "words": "#e0a458", "rest": "#c9c9c9"}
 
 
 def draw_shares(axis: Axes, rows: Sequence[Row], what: str) -> None:
-    """Length, words and the rest as shares of the whole, stacked along KL; a share below 0 takes the next ones down."""
+    """Length, words and the rest as shares of the whole, stacked along KL; shares below 0 hang from 0."""
     if not rows:
         raise Missing("no record of lengths and words")
-    below = 0.0
+    top, bottom = np.zeros(1), np.zeros(1)
     for part, colour in PART_COLOURS.items():
         kl, share = mean_along(rows, lambda row, part=part: row[f"{what}_{part}"] / row[what])
         keep = kl >= 0.3
-        axis.fill_between(kl[keep], below + 0 * kl[keep], below + share[keep], color=colour, lw=0, label=part)
-        below = below + share[keep]
+        above, under = np.maximum(share[keep], 0.0), np.minimum(share[keep], 0.0)
+        axis.fill_between(kl[keep], top + 0 * above, top + above, color=colour, lw=0, label=part)
+        axis.fill_between(kl[keep], bottom + 0 * under, bottom + under, color=colour, lw=0)
+        top, bottom = top + above, bottom + under
     axis.axhline(0, color="0.6", lw=0.8)
     sqrt_axis(axis, max(row["kl"] for row in rows))
     axis.set_xlabel("KL, nats (square-root scale)")

@@ -47,8 +47,8 @@ def split_tables(f: Files) -> str:
     length, both = f.efficiency["explained"]
     said = (
         "Nats of KL, and gold, that go with the length of responses, with the rates of words, and the rest: order, "
-        "context, and what these cannot tell. The KL of the words is the expected length times the KL of their mean "
-        "rates, as if they were drawn one by one; it is no bound, so that the rest may be negative. Gold's parts are "
+        "context, and what these cannot tell. KL's parts are the least KL at which lengths are distributed so, and "
+        "what the mean rates of words take beyond it; the rest is what is spent otherwise. Gold's parts are "
         "what a linear model on the initial policy's texts expects; there length explains "
         f"{number(length)} of gold's variance within prompts, length and words {number(both)}."
     )
