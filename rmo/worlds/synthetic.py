@@ -173,12 +173,11 @@ class SyntheticWorld(World):
     def swayed_by_words(self, manner_BF: np.ndarray, before_BT: np.ndarray) -> np.ndarray:
         """Log-odds f64[B, W] that a text's manner gives to words after those of the response `before` them."""
         a, pair_BF = self.annotator, manner_BF[:, self.c.unigrams + self.c.conditionals :]
-        out = np.zeros((len(before_BT), self.words))
+        follows_BF = np.zeros_like(pair_BF)
         for f, gap in enumerate(a["gap"]):
             if gap <= before_BT.shape[1]:
-                follows_B = a["first"][f][before_BT[:, -gap]]
-                out += (self.c.pair_manner * pair_BF[:, f] * follows_B)[:, None] * a["second"][f]
-        return out
+                follows_BF[:, f] = a["first"][f][before_BT[:, -gap]]
+        return (self.c.pair_manner * pair_BF * follows_BF) @ a["second"].astype(np.float64)
 
     def demonstrations(self, rng: np.random.Generator, size: int, held_out: bool = False) -> Texts:
         """Texts for SFT; every draw is new, so those of another `rng` are held out."""
