@@ -76,7 +76,7 @@ def test_fit_command_on_the_run_and_on_foreign_curves(smoke, tmp_path):
 
     got = rmo("fit", str(smoke / "curves.csv"), "--out", str(tmp_path / "own"), "--bootstrap", "50")
     assert got.returncode == 0, got.stderr
-    assert json.loads((tmp_path / "own" / "coefficients.json").read_text()).keys() == {"bon", "ppo"}
+    assert json.loads((tmp_path / "own" / "coefficients.json").read_text()).keys() == {"bon", "ppo", "tilt"}
     d = np.linspace(0, 3, 20)
     lines = ["kl,gold", *(f"{x * x},{x * (0.5 - 0.12 * x)}" for x in d)]
     (tmp_path / "mine.csv").write_text("\n".join(lines))

@@ -151,8 +151,8 @@ def test_purposes_never_share_a_prompt(world):
 
 def test_too_few_prompts_is_said():
     world = SyntheticWorld(config.World(vocab=16, prompt=2, response=6, shortest=2))
-    with pytest.raises(config.ConfigError, match="fewer than 5000 read prompts"):
-        world.prompts(np.random.default_rng(0), 5000, "read")
+    with pytest.raises(config.ConfigError, match="fewer than 500 read prompts"):
+        world.prompts(np.random.default_rng(0), 500, "read")
 
 
 def test_scale_is_a_parameter():

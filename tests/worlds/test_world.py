@@ -145,9 +145,11 @@ def test_the_whole_experiment_in_a_world_of_ones_own(tmp_path):
     run = execute(numbers(), tmp_path)
     assert "prompts" not in run.stages  # it reads no sources
     curves = from_rows(read_csv(tmp_path / "curves.csv"))
-    assert len(curves) == 3 * 2  # proxies x seeds
     assert all((np.diff(curve.proxy) > 0).all() for curve in curves)
-    assert max(curve.gold[-1] for curve in curves) > 0.5  # something was learned of the favourite digit
+    assert [curve.method for curve in curves if curve.id.against_gold] == ["bon", "tilt"]
+    of_proxies = [curve for curve in curves if not curve.id.against_gold]
+    assert len(of_proxies) == 3 * 2  # proxies x seeds
+    assert max(curve.gold[-1] for curve in of_proxies) > 0.5  # something was learned of the favourite digit
     assert read_json(run.path("gold") / "info.json")["held_out_broad_text"]["rank_correlation"] > 0.8
     assert read_json(tmp_path / "gold.json")["policy samples"]["rank_correlation"] > 0.5
     assert load_tokenizer(run.path("sft") / "tokenizer").convert_tokens_to_ids("7") == FIRST + 7
