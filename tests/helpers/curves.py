@@ -14,6 +14,8 @@ SIZES = (500, 1000, 5000, 20_000, 100_000)  # parameters of the RMs
 DATA = (250, 1000, 2000, 8000, 36_000)  # comparisons; the last is the main number
 SMALL, BIG = 20_000, 90_000  # parameters of the policies; the first is the main one
 PROMPTS, POINTS, SEEDS = 8, 21, 2
+GOLD = 400_000  # parameters of gold, which is its own proxy for every method
+GOLD_METHODS = (BEST_OF_N, PPO, "tilt")
 RECIPES = ("epochs=4", "flip=0.25", "prompts=500", "prompts=2000", "epochs=4 dropout=0.1")
 LARGEST_KL = {PPO: 36.0}  # of other methods 9
 
@@ -61,7 +63,8 @@ def ids() -> list[CurveId]:
         for params in SIZES
         for recipe in recipes
     ]
-    return [CurveId(**{**vars(id), "seed": seed}) for id in out for seed in range(SEEDS)]
+    against_gold = [CurveId(method, GOLD, policy_params=SMALL, rm_combined="gold", seed=0) for method in GOLD_METHODS]
+    return [*(CurveId(**{**vars(id), "seed": seed}) for id in out for seed in range(SEEDS)), *against_gold]
 
 
 def reward_models() -> list[dict]:
@@ -84,11 +87,14 @@ def reward_models() -> list[dict]:
 
 def files_of(curves: Sequence[Curve]) -> Files:
     """What the files of a run with these curves hold."""
-    paths, diagnostics = [], {}
+    paths, diagnostics, split = [], {}, []
     for curve in curves:
         for k in range(len(curve.kl)):
             point = {**curve.id.cells(), "step": curve.step_or_n[k], "kl": curve.kl[k]}
-            paths.append({**point, "accuracy": 0.6, "confidence": 0.7, "support": 0.6})
+            gold = curve.gold[k]
+            judged = {"accuracy": 0.6, "confidence": 0.7, "support": 0.6}
+            paths.append({**point, **judged, "gold": gold, "annotator": 0.8 * gold})
+            split.append({**point, "gold": gold, **parts("kl", curve.kl[k]), **parts("gold", gold)})
             if curve.method == PPO:
                 health = {"clip_fraction": k / POINTS, "entropy": 1.0, "length": 9.0, "explained_variance": 0.5}
                 diagnostics.setdefault(PPO, []).append({**point, **health, "kl_efficiency": 0.7})
@@ -100,7 +106,14 @@ def files_of(curves: Sequence[Curve]) -> Files:
         diagnostics=diagnostics,
         starts={SMALL: 0.0, BIG: 0.3},
         experiment={"fits": {"level": 0.95}},
+        split=split,
     )
+
+
+def parts(what: str, whole: float) -> dict[str, float]:
+    """How much of a number is length, words and the rest."""
+    shares = {"length": 0.2, "words": 0.5, "rest": 0.3}
+    return {f"{what}_{part}": share * whole for part, share in shares.items()}
 
 
 def whole_run() -> Files:
