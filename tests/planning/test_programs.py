@@ -10,7 +10,7 @@ import pytest
 from rmo import config
 from rmo.config import checks
 from rmo.planning import tpu_plan
-from rmo.planning.program import bytes_on_one_device
+from rmo.planning.program import bytes_on_one_device, label
 from rmo.planning.programs import Program, programs
 from rmo.runtime import flops, sharding
 from rmo.runtime.files import RunError
@@ -41,9 +41,11 @@ def changed(e: config.Experiment, **parts) -> config.Experiment:
 
 
 def real_text(gold: config.Model, proxy: config.Model) -> config.Experiment:
+    """PPO against the one proxy alone."""
     return changed(
-        SMOKE, world=TEXT, policy=POLICY, gold={"kind": "checkpoint", "model": gold}, proxies={"sizes": (proxy,)}
-    )
+        SMOKE, world=TEXT, policy=POLICY, gold={"kind": "checkpoint", "model": gold}, proxies={"sizes": (proxy,)},
+        gold_as_proxy={"ppo_seeds": 0},
+    )  # fmt: skip
 
 
 def only(found: list[Program], stage: str, start: str = "") -> list[Program]:
@@ -149,12 +151,12 @@ def test_dropout_is_planned_where_a_recipe_has_it(mesh):
 
 
 def test_early_stopping_validates_and_keeps_the_best(mesh):
-    """Ten times a training, on 1,000 comparisons; the best parameters rest beside every step."""
+    """Twenty times a training, on 1,000 comparisons; the best parameters rest beside every step."""
     found = programs(swept(config.Recipe(1024), config.Recipe(1280, stop_early=True)), mesh)
     step, validate = only(found, "proxies", "step")[0], only(found, "proxies", "validate")[0]
     parameters = bytes_on_one_device(step.args[0].params)
     assert bytes_on_one_device(step.beside) == parameters + 4 * 4  # and one loss of each of four members
-    assert validate.calls == 10
+    assert validate.calls == 20
     assert (checks.STOPPING, 2, PROMPT + RESPONSE) in shapes(validate.args)
     assert work(validate) > 0
     plain = only(programs(swept(config.Recipe(1024)), mesh), "proxies")
@@ -189,11 +191,16 @@ def test_validation_comparisons_are_scored_by_every_member(mesh):
 
 
 def test_other_policies_are_planned(mesh):
-    """Their pools, best-of-n and PPO against the main recipe, beside a main policy's own programs."""
+    """Their pools, best-of-n and PPO against the main recipe, beside a main policy's own programs, which alone are of
+    PPO against gold too."""
     other = config.OtherPolicy(config.Model(width=24, layers=1, heads=2), sizes=(2,))
     e = changed(SMOKE, other_policies=(other,))
     before, found = programs(SMOKE, mesh), programs(e, mesh)
-    assert len(only(found, "ppo")) == 2 * len(only(before, "ppo"))
+    assert len(only(before, "ppo")) == 2 * 2  # an iteration and a read, against a proxy and against gold
+    assert [p.name for p in only(before, "ppo") if " 1 x " in p.name] == [
+        f"{what}, 1 x {label(SMOKE.gold.model)}" for what in ("iteration", "read")
+    ]
+    assert len(only(found, "ppo")) == len(only(before, "ppo")) + 2
     assert sum(p.calls for p in only(found, "scores")) == sum(p.calls for p in only(before, "scores")) + e.bon.prompts
     assert len({p.name for p in only(found, "ppo")}) == len(only(found, "ppo"))
     assert len({p.name for p in only(found, "samples")}) == 4
