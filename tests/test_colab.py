@@ -105,7 +105,7 @@ def test_the_tiny_experiment(tmp_path, runs):
     assert "best of 1,000: 5.91 nats" in text  # log 1000 - 0.999
     assert re.search(r"^sft: done in \d", text, flags=re.M)  # lines, no bars
     assert "%|" not in text
-    assert {row["method"] for row in read_csv(root / "curves.csv")} == {"bon", "ppo"}
+    assert {row["method"] for row in read_csv(root / "curves.csv")} == {"bon", "ppo", "tilt"}
 
 
 def test_fits_give_the_truth_of_the_logs_back(tmp_path):
