@@ -136,13 +136,15 @@ def test_fits_give_the_truth_of_the_logs_back(tmp_path):
 
 def test_one_thing_is_changed(tmp_path, runs):
     sizes = TINY + "--proxies.sweeps.0.sizes 2 --proxies.seeds 2 --ppo.against.0.sizes 2"
+    sizes += " --gold-as-proxy.ppo-seeds 0"
     book = execute(CHANGE, tmp_path / "here", {"SIZES": sizes, "RUNS": str(runs)})
     text = printed(book)
     assert failures(text) == []
     assert "members x prompts x responses: (2, 8, 128)" in text
     assert (runs / "penalised_bon" / "report.html").exists()
     wide = [line.split() for line in text.splitlines() if "w24x2" in line and line.startswith("missing")]
-    assert {words[1] for words in wide} == {"proxies/w24x2-main", "scores/w24x2-main", "bon/w24x2-main"}
+    made = {f"{kind}/w24x2-main" for kind in ("proxies", "scores", "bon")}
+    assert {words[1] for words in wide} == {"trunks/w24x2", *made}
     assert len(list((runs / "change" / "bon").glob("w24x2-main-*/DONE"))) == 1
     assert len(list((runs / "change").glob("sft-*"))) == 1  # made once, for all three experiments
     (stage,) = (runs / "change" / "ppo").iterdir()
