@@ -15,9 +15,8 @@ What stands for what in real text:
   attention to the prompt: to answer what was asked); and a word of one set followed 1 to 3 words on by one of another
   (needs attention between words: to put things together). Length is a feature of its own. Every feature has a **sweet
   spot**: with z its distance from the corpus mean in standard deviations, its value exp(-((z - optimum) / width)^2 / 2)
-  rises to 1 at an optimum above what the corpus does and falls again. More is better, then worse: what a small proxy
-  learns from ordinary text leads past the optimum (extremal Goodhart). Sweet spots lie between `optimum`'s ends, some
-  inside and some beyond what best-of-n at n = 2,048 shows.
+  rises to 1 at an optimum above what the corpus does and falls again: more is better, then worse, so that what a proxy
+  learns from ordinary text can lead past the optimum (extremal Goodhart). Sweet spots lie between `optimum`'s ends.
 - **Guards** (fluency: the log-likelihood of bigrams; variety: the share of distinct words): text that is less fluent or
   less varied than nearly all of the corpus loses what its features are worth. Garbled and collapsed text is bad.
 - **Score**: the weighted mean of the values times the guards, so within [0, 1]. `World.weights` shares the whole among

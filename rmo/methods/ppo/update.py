@@ -199,7 +199,8 @@ def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -
     found, mask = in_chunks(s, some, *drawn), drawn.mask
     prompts, prompt_mask = (sharding.split(x[drawn.rows]) for x in frozen.train_prompts)
     logps, values = found["logps"], found["values"]
-    rewards = episode_rewards(found["score"], logps, found["ref_logps"], mask, penalty(task, state))
+    kl_coef = penalty(task, state)
+    rewards = episode_rewards(found["score"], logps, found["ref_logps"], mask, kl_coef)
     advantages, returns = gae(rewards, values, mask, s.c.lam)
     advantages = metrics.whiten(advantages, mask)
     out = Rollout(prompts, prompt_mask, drawn.tokens, mask, logps, values, advantages, returns)
@@ -209,7 +210,7 @@ def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -
         "length": jnp.mean(jnp.sum(mask, axis=1).astype(jnp.float32)),
         "explained_variance": metrics.explained_variance(values, returns, mask),
         "sampler_gap": jnp.max(found["gap"]),
-        "kl_coef": penalty(task, state),
+        "kl_coef": kl_coef,
     }
 
 
