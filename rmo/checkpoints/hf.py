@@ -292,7 +292,10 @@ def export(
         raise CheckpointError("cannot export from several processes: load the parameters in one and export there")
     ids = {name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     if module.shape.pooling != "last":
-        raise CheckpointError("cannot export: transformers' classifiers read the last token, and this RM sums over all")
+        raise CheckpointError(
+            "cannot export: transformers' classifiers read the last token, "
+            f"and this RM takes the {module.shape.pooling} over all"
+        )
     if reward and tokenizer is not None and ids["pad_token_id"] in (None, ids["eos_token_id"]):
         raise CheckpointError(
             "cannot export: the tokenizer has no pad token besides eos, so transformers would read scores a token early"

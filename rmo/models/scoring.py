@@ -1,4 +1,4 @@
-"""From per-token values to one raw score per sequence: that of the last real token, or a sum over all of them."""
+"""From per-token values to one raw score per sequence: that of the last real token, or the sum or mean of all."""
 
 from functools import partial
 
@@ -31,11 +31,11 @@ def pooled(
 ) -> jax.Array:
     """One score f32[B] of each row's values, as `rm.shape.pooling` says. `before` are values and mask [1, P] of tokens
     that come before all rows."""
-    if rm.shape.pooling == "sum":
-        total_B = over_real_tokens(values_BT, mask_BT)
+    if rm.shape.pooling != "last":
+        total_B, count_B = over_real_tokens(values_BT, mask_BT), jnp.sum(mask_BT, axis=1)
         if before is not None:
-            total_B = over_real_tokens(*before) + total_B
-        return total_B / rm.length**0.5
+            total_B, count_B = over_real_tokens(*before) + total_B, jnp.sum(before[1]) + count_B
+        return total_B / (rm.length**0.5 if rm.shape.pooling == "sum" else jnp.maximum(count_B, 1))
     last_B = at_last_token(values_BT, mask_BT)
     return last_B if before is None else jnp.where(jnp.any(mask_BT, axis=1), last_B, at_last_token(*before))
 

@@ -428,7 +428,8 @@ def test_shipped_configs_say_the_shapes_of_the_hub(tmp_path):
     assert known == {"EleutherAI/pythia-1.4b", "Skywork/Skywork-Reward-V2-Llama-3.1-8B"}
 
 
-def test_an_rm_that_sums_over_tokens_is_not_exported(tmp_path):
-    module = transformer.RewardModel(config.Model(pooling="sum"), 11, 8)
-    with pytest.raises(hf.CheckpointError, match="read the last token, and this RM sums over all"):
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+def test_an_rm_that_pools_over_tokens_is_not_exported(pooling, tmp_path):
+    module = transformer.RewardModel(config.Model(pooling=pooling), 11, 8)
+    with pytest.raises(hf.CheckpointError, match=f"read the last token, and this RM takes the {pooling} over all"):
         hf.export(module, {}, tmp_path / "new")

@@ -11,6 +11,7 @@ from rmo.models import scoring, transformer
 V, P, R = 11, 4, 12
 NARROW = Model(width=6, layers=1, heads=1)
 SUM = Model(width=6, layers=1, heads=1, pooling="sum")
+MEAN = Model(width=6, layers=1, heads=1, pooling="mean")
 
 
 def test_last_token_is_found_by_the_mask():
@@ -21,30 +22,33 @@ def test_last_token_is_found_by_the_mask():
 def test_pooling_changes_no_parameters():
     shapes = [
         jax.eval_shape(lambda s=s: transformer.init(transformer.RewardModel(s, V, P + R), jax.random.key(0)))
-        for s in (NARROW, SUM)
+        for s in (NARROW, SUM, MEAN)
     ]
-    assert shapes[0] == shapes[1]
-    assert NARROW.shape == SUM.shape
-    assert SUM.trunk == NARROW
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert NARROW.shape == SUM.shape == MEAN.shape
+    assert SUM.trunk == MEAN.trunk == NARROW
 
 
-def test_the_sum_is_over_tokens_that_exist():
-    rm = transformer.RewardModel(SUM, V, P + R)
+@pytest.mark.parametrize("shape", [SUM, MEAN], ids=["sum", "mean"])
+def test_pooling_is_over_tokens_that_exist(shape):
+    rm = transformer.RewardModel(shape, V, P + R)
     params = transformer.init(rm, jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (3, P + R), 0, V)
     mask = jnp.arange(P + R)[None] < jnp.array([[1], [9], [P + R]])
     values = np.asarray(transformer.values(rm, params, tokens, mask))
-    expected = [values[i, :n].sum() / (P + R) ** 0.5 for i, n in enumerate((1, 9, P + R))]
+    parts = {"sum": (4, 4, 4), "mean": (1, 9, P + R)}[shape.pooling]  # the root of 16, or how many there are
+    expected = [values[i, :n].sum() / part for i, (n, part) in enumerate(zip((1, 9, P + R), parts, strict=True))]
     np.testing.assert_allclose(scoring.score(rm, params, tokens, mask), expected, rtol=1e-5, atol=1e-6)
     other = jnp.where(mask, tokens, (tokens + 1) % V)  # of padding
     np.testing.assert_array_equal(scoring.score(rm, params, other, mask), scoring.score(rm, params, tokens, mask))
 
 
+@pytest.mark.parametrize("shape", [SUM, MEAN], ids=["sum", "mean"])
 @pytest.mark.parametrize("served", [False, True])
-def test_summed_scores_of_one_prompts_responses_are_those_of_whole_sequences(served, monkeypatch):
+def test_pooled_scores_of_one_prompts_responses_are_those_of_whole_sequences(served, shape, monkeypatch):
     monkeypatch.setattr(scoring, "kernels_serve", lambda *_: served)
     jax.clear_caches()  # it is no argument
-    rm = transformer.RewardModel(SUM, V, P + R)
+    rm = transformer.RewardModel(shape, V, P + R)
     params = transformer.init(rm, jax.random.key(0))
     prompt, there = jnp.array([0, 5, 7, 2]), jnp.array([False, True, True, True])
     tokens = jax.random.randint(jax.random.key(7), (8, R), 0, V)
