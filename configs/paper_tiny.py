@@ -32,10 +32,10 @@ EPOCHS = Recipe(2000, epochs=4)
 SWEEPS = (
     Sweep("main", (Recipe(36_000),), sizes=(0, 1, 2, 3, 4, 5)),
     Sweep("small", (Recipe(36_000),), sizes=(6, 7), best_of_n=False),
-    Sweep("data", (Recipe(250), Recipe(500), Recipe(1000), Recipe(2000), Recipe(8000)), sizes=(0, 1, 2, 3, 4, 5)),
-    Sweep("epochs", (Recipe(2000, epochs=1), EPOCHS, Recipe(8000, epochs=1)), sizes=(0, 1, 2, 3, 4, 5)),
-    Sweep("noise", (Recipe(36_000, flip=0.25),), sizes=(1, 3, 5)),
-    Sweep("prompts", (Recipe(4000, prompts=500), Recipe(4000, prompts=4000)), sizes=(1, 3, 5)),
+    Sweep("data", (Recipe(500), Recipe(2000), Recipe(8000)), sizes=(0, 1, 2, 3, 4, 5)),
+    Sweep("epochs", (Recipe(2000, epochs=1), EPOCHS, Recipe(8000, epochs=1)), sizes=(0, 1, 2, 3, 4)),
+    Sweep("noise", (Recipe(36_000, flip=0.25),), sizes=(1, 3, 4)),
+    Sweep("prompts", (Recipe(4000, prompts=500), Recipe(4000, prompts=4000)), sizes=(1, 3, 4)),
     Sweep(
         "regular",
         (
@@ -44,7 +44,7 @@ SWEEPS = (
             replace(EPOCHS, smoothing=0.1),
             replace(EPOCHS, stop_early=True),
         ),
-        sizes=(3, 5),
+        sizes=(3, 4),
     ),
 )
 
@@ -57,7 +57,7 @@ def experiment() -> Experiment:
         comparisons=Comparisons(prompts=5200, pairs=8),
         proxies=replace(
             tiny.proxies,
-            sizes=(*tiny.proxies.sizes, replace(smallest, hidden=4), replace(smallest, width=2)),
+            sizes=(*tiny.proxies.sizes, replace(smallest, hidden=2), replace(smallest, hidden=1)),
             sweeps=SWEEPS,
             steps=36_000 // tiny.proxies.batch,
             stop_early=True,
@@ -68,7 +68,7 @@ def experiment() -> Experiment:
             tiny.ppo,
             against=(
                 Against("main"),
-                Against("data", sweep="data", recipes=(0, 2, 4), sizes=(1,)),
+                Against("data", sweep="data", sizes=(1,)),
                 Against("penalty", sizes=(4,), kl_coefs=(0.05, 0.15)),
                 Against("faster", sizes=(4,), kl_coefs=(0.0, 0.05), lr_scale=2.0),
                 Against("anchored", sizes=(4,), d_per_step=0.05),

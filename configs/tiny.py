@@ -19,9 +19,9 @@ def model(width: int, layers: int, heads: int) -> Model:
     return Model(width=width, layers=layers, heads=heads, activation="relu")
 
 
-def reward_model(width: int, layers: int, heads: int) -> Model:
-    """Its score is a sum over tokens: behind its norm, the last token of a narrow RM cannot say how good a text is."""
-    return replace(model(width, layers, heads), pooling="sum")
+def reward_model(width: int, layers: int, heads: int, hidden: int = 0) -> Model:
+    """Its score is a mean over tokens: behind its norm, the last token of a narrow RM cannot say how good a text is."""
+    return replace(model(width, layers, heads), pooling="mean", hidden=hidden)
 
 
 def experiment() -> Experiment:
@@ -30,11 +30,11 @@ def experiment() -> Experiment:
         world=World(),
         policy=model(64, 2, 4),
         sft=SFT(texts=48_000),
-        gold=Gold(model=model(128, 2, 4), texts=64_000, epochs=4, batch=128, optimizer=Optimizer(lr=2e-3)),
+        gold=Gold(model=model(128, 2, 4), texts=64_000, epochs=3, batch=128, optimizer=Optimizer(lr=2e-3)),
         comparisons=Comparisons(prompts=10_000, pairs=4),
         proxies=Proxies(
             sizes=(
-                reward_model(4, 1, 1), reward_model(6, 1, 1), reward_model(8, 1, 2), reward_model(16, 1, 2),
+                reward_model(2, 1, 1, hidden=4), reward_model(4, 1, 1), reward_model(8, 1, 2), reward_model(16, 1, 2),
                 reward_model(32, 1, 4), reward_model(64, 2, 4),
             ),
             start="language_model",
@@ -42,14 +42,14 @@ def experiment() -> Experiment:
             seeds=2,
             optimizer=Optimizer(lr=5e-3),
         ),
-        bon=BestOfN(prompts=48, draws=4096, max_n=2048),
+        bon=BestOfN(prompts=32, draws=4096, max_n=2048),
         ppo=PPO(
-            against=(Against(sizes=(0, 1, 3, 4, 5)),),
+            against=(Against(),),
             kl_max=24.0,
-            max_steps=240,
+            max_steps=120,
             d_step=0.3,
             batch=128,
             read_draws=32,
-            policy_optimizer=Optimizer(lr=4e-5, schedule="constant"),
+            policy_optimizer=Optimizer(lr=1.5e-4, schedule="constant", eps=1e-3),
         ),
     )  # fmt: skip

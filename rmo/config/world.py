@@ -48,17 +48,19 @@ class World(WorldConfig):
     """Kinds of prompt: what its last word asks. Sways the corpus's answer and selects what conditionals want."""
     answer: float = 0.7
     """How strongly the corpus's answers depend on the question (standard deviation of log-odds)."""
-    manner: float = 1.6
+    bigram: float = changed(1.3, old=1.0)
+    """How strongly a word depends on the one before it (standard deviation of log-odds)."""
+    manner: float = changed(2.0, old=1.6)
     """How strongly a text's manner sways its words, in log-odds per standard deviation of the manner."""
-    pair_manner: float = 1.6
+    pair_manner: float = changed(2.0, old=1.6)
     """The same of the second word of a pair, where the first came before it."""
     shortest: int = changed(16, old=10)
     """Words a text has at least."""
     stop: float = changed(0.1, old=0.12)
     """Chance that a text ends at each token after that."""
-    unigrams: int = changed(2, old=3)
+    unigrams: int = 3
     """Annotator features: the rate of the words of one set (easy: any RM can learn them)."""
-    conditionals: int = changed(2, old=3)
+    conditionals: int = 3
     """The rate of the words of a set that the prompt's last word selects (harder: needs attention to the prompt)."""
     pairs: int = changed(3, old=8)
     """The rate of a word of one set followed by one of another, 1 to 3 words on (hardest)."""
@@ -66,20 +68,20 @@ class World(WorldConfig):
     """Share of the words in the set of a unigram or conditional feature."""
     pair_share: float = changed(0.4, old=0.2)
     """Share of the words in either set of a pair feature."""
-    weights: tuple[float, float, float, float] = changed((0.45, 0.2, 0.25, 0.1), old=(0.35, 0.25, 0.25, 0.15))
+    weights: tuple[float, float, float, float] = changed((0.3, 0.3, 0.3, 0.1), old=(0.35, 0.25, 0.25, 0.15))
     """Shares of the annotator's score: unigrams, conditionals, pairs, length."""
     decay: float = 0.5
     """Power law of the weights inside each kind: the i-th feature weighs i**-decay."""
-    optimum: tuple[float, float] = changed((0.8, 1.8), old=(0.7, 1.4))
+    optimum: tuple[float, float] = changed((0.5, 1.3), old=(0.7, 1.4))
     """Range of the sweet spots, in standard deviations above what the corpus does by default."""
-    length_optimum: float = 0.3
-    """The sweet spot of a response's length, in the same unit."""
-    width: float = changed(0.9, old=0.6)
+    length_optimum: float = changed(0.0, old=0.3)
+    """The sweet spot of a response's length, in the same unit; 0: what the corpus does is right."""
+    width: float = changed(0.8, old=0.6)
     """Width of a sweet spot, as a multiple of its optimum or, where that is nearer, of one standard deviation."""
-    guard: tuple[float, float] = (2.5, 0.8)
+    guard: tuple[float, float] = changed((2.2, 0.8), old=(2.5, 0.8))
     """Of fluency and variety: how many standard deviations below the corpus cost nothing, and the width of the loss."""
 
-    may_be_zero = ("seed", "answer", "unigrams", "conditionals", "pairs", "decay", "stop")
+    may_be_zero = ("seed", "answer", "bigram", "unigrams", "conditionals", "pairs", "length_optimum", "decay", "stop")
 
     @property
     def tokens(self) -> int:

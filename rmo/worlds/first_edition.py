@@ -15,7 +15,9 @@ from rmo.worlds.world import Texts
 
 FIRST = config.World(
     edition=1, response=18, shortest=10, stop=0.12, questions=4, unigrams=3, conditionals=3, pairs=8, set_share=0.04,
-    pair_share=0.2, weights=(0.35, 0.25, 0.25, 0.15), optimum=(0.7, 1.4), width=0.6,
+    pair_share=0.2, weights=(0.35, 0.25, 0.25, 0.15), optimum=(0.7, 1.4), width=0.6, bigram=1.0,
+    # What this edition does not have, at values that keep the names of its stages:
+    manner=1.6, pair_manner=1.6, length_optimum=0.3, guard=(2.5, 0.8),
 )  # fmt: skip
 
 

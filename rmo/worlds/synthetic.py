@@ -13,10 +13,11 @@ What stands for what in real text:
 - **Annotator** (human judgement): features of three difficulties, each a *rate*, so that length by itself pays nothing.
   The words of a set (any RM can learn it: a tone); the words of a set that the prompt's last word selects (needs
   attention to the prompt: to answer what was asked); and a word of one set followed 1 to 3 words on by one of another
-  (needs attention between words: to put things together). Length is a feature of its own. Every feature has a **sweet
-  spot**: with z its distance from the corpus mean in standard deviations, its value exp(-((z - optimum) / width)^2 / 2)
-  rises to 1 at an optimum above what the corpus does and falls again: more is better, then worse, so that what a proxy
-  learns from ordinary text can lead past the optimum (extremal Goodhart). Sweet spots lie between `optimum`'s ends.
+  (needs attention between words: to put things together). Length is a feature of its own, best as the corpus has it:
+  were longer better, small RMs would know little else and PPO would buy it first. Every feature has a **sweet spot**:
+  with z its distance from the corpus mean in standard deviations, its value exp(-((z - optimum) / width)^2 / 2) rises
+  to 1 at an optimum above what the corpus does and falls again: more is better, then worse, so that what a proxy learns
+  from ordinary text can lead past the optimum (extremal Goodhart). Sweet spots lie between `optimum`'s ends.
 - **Guards** (fluency: the log-likelihood of bigrams; variety: the share of distinct words): text that is less fluent or
   less varied than nearly all of the corpus loses what its features are worth. Garbled and collapsed text is bad.
 - **Score**: the weighted mean of the values times the guards, so within [0, 1]. `World.weights` shares the whole among
@@ -129,7 +130,7 @@ class SyntheticWorld(World):
         return {
             "transition": transition,
             "log_emission": rng.normal(0, 1.2, (c.states, w)),
-            "log_bigram": rng.normal(0, 1.0, (w, w)),
+            "log_bigram": rng.normal(0, c.bigram, (w, w)),
             "log_answer": rng.normal(0, c.answer, (c.questions, w)),
             "question": rng.integers(c.questions, size=w),
         }

@@ -113,7 +113,7 @@ def test_sweet_spots_rise_then_fall(world):
     mean, std = world._reference
     value = np.exp(-((((rate - mean[0]) / std[0] - spots["optimum"][0]) / spots["width"][0]) ** 2) / 2)
     top = value.argmax()
-    assert 0 < top < r / 2
+    assert 0 < top < 3 * r / 4
     assert (np.diff(value[: top + 1]) > 0).all()
     assert (np.diff(value[top:]) <= 0).all()
 
