@@ -3,11 +3,10 @@
     launch/local.sh rmo run configs/tiny.py
 
 Synthetic text (64 words, responses of up to 32 tokens, in a manner), a 98k-parameter policy, a 394k-parameter gold RM,
-six proxies of 209 to 98,689 parameters with two seeds each, which start from language models of their shapes, 48
-prompts x 4,096 draws, PPO to 24 nats against five of them and against gold.
+six proxies of 113 to 98,689 parameters with two seeds each, which start from language models of their shapes, 32
+prompts x 4,096 draws, PPO to 24 nats against all of them and against gold.
 
-The results beside it, configs/results/tiny/, are of the first edition of the world. Of this one only best-of-n was
-seen, in world 0: gold at n = 2,048 from 1.87 (the smallest) to 2.35 (the largest proxy), still rising.
+The results beside it, configs/results/tiny/, are of the first edition of the world.
 """
 
 from dataclasses import replace
@@ -20,8 +19,8 @@ def model(width: int, layers: int, heads: int) -> Model:
 
 
 def reward_model(width: int, layers: int, heads: int, hidden: int = 0) -> Model:
-    """Its score is a mean over tokens: behind its norm, the last token of a narrow RM cannot say how good a text is."""
-    return replace(model(width, layers, heads), pooling="mean", hidden=hidden)
+    """Without a norm before its head: behind one, a narrow RM cannot say how good a text is."""
+    return replace(model(width, layers, heads), pooling="unnormed", hidden=hidden)
 
 
 def experiment() -> Experiment:
@@ -30,11 +29,11 @@ def experiment() -> Experiment:
         world=World(),
         policy=model(64, 2, 4),
         sft=SFT(texts=48_000),
-        gold=Gold(model=model(128, 2, 4), texts=64_000, epochs=3, batch=128, optimizer=Optimizer(lr=2e-3)),
+        gold=Gold(model=model(128, 2, 4), texts=64_000, epochs=4, batch=128, optimizer=Optimizer(lr=2e-3)),
         comparisons=Comparisons(prompts=10_000, pairs=4),
         proxies=Proxies(
             sizes=(
-                reward_model(2, 1, 1, hidden=4), reward_model(4, 1, 1), reward_model(8, 1, 2), reward_model(16, 1, 2),
+                reward_model(4, 1, 1, hidden=4), reward_model(4, 1, 1), reward_model(8, 1, 2), reward_model(16, 1, 2),
                 reward_model(32, 1, 4), reward_model(64, 2, 4),
             ),
             start="language_model",

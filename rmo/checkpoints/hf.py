@@ -293,8 +293,8 @@ def export(
     ids = {name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     if module.shape.pooling != "last":
         raise CheckpointError(
-            "cannot export: transformers' classifiers read the last token, "
-            f"and this RM takes the {module.shape.pooling} over all"
+            "cannot export: transformers' classifiers read the last token behind a norm, "
+            f"and this RM's pooling is {module.shape.pooling}"
         )
     if reward and tokenizer is not None and ids["pad_token_id"] in (None, ids["eos_token_id"]):
         raise CheckpointError(

@@ -21,11 +21,11 @@ class Model:
     reads: Literal["ids", "text", "chat"] = "ids"
     """How an RM meets a text: the policy's token ids as they are; or, where it has a tokenizer of its own, prompt and
     response as text, plain or through its chat template."""
-    pooling: Literal["last", "sum", "mean"] = "last"
-    """How an RM's values, one per token, become a score: that of the last token, their sum over prompt and response
-    over the root of the longest sequence, or their mean. The norm before its head bounds a value, and so the score at
-    the last token, at little above what ordinary text has where width is small. A sum has as much room as the text is
-    long, and pays for length; a mean has room too, since the values of ordinary text differ in sign."""
+    pooling: Literal["last", "unnormed", "sum", "mean"] = "last"
+    """How an RM's values, one per token, become a score: that of the last token, with or without the norm before the
+    head; their sum over prompt and response, over the root of the longest sequence; or their mean. The norm bounds a
+    value, and so the score at the last token, at little above what ordinary text has where width is small. A sum pays
+    for length, and a mean does too once a response is better than its prompt; PPO then fills the room."""
     width: int = 64
     """D, the width of the residual stream."""
     layers: int = 2

@@ -31,7 +31,7 @@ def pooled(
 ) -> jax.Array:
     """One score f32[B] of each row's values, as `rm.shape.pooling` says. `before` are values and mask [1, P] of tokens
     that come before all rows."""
-    if rm.shape.pooling != "last":
+    if rm.shape.pooling in ("sum", "mean"):
         total_B, count_B = over_real_tokens(values_BT, mask_BT), jnp.sum(mask_BT, axis=1)
         if before is not None:
             total_B, count_B = over_real_tokens(*before) + total_B, jnp.sum(before[1]) + count_B

@@ -219,7 +219,7 @@ class Transformer(nn.Module):
         x_BTD = self.embedded(tokens_BT, sight.positions_BT)
         if written_BS is not None:
             x_BTD, keys, values = self.through_separate(x_BTD, layers, past, sight, dropout, at)
-            return self.norm(x_BTD[:, read]), KVCache(keys, values, written_BS)
+            return self.read_out(x_BTD[:, read]), KVCache(keys, values, written_BS)
         past_kv = tuple((p.k, p.v) for p in past)
         x_BTD, (keys, values) = self.blocks(
             x_BTD, past_kv, sight.allowed_BTS, sight.positions_BT, dropout, sight.near_BTS, sight.windowed_L
@@ -227,7 +227,13 @@ class Transformer(nn.Module):
         cache = KVCache(keys, values, mask_BT)
         if at is not None:
             cache = put_token(past[-1], cache, at)
-        return self.norm(x_BTD[:, read]), cache
+        return self.read_out(x_BTD[:, read]), cache
+
+    def read_out(self, x_BTD: jax.Array) -> jax.Array:
+        """What a head reads of the residual stream. The norm's parameters exist where they are not used too, so that
+        trunks can be exchanged."""
+        normed_BTD = self.norm(x_BTD)
+        return x_BTD if self.shape.pooling == "unnormed" else normed_BTD
 
     def embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         """What the first block reads, f[B, T, D]."""

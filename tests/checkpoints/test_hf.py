@@ -428,8 +428,10 @@ def test_shipped_configs_say_the_shapes_of_the_hub(tmp_path):
     assert known == {"EleutherAI/pythia-1.4b", "Skywork/Skywork-Reward-V2-Llama-3.1-8B"}
 
 
-@pytest.mark.parametrize("pooling", ["sum", "mean"])
+@pytest.mark.parametrize("pooling", ["unnormed", "sum", "mean"])
 def test_an_rm_that_pools_over_tokens_is_not_exported(pooling, tmp_path):
     module = transformer.RewardModel(config.Model(pooling=pooling), 11, 8)
-    with pytest.raises(hf.CheckpointError, match=f"read the last token, and this RM takes the {pooling} over all"):
+    with pytest.raises(
+        hf.CheckpointError, match=f"read the last token behind a norm, and this RM's pooling is {pooling}"
+    ):
         hf.export(module, {}, tmp_path / "new")

@@ -11,6 +11,7 @@ from rmo.models import scoring, transformer
 V, P, R = 11, 4, 12
 NARROW = Model(width=6, layers=1, heads=1)
 SUM = Model(width=6, layers=1, heads=1, pooling="sum")
+UNNORMED = Model(width=6, layers=1, heads=1, pooling="unnormed")
 MEAN = Model(width=6, layers=1, heads=1, pooling="mean")
 
 
@@ -22,11 +23,11 @@ def test_last_token_is_found_by_the_mask():
 def test_pooling_changes_no_parameters():
     shapes = [
         jax.eval_shape(lambda s=s: transformer.init(transformer.RewardModel(s, V, P + R), jax.random.key(0)))
-        for s in (NARROW, SUM, MEAN)
+        for s in (NARROW, UNNORMED, SUM, MEAN)
     ]
-    assert shapes[0] == shapes[1] == shapes[2]
-    assert NARROW.shape == SUM.shape == MEAN.shape
-    assert SUM.trunk == MEAN.trunk == NARROW
+    assert all(shape == shapes[0] for shape in shapes)
+    assert NARROW.shape == UNNORMED.shape == SUM.shape == MEAN.shape
+    assert UNNORMED.trunk == SUM.trunk == MEAN.trunk == NARROW
 
 
 @pytest.mark.parametrize("shape", [SUM, MEAN], ids=["sum", "mean"])
@@ -43,7 +44,7 @@ def test_pooling_is_over_tokens_that_exist(shape):
     np.testing.assert_array_equal(scoring.score(rm, params, other, mask), scoring.score(rm, params, tokens, mask))
 
 
-@pytest.mark.parametrize("shape", [SUM, MEAN], ids=["sum", "mean"])
+@pytest.mark.parametrize("shape", [UNNORMED, SUM, MEAN], ids=["unnormed", "sum", "mean"])
 @pytest.mark.parametrize("served", [False, True])
 def test_pooled_scores_of_one_prompts_responses_are_those_of_whole_sequences(served, shape, monkeypatch):
     monkeypatch.setattr(scoring, "kernels_serve", lambda *_: served)
@@ -60,10 +61,10 @@ def test_pooled_scores_of_one_prompts_responses_are_those_of_whole_sequences(ser
     assert len(np.unique(np.round(found, 4))) == 8
 
 
-def test_the_norm_bounds_the_last_value_whatever_is_read_but_not_the_sum():
+def test_the_norm_bounds_the_last_value_whatever_is_read_but_not_the_sum_nor_what_has_no_norm():
     """The last norm leaves a stream of length root D: no input, however large, takes the value of one token further."""
     length = 400
-    read = {s.pooling: transformer.RewardModel(s, V, length) for s in (NARROW, SUM)}
+    read = {s.pooling: transformer.RewardModel(s, V, length) for s in (NARROW, UNNORMED, SUM)}
     params = transformer.init(read["last"], jax.random.key(3))
     bound = float(jnp.linalg.norm(params["head"]["kernel"])) * NARROW.width**0.5
     tokens = jnp.broadcast_to(jnp.arange(V)[:, None], (V, length))  # one token all along
@@ -71,6 +72,7 @@ def test_the_norm_bounds_the_last_value_whatever_is_read_but_not_the_sum():
     for scale in (1, 100):
         larger = jax.tree.map(lambda x: x, params)
         larger["trunk"]["embed"]["embedding"] = scale * params["trunk"]["embed"]["embedding"]
-        last, total = (np.abs(scoring.score(read[how], larger, tokens, every)).max() for how in ("last", "sum"))
-        assert last <= bound * 1.001
-        assert total > 4 * bound
+        scores = {how: np.abs(scoring.score(rm, larger, tokens, every)).max() for how, rm in read.items()}
+        assert scores["last"] <= bound * 1.001
+        assert scores["sum"] > 4 * bound
+        assert scores["unnormed"] < bound if scale == 1 else scores["unnormed"] > 4 * bound
