@@ -15,6 +15,9 @@ from rmo.analysis.curve_id import CurveId
 from rmo.analysis.forms import FORMS
 
 
+RHO = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])  # correlations of neighbouring residuals that are tried
+
+
 @dataclass(frozen=True)
 class Fit:
     """One form on one set of points."""
@@ -230,20 +233,39 @@ class Family:
         return self.scatter(i, draws, rng) if (self.of == self.of[i]).sum() == 1 else None
 
     def scatter(self, i: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-        """Noise f64[K, draws] like the residuals of curve i: their variance, first autocorrelation, and Student's t for
-        how few they are; and one shift of all points, since gold's zero was read from noisy points too."""
-        left = self.y(i)[:, 0] - self.x[i] @ self.best()[self.of[i]]
-        free, total = len(left) - 2, float(left @ left)
-        if free < 1 or total == 0:
-            return np.zeros((len(left), draws))
-        first, size = left[1:] @ left[:-1] / total, len(left)
-        rho = float(np.clip((size * first + 2) / max(size - 4, 4), 0, 0.9))  # residuals show (2 + 4 rho) / K too little
-        white = rng.normal(size=(len(left), draws)) * (1 - rho**2) ** 0.5
-        white[0] /= (1 - rho**2) ** 0.5
+        """Noise f64[K, draws] as curve i scatters about the form: an AR(1) process, its correlation drawn by how likely
+        the residuals make it, its size with Student's t for how few they are; and one shift of all points, since gold's
+        zero was read from noisy points too."""
+        x, y, size = self.x[i], self.y(i)[:, 0], len(self.x[i])
+        free = size - 2
+        if free < 1 or np.allclose(y, x @ self.best()[self.of[i]], rtol=0, atol=1e-12):
+            return np.zeros((size, draws))
+        tried = [whitened_fit(x, y, rho) for rho in RHO]
+        likely = np.exp([likelihood - max(t[0] for t in tried) for likelihood, _ in tried])
+        which = rng.choice(len(RHO), size=draws, p=likely / likely.sum())
         zero = at_origin(self.curves[i].kl).sum()
         shift = rng.normal(size=draws) / zero**0.5 if zero else np.zeros(draws)
-        scale = (total / free) ** 0.5 * np.sqrt(free / rng.chisquare(free, size=draws))
-        return scale * (np.asarray(signal.lfilter([1.0], [1.0, -rho], white, axis=0)) - shift)
+        scale = np.sqrt(np.array([variance for _, variance in tried])[which] * free / rng.chisquare(free, size=draws))
+        white, out = rng.normal(size=(size, draws)), np.empty((size, draws))
+        for j in np.unique(which):
+            mine, rho = which == j, RHO[j]
+            start = white[:, mine] * np.append((1 - rho**2) ** -0.5, np.ones(size - 1))[:, None]
+            out[:, mine] = signal.lfilter([1.0], [1.0, -rho], start * (1 - rho**2) ** 0.5, axis=0)
+        return scale * (out - shift)
+
+
+def whitened_fit(x_K2: np.ndarray, y_K: np.ndarray, rho: float) -> tuple[float, float]:
+    """(restricted log likelihood, variance) of AR(1) noise with correlation rho about least squares of y on x."""
+
+    def white(z: np.ndarray) -> np.ndarray:
+        return np.concatenate([z[:1], (z[1:] - rho * z[:-1]) / (1 - rho**2) ** 0.5])
+
+    x, y = white(x_K2), white(y_K)
+    left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    free = len(y) - 2
+    variance = float(left @ left) / free
+    size = np.linalg.slogdet(x.T @ x)[1] + (len(y) - 1) * np.log(1 - rho**2)
+    return -0.5 * (size + free * np.log(max(variance, 1e-300))), variance
 
 
 def low_part(groups: Sequence[Group], share: float) -> list[float]:

@@ -10,9 +10,12 @@ from rmo.analysis.bootstrap import Resamples, below_zero
 from rmo.analysis.curve import Curve, forward
 from rmo.analysis.fitting import fit_curve
 from rmo.analysis.forms import slope
+from rmo.analysis.measured import Measured, measure
 from rmo.methods.method import find
 from rmo.runtime.types import Row
 
+LEVEL = 0.95  # of the probability by which a fit alone says that gold has turned
+SURE, SOME = 3.0, 1.0  # standard errors of a measured fall: enough by itself; enough beside a fit that says so too
 FACTORS = (1.25, 1.5, 2.0, 3.0, 4.0)  # how many times farther than the points that it is fitted to a form is tried
 
 
@@ -36,33 +39,6 @@ def forecasts(d: np.ndarray, gold: np.ndarray, form: str, min_d: float) -> list[
     return out
 
 
-class Seen(NamedTuple):
-    """What one curve shows without any form, as means of three neighbours."""
-
-    top: float  # KL of the highest gold
-    rise: float  # gold there
-    fall: float  # from there to the end
-    error: float  # standard error of the fall
-
-
-def measured(curve: Curve) -> Seen:
-    """What a curve shows. The error is the curve's own, else from how far neighbours differ."""
-    width = min(3, len(curve.gold))
-
-    def smooth(x: np.ndarray) -> np.ndarray:
-        return np.convolve(x, np.full(width, 1 / width), "valid")
-
-    gold = smooth(curve.gold)
-    top = int(gold.argmax())
-    if curve.fall_se is not None:
-        error = float(curve.fall_se[-1])
-    elif curve.gold_se is not None:
-        error = float(np.hypot(curve.gold_se[width // 2 + top], curve.gold_se[-1]))
-    else:
-        error = float((np.mean(np.diff(curve.gold) ** 2) / 3) ** 0.5)  # a point's variance is half of the mean
-    return Seen(float(smooth(curve.kl)[top]), float(gold[top]), float(gold[top] - gold[-1]), error)
-
-
 def step_at(curves: Sequence[Curve], kl: float) -> int | None:
     """The step (or n) at which the curves first pass a KL, on average; None beyond what all of them reach."""
     if not kl <= min(c.kl.max() for c in curves) or any(np.isnan(c.step_or_n).any() for c in curves):
@@ -77,6 +53,7 @@ class Advice(NamedTuple):
     verdict: str  # stop, go on or undecided
     kl: float  # where to stop, or how far to go
     sentence: str
+    follows: str = "neither"  # what a stop or a go on rests on: the fit or the measurement
 
 
 @dataclass(frozen=True)
@@ -84,76 +61,137 @@ class Signs:
     """All that the advice on the curves of one group rests on, and each piece of advice."""
 
     curves: Sequence[Curve]
-    seen: Sequence[Seen]  # curve by curve
+    seen: Measured
     r2: float  # of the fit; where not above 0, the fit counts for nothing
     reach: float  # the KL that all curves reach
     first: float  # the KL from which points are fitted
     peak: float  # KL of the fitted peak; infinite where the form never turns or does not fit
     low: float  # its interval
     high: float
-    turned: float  # the probability that gold has turned by `reach`; NaN where the form does not fit
+    turned: float  # the probability that gold has turned by `reach`, by the fit; NaN where the form does not fit
     held: float  # how many times farther than their data forecasts went without a miss
     blind: bool  # whether none of several forecasts held
 
     def advice(self) -> Advice:
-        """The first that applies."""
-        fell = all(curve.fall > 4 * curve.error for curve in self.seen)
-        rose = all(curve.rise > 4 * curve.error for curve in self.seen)
-        known = bool(np.isfinite([self.peak, self.high]).all()) and self.high - self.low <= self.reach
-        sharp, early = known and not self.blind, self.high <= self.first
-        chance = f"the probability that gold has turned by KL {self.reach:.3g} is {self.turned:.0%}"
-        evidence = self.fall if fell else chance
+        """The first that applies. Whatever the fit says, no stop is advised where measured gold is below its highest by
+        more than two standard errors."""
         if self.reach == 0:
             return Advice("undecided", 0.0, "undecided: a curve never leaves KL 0: leave it out")
-        if sharp and early and not rose:
-            text = f"do not optimise against this proxy: gold falls from the start; {evidence}"
-            return Advice("stop", self.peak, text)
-        if sharp and self.peak <= self.reach and not early:
-            return self.stop_at_peak(evidence)
-        if fell:
-            return self.stop_where_highest()
-        if sharp and self.peak > self.reach:
-            return self.go_on(evidence)
+        found = self.by_fit() or self.by_measurement() or self.undecided()
+        return found._replace(sentence=found.sentence + self.fall_as_read(found))
+
+    def by_fit(self) -> Advice | None:
+        """What the fit says, where it is sure and what was measured does not contradict it."""
+        known = bool(np.isfinite([self.peak, self.high]).all()) and self.high - self.low <= self.reach
+        if not known or self.blind:
+            return None
+        if self.peak > self.reach:
+            return None if self.fell(SOME) else self.go_on()
+        sure = self.fell(SURE) or (self.turned >= LEVEL and self.fell(SOME))
+        if not sure or self.refuted:
+            return None
+        if self.high > self.first:
+            return self.stop_at_peak()
+        if self.rose or not self.seen.allows(self.peak):
+            return None
+        text = f"do not optimise against this proxy: gold falls from the start; {self.evidence}"
+        return Advice("stop", self.peak, text, "fit")
+
+    def by_measurement(self) -> Advice | None:
+        return self.stop_where_highest() if self.fell(SURE) else None
+
+    def undecided(self) -> Advice:
         if not self.r2 > 0:  # or NaN
             return self.only_measured()
-        return self.probably_turned() if self.turned >= 0.5 else self.no_peak_yet(chance)
+        return self.probably_turned() if self.turned >= 0.5 else self.no_peak_yet()
+
+    def fell(self, errors: float) -> bool:
+        """Whether smoothed gold fell from its top to the last read by more than so many standard errors."""
+        by, error = self.seen.fall
+        return by > errors * error
+
+    @property
+    def rose(self) -> bool:
+        by, error = self.seen.rise
+        return by > 2 * error
+
+    @property
+    def stop(self) -> float:
+        """The fitted peak's KL, or that of the nearest read where measured gold is not below its highest."""
+        return self.peak if self.seen.allows(self.peak) else float(self.seen.kl[self.seen.nearest_allowed(self.peak)])
+
+    @property
+    def refuted(self) -> bool:
+        """Whether measured gold is below its highest by more than two standard errors wherever the fitted peak may be."""
+        return not self.seen.allows(self.peak) and not self.low <= self.stop <= self.high
 
     def at(self, kl: float) -> str:
         """A KL, and the step there where it is known."""
         step = step_at(self.curves, kl)
-        unit = "n" if find(self.curves[0].method).axis == "n" else "step"
-        return f"{kl:.3g}" if step is None else f"{kl:.3g} ({unit} {step:,})"
+        return f"{kl:.3g}" if step is None else f"{kl:.3g} ({self.unit} {step:,})"
+
+    @property
+    def unit(self) -> str:
+        return "n" if find(self.curves[0].method).axis == "n" else "step"
 
     @property
     def top(self) -> float:
         """KL of the highest measured gold."""
-        return float(np.mean([curve.top for curve in self.seen]))
+        return float(self.seen.kl[self.seen.top])
+
+    @property
+    def chance(self) -> str:
+        return f"the probability that gold has turned by KL {self.reach:.3g} is {self.turned:.0%}"
 
     @property
     def fall(self) -> str:
-        by, error = np.mean([(curve.fall, curve.error) for curve in self.seen], axis=0)
-        return f"by KL {self.reach:.3g} gold has fallen by {by:.2g} (standard error {error:.1g})"
+        by, error = self.seen.fall
+        return f"by KL {self.seen.kl[-1]:.3g} gold has fallen by {by:.2g} (standard error {error:.1g})"
+
+    @property
+    def evidence(self) -> str:
+        return self.fall if self.fell(SURE) else self.chance
 
     @property
     def between(self) -> str:
         return f"between KL {self.at(self.low)} and {self.at(self.high)}"
 
-    def stop_at_peak(self, evidence: str) -> Advice:
-        text = f"stop at KL {self.at(self.peak)}: {evidence}, and its peak lies {self.between}"
+    def fall_as_read(self, said: Advice) -> str:
+        """A fall by more than two of the data's own standard errors, where the advice does not speak of it yet."""
+        by, error = self.seen.raw_fall
+        if not by > 2 * error or "has fallen by" in said.sentence:
+            return ""
+        source = "" if self.seen.own_errors else ", from the scatter"
+        highest = float(self.seen.kl[self.seen.raw.argmax()])
+        text = (
+            f"; measured gold has fallen by {by:.2g} (standard error {error:.1g}{source}) since KL {self.at(highest)}"
+        )
+        return f"{text}, though the highest of {len(self.seen.kl)} reads is high by chance too"
+
+    def stop_at_peak(self) -> Advice:
+        text = f"stop at KL {self.at(self.stop)}: {self.evidence}, and its peak lies {self.between}"
         if self.high > self.reach:
             text += f", which reaches past the data (KL {self.reach:.3g})"
-        return Advice("stop", self.peak, text)
+        if self.stop != self.peak:
+            text += f"; the fit has it at KL {self.peak:.3g}, where gold was read below its highest"
+        return Advice("stop", self.stop, text, "fit")
 
     def stop_where_highest(self) -> Advice:
         text = f"stop at KL {self.at(self.top)}, where gold was highest: {self.fall}"
-        return Advice("stop", self.top, f"{text}, though the fit does not say where its peak is")
+        if not (np.isfinite(self.peak) and self.peak <= self.reach and self.refuted):
+            return Advice("stop", self.top, f"{text}, though the fit does not say where its peak is", "measurement")
+        by, error = self.seen.difference(self.seen.top, self.seen.nearest(self.peak))
+        text += (
+            f"; this follows the measurement, not the fit: at the fitted peak, KL {self.at(self.peak)}, measured gold"
+        )
+        return Advice("stop", self.top, f"{text} is lower by {by:.2g} (standard error {error:.1g})", "measurement")
 
-    def go_on(self, evidence: str) -> Advice:
-        text = f"go on to KL {self.peak:.3g}: the peak lies beyond the data, {self.between}; {evidence}"
+    def go_on(self) -> Advice:
+        text = f"go on to KL {self.peak:.3g}: the peak lies beyond the data, {self.between}; {self.chance}"
         trusted = self.reach * self.held
         if self.high > trusted:
             text += f"; measure gold again by KL {trusted:.3g}: beyond it no forecast held"
-        return Advice("go on", self.peak, text)
+        return Advice("go on", self.peak, text, "fit")
 
     def only_measured(self) -> Advice:
         text = f"undecided: the form fits worse than a constant (R² {self.r2:.2g}); as measured,"
@@ -166,10 +204,10 @@ class Signs:
             text += f"; its peak lies at KL {self.at(min(self.low, self.reach))} or beyond"
         return Advice("undecided", min(self.peak, self.reach), f"{text}: do not optimise further")
 
-    def no_peak_yet(self, chance: str) -> Advice:
+    def no_peak_yet(self) -> Advice:
         ahead = self.peak if self.peak > self.reach else np.inf
         kl = min(ahead, self.reach * max(self.held, FACTORS[0]))
-        text = f"undecided: the data do not show a peak up to KL {self.at(self.reach)} ({chance})"
+        text = f"undecided: the data do not show a peak up to KL {self.at(self.reach)} ({self.chance})"
         return Advice("undecided", kl, f"{text}; go on to KL {kl:.3g}, measure gold on the way and fit again")
 
 
@@ -201,13 +239,14 @@ def advise(
     turned = below_zero(slope(form, values_N2[:, 0], values_N2[:, 1], reach**0.5), r) if fits else np.nan
     held = max([row["factor"] for row in tried if row["factor"] < missed], default=1.0)
     blind = bool(tried) and not any(row["holds"] for row in tried)
-    seen = [measured(c) for c in curves]
+    seen = measure(curves)
     signs = Signs(curves, seen, r2, reach, max(min_d**2, first), peak, low, high, turned, held, blind)
-    verdict, kl, sentence = signs.advice()
+    verdict, kl, sentence, follows = signs.advice()
+    fell_by, fell_se = seen.fall
     return {
         "verdict": verdict, "sentence": sentence, "kl": float(kl), "step": step_at(curves, kl),
-        "turned_probability": turned, "fell_by": [s.fall for s in seen],
-        "fell_se": [s.error for s in seen], "reach_kl": reach, "past_peak": peak <= reach,
+        "follows": follows, "turned_probability": turned, "fell_by": fell_by, "fell_se": fell_se,
+        "best_kl": signs.top, "best_step": step_at(curves, signs.top), "reach_kl": reach, "past_peak": peak <= reach,
         "peak_step": step_at(curves, peak), "peak_step_interval": [step_at(curves, low), step_at(curves, high)],
         "trusted_to_kl": reach * held, "forecasts": tried,
     }  # fmt: skip

@@ -1,0 +1,250 @@
+"""Gold as it was measured, without any functional form: what a curve shows by itself, and how sure that is.
+
+The highest of many noisy reads is too high, and the noise of neighbouring reads may be alike, so reads are smoothed
+before they are compared: gold is a cubic smoothing spline over d = sqrt(KL), with or without one sudden kink at some
+read, plus noise whose neighbours correlate by rho (an AR(1) process in the order of the reads). How rough the spline
+is, where the kink is, how sharp, and rho are not chosen but averaged over a grid, each cell weighted by its restricted
+likelihood (Wahba 1978; Patterson and Thompson 1971; Wood 2017, section 5.8). A mean so shrunk carries no bonus for
+being the largest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from rmo.analysis.curve import Curve, common_d, forward, regrid
+
+ROUGHNESS = np.array([0.0, *10.0 ** np.arange(-2, 5)])  # variance of the spline's bends over that of the noise
+KINKS = np.array([10.0, 1000.0])  # variance of what a kink adds over that of the noise
+RHO = np.array([0.0, 0.3, 0.6, 0.85])
+MOST = 60  # reads that are smoothed; of more, neighbours are averaged first
+DRAWS = 400  # of the smoothed curve, for where it is highest
+
+
+class Smooth(NamedTuple):
+    """Gold at K reads: its posterior mean and covariance, and the noise of a single read."""
+
+    mean: np.ndarray  # f64[K]
+    covariance: np.ndarray  # f64[K, K]
+    noise: np.ndarray  # f64[K], standard deviations
+
+
+def line_through(t_K: np.ndarray) -> np.ndarray:
+    """What a straight line's two coefficients multiply, f64[K, 2]; one where all x are equal."""
+    ones = np.ones((len(t_K), 1))
+    return np.hstack([ones, t_K[:, None] - t_K.mean()]) if np.ptp(t_K) > 0 else ones
+
+
+def bends(t_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(covariance f64[K, K] of a cubic spline's bends, an integrated Wiener process; a kink at each read f64[K, J]) at t,
+    both of mean variance 1 once a straight line is taken out."""
+    line = line_through(t_K)
+    left = np.eye(len(t_K)) - line @ np.linalg.pinv(line)
+    low, high = np.minimum.outer(t_K, t_K), np.maximum.outer(t_K, t_K)
+    spline = low**2 * (3 * high - low) / 6
+    spline = spline / max(float(np.trace(left @ spline @ left)) / len(t_K), 1e-300)
+    kinks = left @ np.abs(np.subtract.outer(t_K, t_K))
+    size = np.sqrt(np.mean(kinks**2, axis=0))
+    inside = size > 1e-6 * size.max()  # at the ends a kink is a straight line
+    return spline, kinks[:, inside] / size[inside]
+
+
+def smooth(x_K: np.ndarray, y_K: np.ndarray, error: np.ndarray | None = None) -> Smooth:
+    """The smoothed curve through K >= 4 reads y at x, in the order in which they were made.
+
+    `error` is the noise as far as it is known: standard errors f64[K], a covariance f64[K, K] (reads that share their
+    prompts), or None. Known noise is never taken as smaller than given, but as larger where reads scatter more.
+    """
+    count, known = len(x_K), error is not None
+    t = (x_K - x_K.min()) / max(float(np.ptp(x_K)), 1e-300)
+    line, (spline, kinks) = line_through(t), bends(t)
+    shapes = noise_shapes(count, error)
+    size = np.mean(np.diagonal(shapes[0]))
+    total = (ROUGHNESS[:, None, None, None] * size * spline + shapes).reshape(-1, count, count)  # G cells
+    noise = np.broadcast_to(shapes, (len(ROUGHNESS), *shapes.shape)).reshape(total.shape)
+    inverse = np.linalg.inv(total)
+    inner = line.T @ inverse @ line
+    left = inverse - inverse @ line @ np.linalg.solve(inner, line.T @ inverse)  # what a line leaves of the inverse
+    # Every cell without a kink, then with each of J, of each size: an update of rank one.
+    seen, along = left @ y_K, left @ kinks  # f64[G, K], f64[G, K, J]
+    own, kinked = np.einsum("kj,gkj->gj", kinks, along), seen @ kinks  # f64[G, J]
+    room = own[:, None] + 1 / (KINKS * size)[:, None]  # f64[G, S, J]
+    free, square = count - line.shape[1], seen @ y_K
+    squares = np.hstack(
+        [square[:, None], (square[:, None, None] - kinked[:, None] ** 2 / room).reshape(len(total), -1)]
+    )
+    lost = np.linalg.slogdet(total)[1] + np.linalg.slogdet(inner)[1]
+    growth = np.log(room * (KINKS * size)[:, None]).reshape(len(total), -1)
+    losses = lost[:, None] + np.hstack([np.zeros((len(total), 1)), growth])
+    scale = np.maximum(squares / free, 1.0 if known else 1e-300)
+    prior = np.append(0.0, np.full(growth.shape[1], -np.log(max(growth.shape[1], 1))))
+    log_weight = prior - 0.5 * (losses + free * np.log(scale) + squares / scale)
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()  # f64[G, 1 + S J]
+    spread = scale if known else scale * free / max(free - 2, 1)  # Student's t: the scale is known from few reads
+    steps = (kinked[:, None] / room).reshape(len(total), -1)  # of each kink, f64[G, S J]
+    moved = np.einsum("gik,gkj->gij", noise, along)  # what a kink of size 1 takes from the noise, f64[G, K, J]
+    moved = np.tile(moved, (1, 1, len(KINKS)))  # f64[G, K, S J]
+    plain = y_K - np.einsum("gik,gk->gi", noise, seen)  # f64[G, K]
+    means = np.concatenate(
+        [plain[:, :, None], plain[:, :, None] + moved * steps[:, None]], axis=2
+    )  # f64[G, K, 1 + S J]
+    mean = np.einsum("gkc,gc->k", means, weight)
+    apart = (means - mean[:, None]) * np.sqrt(weight)[:, None]
+    covariance = np.einsum("gic,gjc->ij", apart, apart, optimize=True)
+    covariance += np.tensordot((weight * spread).sum(axis=1), noise - noise @ left @ noise, 1)
+    share = (weight * spread)[:, 1:] / room.reshape(len(total), -1)
+    covariance += np.einsum("gic,gjc->ij", moved * share[:, None], moved, optimize=True)
+    variance = np.tensordot((weight * scale).sum(axis=1), np.diagonal(noise, axis1=1, axis2=2), 1)
+    return Smooth(mean, covariance, np.sqrt(variance))
+
+
+def noise_shapes(count: int, error: np.ndarray | None) -> np.ndarray:
+    """The noise's covariance but for its scale, f64[R, K, K], for every rho of the grid (one where it is known)."""
+    if error is not None and error.ndim == 2:
+        return (error + 1e-3 * np.mean(np.diagonal(error)) * np.eye(count))[None]
+    lags = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+    shapes = RHO[:, None, None] ** lags
+    return shapes if error is None else shapes * np.outer(error, error)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the curves of one group show on average, read by read."""
+
+    kl: np.ndarray  # f64[K], in the order of the reads
+    raw: np.ndarray  # f64[K], gold as read
+    raw_se: np.ndarray  # f64[K], the noise of a read: the file's own standard errors, else from the scatter
+    fall_se: np.ndarray  # f64[K], of a read less the highest
+    smooth: Smooth
+    own_errors: bool  # whether standard errors came with the data
+
+    @cached_property
+    def top(self) -> int:
+        """Where smoothed gold is highest, among reads that are not below the highest as read."""
+        return int(np.where(self.allowed_raw, self.smooth.mean, -np.inf).argmax())
+
+    @property
+    def allowed_raw(self) -> np.ndarray:
+        """Reads not below the highest by more than two of its standard errors, bool[K]."""
+        return self.raw >= self.lowest_raw
+
+    @property
+    def lowest_raw(self) -> float:
+        """Two standard errors below the highest read; less of errors that are known from the scatter only."""
+        best = int(self.raw.argmax())
+        return float(self.raw[best] - (2.0 if self.own_errors else 1.5) * self.raw_se[best])
+
+    @cached_property
+    def allowed(self) -> np.ndarray:
+        """Those whose smoothed gold is not below its top by more than two standard errors either, bool[K]."""
+        return self.allowed_raw & np.array([not self.below(k) for k in range(len(self.kl))])
+
+    def below(self, k: int) -> bool:
+        by, error = self.difference(self.top, k)
+        return by > 2 * error
+
+    def difference(self, i: int, j: int) -> tuple[float, float]:
+        """(smoothed gold at read i less that at j, its standard error)."""
+        mean, c = self.smooth.mean, self.smooth.covariance
+        return float(mean[i] - mean[j]), float(max(c[i, i] + c[j, j] - 2 * c[i, j], 0.0) ** 0.5)
+
+    @property
+    def fall(self) -> tuple[float, float]:
+        """(by how much smoothed gold fell from its top to the last read, standard error)."""
+        return self.difference(self.top, len(self.kl) - 1)
+
+    @property
+    def rise(self) -> tuple[float, float]:
+        """(by how much it rose from the first read to its top, standard error)."""
+        return self.difference(self.top, 0)
+
+    @property
+    def raw_fall(self) -> tuple[float, float]:
+        """(from the highest read to the last, as read, standard error): chance picks the highest, so this is biased."""
+        return float(self.raw.max() - self.raw[-1]), float(self.fall_se[-1])
+
+    def nearest(self, kl: float) -> int:
+        """The read nearest to a KL, in d."""
+        return int(np.abs(np.sqrt(self.kl) - kl**0.5).argmin())
+
+    def nearest_allowed(self, kl: float) -> int:
+        return int(np.where(self.allowed, np.abs(np.sqrt(self.kl) - kl**0.5), np.inf).argmin())
+
+    def allows(self, kl: float) -> bool:
+        """Whether gold at a KL, read between its neighbours, is not below the highest by more than two errors."""
+        order = np.argsort(self.kl, kind="stable")
+        at = int(np.searchsorted(self.kl[order], kl))
+        around = order[max(at - 1, 0) : at + 1]
+        between = np.interp(kl, self.kl[order], self.raw[order])
+        return bool(between >= self.lowest_raw and not all(self.below(k) for k in around))
+
+    def top_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """KL between which smoothed gold is highest, with this probability."""
+        k = len(self.kl)
+        root = np.linalg.cholesky(self.smooth.covariance + 1e-9 * np.trace(self.smooth.covariance) / k * np.eye(k))
+        draws = self.smooth.mean + np.random.default_rng(0).normal(size=(DRAWS, k)) @ root.T
+        ends = np.quantile(self.kl[draws.argmax(axis=1)], [(1 - level) / 2, (1 + level) / 2], method="nearest")
+        return float(min(ends[0], self.kl[self.top])), float(max(ends[1], self.kl[self.top]))
+
+
+def thinned(curve: Curve) -> Curve:
+    """A curve of at most MOST reads: of more, neighbours are averaged, as independent ones."""
+    count = len(curve.kl)
+    if count <= MOST:
+        return curve
+    edges = np.linspace(0, count, MOST + 1).astype(int)
+    sizes = np.diff(edges)
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(x, edges[:-1]) / (sizes if x.ndim == 1 else sizes[:, None])
+
+    se = None if curve.gold_se is None else np.sqrt(mean(curve.gold_se**2) / sizes)
+    table = None if curve.gold_KQ is None else mean(curve.gold_KQ)
+    return replace(
+        curve, step_or_n=mean(curve.step_or_n), kl=mean(curve.kl), proxy=mean(curve.proxy), gold=mean(curve.gold),
+        gold_se=se, gold_KQ=table, fall_se=None,
+        proxy_se=None, proxy_KQ=None, kl_given=None, kl_given_KQ=None,
+    )  # fmt: skip
+
+
+def measure(curves: Sequence[Curve]) -> Measured:
+    """What the curves of one group show, on average where they are several."""
+    curves = [thinned(c) for c in curves]
+    parts = [alone(c) for c in curves]
+    if len(parts) == 1:
+        return parts[0]
+    d = common_d(curves)
+    onto = [regrid(d, c, np.eye(len(c.kl))) for c in curves]  # f64[D, K] each: what a curve is interpolated by
+    count = len(parts)
+    raw = np.mean([w @ p.raw for w, p in zip(onto, parts, strict=True)], axis=0)
+    means = np.array([w @ p.smooth.mean for w, p in zip(onto, parts, strict=True)])
+    own = sum(w @ p.smooth.covariance @ w.T for w, p in zip(onto, parts, strict=True)) / count**2
+    apart = means - means.mean(axis=0)
+    between = apart.T @ apart / (count * (count - 1))  # what seeds differ by, noise included
+    noise = np.sqrt(sum((w**2) @ p.raw_se**2 for w, p in zip(onto, parts, strict=True))) / count
+    larger = own + np.diag(np.maximum(np.diagonal(between) - np.diagonal(own), 0.0))
+    smoothed = Smooth(means.mean(axis=0), larger, noise)
+    fall_se = np.hypot(noise, noise[int(raw.argmax())])
+    return Measured(d**2, raw, noise, fall_se, smoothed, all(p.own_errors for p in parts))
+
+
+def alone(curve: Curve) -> Measured:
+    """What one curve shows."""
+    error = curve.gold_se
+    if curve.gold_KQ is not None and curve.gold_KQ.shape[1] > 1:
+        error = np.cov(curve.gold_KQ) / curve.gold_KQ.shape[1]
+    usable = (
+        error is not None
+        and bool(np.isfinite(error).all())
+        and bool((np.diagonal(error) if error.ndim == 2 else error).max() > 0)
+    )
+    if error is not None and error.ndim == 1 and usable:
+        error = np.maximum(error, 1e-3 * error.max())  # the initial policy's own is 0
+    smoothed = smooth(curve.d, curve.gold, error if usable else None)
+    own = curve.gold_se if usable and curve.gold_se is not None else smoothed.noise
+    fall_se = curve.fall_se if curve.fall_se is not None else np.hypot(own, own[int(curve.gold.argmax())])
+    return Measured(np.maximum(curve.kl, 0.0), curve.gold, own, fall_se, smoothed, usable)
