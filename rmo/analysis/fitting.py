@@ -14,7 +14,6 @@ from rmo.analysis.curve import Curve, CurveError, at_origin
 from rmo.analysis.curve_id import CurveId
 from rmo.analysis.forms import FORMS
 
-
 RHO = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])  # correlations of neighbouring residuals that are tried
 
 

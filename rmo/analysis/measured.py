@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmo.analysis.curve import Curve, common_d, forward, regrid
+from rmo.analysis.curve import Curve, common_d, regrid
 
-ROUGHNESS = np.array([0.0, *10.0 ** np.arange(-2, 5)])  # variance of the spline's bends over that of the noise
-KINKS = np.array([10.0, 1000.0])  # variance of what a kink adds over that of the noise
-RHO = np.array([0.0, 0.3, 0.6, 0.85])
+ROUGHNESS = np.array([0.0, *10.0 ** np.arange(-1.5, 6.1, 1.5)])  # variance of the spline's bends over that of the noise
+KINKS = np.array([10.0, 1e3, 1e5])  # variance of what a kink adds over that of the noise
+RHO = np.array([0.0, 0.45, 0.85])
 MOST = 60  # reads that are smoothed; of more, neighbours are averaged first
 DRAWS = 400  # of the smoothed curve, for where it is highest
 
@@ -39,8 +39,8 @@ def line_through(t_K: np.ndarray) -> np.ndarray:
 
 
 def bends(t_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(covariance f64[K, K] of a cubic spline's bends, an integrated Wiener process; a kink at each read f64[K, J]) at t,
-    both of mean variance 1 once a straight line is taken out."""
+    """(covariance f64[K, K] of a cubic spline's bends, an integrated Wiener process; a kink at each read f64[K, J]) at
+    t, both of mean variance 1 once a straight line is taken out."""
     line = line_through(t_K)
     left = np.eye(len(t_K)) - line @ np.linalg.pinv(line)
     low, high = np.minimum.outer(t_K, t_K), np.maximum.outer(t_K, t_K)
@@ -70,7 +70,7 @@ def smooth(x_K: np.ndarray, y_K: np.ndarray, error: np.ndarray | None = None) ->
     left = inverse - inverse @ line @ np.linalg.solve(inner, line.T @ inverse)  # what a line leaves of the inverse
     # Every cell without a kink, then with each of J, of each size: an update of rank one.
     seen, along = left @ y_K, left @ kinks  # f64[G, K], f64[G, K, J]
-    own, kinked = np.einsum("kj,gkj->gj", kinks, along), seen @ kinks  # f64[G, J]
+    own, kinked = (kinks * along).sum(axis=1), seen @ kinks  # f64[G, J]
     room = own[:, None] + 1 / (KINKS * size)[:, None]  # f64[G, S, J]
     free, square = count - line.shape[1], seen @ y_K
     squares = np.hstack(
@@ -86,19 +86,23 @@ def smooth(x_K: np.ndarray, y_K: np.ndarray, error: np.ndarray | None = None) ->
     weight /= weight.sum()  # f64[G, 1 + S J]
     spread = scale if known else scale * free / max(free - 2, 1)  # Student's t: the scale is known from few reads
     steps = (kinked[:, None] / room).reshape(len(total), -1)  # of each kink, f64[G, S J]
-    moved = np.einsum("gik,gkj->gij", noise, along)  # what a kink of size 1 takes from the noise, f64[G, K, J]
+    moved = noise @ along  # what a kink of size 1 takes from the noise, f64[G, K, J]
     moved = np.tile(moved, (1, 1, len(KINKS)))  # f64[G, K, S J]
-    plain = y_K - np.einsum("gik,gk->gi", noise, seen)  # f64[G, K]
+    plain = y_K - (noise @ seen[:, :, None])[:, :, 0]  # f64[G, K]
     means = np.concatenate(
         [plain[:, :, None], plain[:, :, None] + moved * steps[:, None]], axis=2
     )  # f64[G, K, 1 + S J]
-    mean = np.einsum("gkc,gc->k", means, weight)
+    mean = np.tensordot(means, weight, ([0, 2], [0, 1]))
     apart = (means - mean[:, None]) * np.sqrt(weight)[:, None]
-    covariance = np.einsum("gic,gjc->ij", apart, apart, optimize=True)
+    covariance = np.tensordot(apart, apart, ([0, 2], [0, 2]))
     covariance += np.tensordot((weight * spread).sum(axis=1), noise - noise @ left @ noise, 1)
     share = (weight * spread)[:, 1:] / room.reshape(len(total), -1)
-    covariance += np.einsum("gic,gjc->ij", moved * share[:, None], moved, optimize=True)
-    variance = np.tensordot((weight * scale).sum(axis=1), np.diagonal(noise, axis1=1, axis2=2), 1)
+    covariance += np.tensordot(moved * share[:, None], moved, ([0, 2], [0, 2]))
+    centred = covariance - covariance.mean(axis=0) - covariance.mean(axis=1, keepdims=True) + covariance.mean()
+    left_over = (np.var(y_K - mean) * count + np.trace(centred)) / (
+        count - 1
+    )  # expected square, but for a common shift
+    variance = np.full(count, left_over) if not known else np.diagonal(shapes[0])
     return Smooth(mean, covariance, np.sqrt(variance))
 
 
@@ -127,6 +131,12 @@ class Measured:
         """Where smoothed gold is highest, among reads that are not below the highest as read."""
         return int(np.where(self.allowed_raw, self.smooth.mean, -np.inf).argmax())
 
+    @cached_property
+    def sharp_top(self) -> int:
+        """The same among reads within one standard error of the highest: where to stop, gold having fallen for sure."""
+        best = int(self.raw.argmax())
+        return int(np.where(self.raw >= self.raw[best] - self.raw_se[best], self.smooth.mean, -np.inf).argmax())
+
     @property
     def allowed_raw(self) -> np.ndarray:
         """Reads not below the highest by more than two of its standard errors, bool[K]."""
@@ -140,12 +150,12 @@ class Measured:
 
     @cached_property
     def allowed(self) -> np.ndarray:
-        """Those whose smoothed gold is not below its top by more than two standard errors either, bool[K]."""
+        """Those whose smoothed gold is not below its top by more than a standard error either, bool[K]."""
         return self.allowed_raw & np.array([not self.below(k) for k in range(len(self.kl))])
 
     def below(self, k: int) -> bool:
         by, error = self.difference(self.top, k)
-        return by > 2 * error
+        return by > error
 
     def difference(self, i: int, j: int) -> tuple[float, float]:
         """(smoothed gold at read i less that at j, its standard error)."""
@@ -155,7 +165,9 @@ class Measured:
     @property
     def fall(self) -> tuple[float, float]:
         """(by how much smoothed gold fell from its top to the last read, standard error)."""
-        return self.difference(self.top, len(self.kl) - 1)
+        by, error = self.difference(self.top, len(self.kl) - 1)
+        far = float(self.smooth.mean[self.top] - self.raw[-1])
+        return (far, error) if self.raw[-1] < floor_of(self.raw) else (by, error)
 
     @property
     def rise(self) -> tuple[float, float]:
@@ -175,7 +187,8 @@ class Measured:
         return int(np.where(self.allowed, np.abs(np.sqrt(self.kl) - kl**0.5), np.inf).argmin())
 
     def allows(self, kl: float) -> bool:
-        """Whether gold at a KL, read between its neighbours, is not below the highest by more than two errors."""
+        """Whether gold at a KL, read between its neighbours, is not below the highest by more than two of its standard
+        errors, nor smoothed gold by more than one."""
         order = np.argsort(self.kl, kind="stable")
         at = int(np.searchsorted(self.kl[order], kl))
         around = order[max(at - 1, 0) : at + 1]
@@ -232,6 +245,13 @@ def measure(curves: Sequence[Curve]) -> Measured:
     return Measured(d**2, raw, noise, fall_se, smoothed, all(p.own_errors for p in parts))
 
 
+def floor_of(gold_K: np.ndarray) -> float:
+    """Below this a read only says that gold is far below its highest, and is smoothed as if it were here: how a policy
+    that has collapsed wobbles is no noise of the reads at the top."""
+    noise = float(np.median(np.abs(np.diff(gold_K, 2)))) / 1.652  # of a read, if reads scatter about a line
+    return float(gold_K.max() - max(3 * (gold_K.max() - gold_K[0]), 10 * noise))
+
+
 def alone(curve: Curve) -> Measured:
     """What one curve shows."""
     error = curve.gold_se
@@ -244,7 +264,7 @@ def alone(curve: Curve) -> Measured:
     )
     if error is not None and error.ndim == 1 and usable:
         error = np.maximum(error, 1e-3 * error.max())  # the initial policy's own is 0
-    smoothed = smooth(curve.d, curve.gold, error if usable else None)
+    smoothed = smooth(curve.d, np.maximum(curve.gold, floor_of(curve.gold)), error if usable else None)
     own = curve.gold_se if usable and curve.gold_se is not None else smoothed.noise
     fall_se = curve.fall_se if curve.fall_se is not None else np.hypot(own, own[int(curve.gold.argmax())])
     return Measured(np.maximum(curve.kl, 0.0), curve.gold, own, fall_se, smoothed, usable)

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from rmo.analysis.bootstrap import Resamples, below_zero
 from rmo.analysis.curve import Curve, forward
 from rmo.analysis.fitting import fit_curve
 from rmo.analysis.forms import slope
 from rmo.analysis.measured import Measured, measure
+from rmo.analysis.next_read import NextRead, for_fit, for_measured
 from rmo.methods.method import find
 from rmo.runtime.types import Row
 
@@ -71,6 +73,7 @@ class Signs:
     turned: float  # the probability that gold has turned by `reach`, by the fit; NaN where the form does not fit
     held: float  # how many times farther than their data forecasts went without a miss
     blind: bool  # whether none of several forecasts held
+    next: NextRead | None = None  # the read of gold that would decide most
 
     def advice(self) -> Advice:
         """The first that applies. Whatever the fit says, no stop is advised where measured gold is below its highest by
@@ -102,8 +105,27 @@ class Signs:
 
     def undecided(self) -> Advice:
         if not self.r2 > 0:  # or NaN
-            return self.only_measured()
-        return self.probably_turned() if self.turned >= 0.5 else self.no_peak_yet()
+            found = self.only_measured()
+        else:
+            found = self.probably_turned() if self.turned >= 0.5 else self.no_peak_yet()
+        return found._replace(sentence=found.sentence + self.read_next())
+
+    def read_next(self) -> str:
+        """Where to read gold next, and on how many samples."""
+        if self.next is None:
+            return ""
+        table = self.curves[0].gold_KQ
+        samples = (
+            f"{self.next.times} times the samples of a read so far"
+            if self.next.times > 1
+            else "as many samples as so far"
+        )
+        if table is not None:
+            samples = f"{self.next.times * table.shape[1]:,} prompts"
+        where = f"gold read at KL {self.at(self.next.kl)} with {samples}"
+        if self.next.decides:
+            return f"; {where} would decide, if it comes out as expected"
+        return f"; {where} would decide most ({self.next.removes:.0%} of the doubt)"
 
     def fell(self, errors: float) -> bool:
         """Whether smoothed gold fell from its top to the last read by more than so many standard errors."""
@@ -122,7 +144,7 @@ class Signs:
 
     @property
     def refuted(self) -> bool:
-        """Whether measured gold is below its highest by more than two standard errors wherever the fitted peak may be."""
+        """Whether measured gold is below its highest, by more than noise, wherever the fitted peak may be."""
         return not self.seen.allows(self.peak) and not self.low <= self.stop <= self.high
 
     def at(self, kl: float) -> str:
@@ -177,14 +199,15 @@ class Signs:
         return Advice("stop", self.stop, text, "fit")
 
     def stop_where_highest(self) -> Advice:
-        text = f"stop at KL {self.at(self.top)}, where gold was highest: {self.fall}"
+        top = float(self.seen.kl[self.seen.sharp_top])
+        text = f"stop at KL {self.at(top)}, where gold was highest: {self.fall}"
         if not (np.isfinite(self.peak) and self.peak <= self.reach and self.refuted):
-            return Advice("stop", self.top, f"{text}, though the fit does not say where its peak is", "measurement")
-        by, error = self.seen.difference(self.seen.top, self.seen.nearest(self.peak))
+            return Advice("stop", top, f"{text}, though the fit does not say where its peak is", "measurement")
+        by, error = self.seen.difference(self.seen.sharp_top, self.seen.nearest(self.peak))
         text += (
             f"; this follows the measurement, not the fit: at the fitted peak, KL {self.at(self.peak)}, measured gold"
         )
-        return Advice("stop", self.top, f"{text} is lower by {by:.2g} (standard error {error:.1g})", "measurement")
+        return Advice("stop", top, f"{text} is lower by {by:.2g} (standard error {error:.1g})", "measurement")
 
     def go_on(self) -> Advice:
         text = f"go on to KL {self.peak:.3g}: the peak lies beyond the data, {self.between}; {self.chance}"
@@ -225,9 +248,11 @@ def advise(
     (infinite where it never turns) with its interval, and R2 of the fit; where that is not above 0, the fit counts for
     nothing and `turned_probability` is NaN.
 
-    `verdict` is stop (the peak lies within the data, by the fit or because every curve fell by more than four standard
-    errors), go on (the fitted peak lies beyond them) or undecided (no peak, or its interval is wider than the data).
-    `trusted_to_kl`: as far beyond their own data as `forecasts` went without a miss.
+    `verdict` is stop (the peak lies within the data, by the fit or because measured gold fell by more than three of its
+    standard errors), go on (the fitted peak lies beyond them) or undecided (no peak, or its interval is wider than the data);
+    `follows` says whether it rests on the fit or on the measurement, `kl` where to stop, or to go. `best_kl` is where
+    measured gold is highest, whatever the verdict; `next_read` the read that would decide most. `trusted_to_kl`: as far
+    beyond their own data as `forecasts` went without a miss.
     """
     d, gold = (np.concatenate([getattr(c, name) for c in curves]) for name in ("d", "gold"))
     reach = float(min(c.kl.max() for c in curves))
@@ -240,7 +265,16 @@ def advise(
     held = max([row["factor"] for row in tried if row["factor"] < missed], default=1.0)
     blind = bool(tried) and not any(row["holds"] for row in tried)
     seen = measure(curves)
-    signs = Signs(curves, seen, r2, reach, max(min_d**2, first), peak, low, high, turned, held, blind)
+    read = None
+    if reach > 0:
+        noise, z = float(np.median(seen.raw_se) ** 2), float(stats.norm.ppf(LEVEL))
+        ahead = reach if turned >= 0.5 else reach * max(held, FACTORS[0])
+        read = (
+            for_fit(form, values_N2[1 : 1 + r.draws], values_N2[0], (max(min_d**2, first), ahead), reach, noise, z)
+            if fits
+            else for_measured(seen, SURE)
+        )
+    signs = Signs(curves, seen, r2, reach, max(min_d**2, first), peak, low, high, turned, held, blind, read)
     verdict, kl, sentence, follows = signs.advice()
     fell_by, fell_se = seen.fall
     return {
@@ -249,4 +283,5 @@ def advise(
         "best_kl": signs.top, "best_step": step_at(curves, signs.top), "reach_kl": reach, "past_peak": peak <= reach,
         "peak_step": step_at(curves, peak), "peak_step_interval": [step_at(curves, low), step_at(curves, high)],
         "trusted_to_kl": reach * held, "forecasts": tried,
+        "next_read": None if verdict != "undecided" or read is None else {**read._asdict(), "step": step_at(curves, read.kl)},
     }  # fmt: skip
