@@ -58,52 +58,74 @@ def smooth(x_K: np.ndarray, y_K: np.ndarray, error: np.ndarray | None = None) ->
     `error` is the noise as far as it is known: standard errors f64[K], a covariance f64[K, K] (reads that share their
     prompts), or None. Known noise is never taken as smaller than given, but as larger where reads scatter more.
     """
-    count, known = len(x_K), error is not None
+    count = len(x_K)
     t = (x_K - x_K.min()) / max(float(np.ptp(x_K)), 1e-300)
-    line, (spline, kinks) = line_through(t), bends(t)
+    spline, kinks = bends(t)
     shapes = noise_shapes(count, error)
     size = np.mean(np.diagonal(shapes[0]))
     total = (ROUGHNESS[:, None, None, None] * size * spline + shapes).reshape(-1, count, count)  # G cells
     noise = np.broadcast_to(shapes, (len(ROUGHNESS), *shapes.shape)).reshape(total.shape)
-    inverse = np.linalg.inv(total)
-    inner = line.T @ inverse @ line
-    left = inverse - inverse @ line @ np.linalg.solve(inner, line.T @ inverse)  # what a line leaves of the inverse
-    # Every cell without a kink, then with each of J, of each size: an update of rank one.
-    seen, along = left @ y_K, left @ kinks  # f64[G, K], f64[G, K, J]
-    own, kinked = (kinks * along).sum(axis=1), seen @ kinks  # f64[G, J]
-    room = own[:, None] + 1 / (KINKS * size)[:, None]  # f64[G, S, J]
-    free, square = count - line.shape[1], seen @ y_K
-    squares = np.hstack(
-        [square[:, None], (square[:, None, None] - kinked[:, None] ** 2 / room).reshape(len(total), -1)]
-    )
-    lost = np.linalg.slogdet(total)[1] + np.linalg.slogdet(inner)[1]
-    growth = np.log(room * (KINKS * size)[:, None]).reshape(len(total), -1)
-    losses = lost[:, None] + np.hstack([np.zeros((len(total), 1)), growth])
-    scale = np.maximum(squares / free, 1.0 if known else 1e-300)
-    prior = np.append(0.0, np.full(growth.shape[1], -np.log(max(growth.shape[1], 1))))
-    log_weight = prior - 0.5 * (losses + free * np.log(scale) + squares / scale)
-    weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()  # f64[G, 1 + S J]
-    spread = scale if known else scale * free / max(free - 2, 1)  # Student's t: the scale is known from few reads
-    steps = (kinked[:, None] / room).reshape(len(total), -1)  # of each kink, f64[G, S J]
-    moved = noise @ along  # what a kink of size 1 takes from the noise, f64[G, K, J]
-    moved = np.tile(moved, (1, 1, len(KINKS)))  # f64[G, K, S J]
-    plain = y_K - (noise @ seen[:, :, None])[:, :, 0]  # f64[G, K]
-    means = np.concatenate(
-        [plain[:, :, None], plain[:, :, None] + moved * steps[:, None]], axis=2
-    )  # f64[G, K, 1 + S J]
+    cells = Cells.of(total, line_through(t), np.tile(kinks, len(KINKS)), np.repeat(KINKS * size, kinks.shape[1]), y_K)
+    weight, scale = cells.weigh(known=error is not None)
+    free = cells.free
+    spread = scale if error is not None else scale * free / max(free - 2, 1)  # Student's t: few reads give the scale
+    moved = noise @ cells.along  # what a kink of size 1 takes from the noise, f64[G, K, J]
+    plain = y_K[:, None] - noise @ cells.seen[:, :, None]  # f64[G, K, 1]
+    means = np.concatenate([plain, plain + moved * (cells.kinked / cells.room)[:, None]], axis=2)  # f64[G, K, 1 + J]
     mean = np.tensordot(means, weight, ([0, 2], [0, 1]))
     apart = (means - mean[:, None]) * np.sqrt(weight)[:, None]
     covariance = np.tensordot(apart, apart, ([0, 2], [0, 2]))
-    covariance += np.tensordot((weight * spread).sum(axis=1), noise - noise @ left @ noise, 1)
-    share = (weight * spread)[:, 1:] / room.reshape(len(total), -1)
+    covariance += np.tensordot((weight * spread).sum(axis=1), noise - noise @ cells.left @ noise, 1)
+    share = (weight * spread)[:, 1:] / cells.room
     covariance += np.tensordot(moved * share[:, None], moved, ([0, 2], [0, 2]))
+    if error is not None:
+        return Smooth(mean, covariance, np.sqrt(np.diagonal(shapes[0])))
     centred = covariance - covariance.mean(axis=0) - covariance.mean(axis=1, keepdims=True) + covariance.mean()
     left_over = (np.var(y_K - mean) * count + np.trace(centred)) / (
         count - 1
     )  # expected square, but for a common shift
-    variance = np.full(count, left_over) if not known else np.diagonal(shapes[0])
-    return Smooth(mean, covariance, np.sqrt(variance))
+    return Smooth(mean, covariance, np.full(count, left_over**0.5))
+
+
+class Cells(NamedTuple):
+    """G smooth curves, each without a kink and with each of J: all that their likelihoods rest on."""
+
+    left: np.ndarray  # f64[G, K, K], the inverse covariance less what a straight line takes
+    seen: np.ndarray  # f64[G, K], that times the reads
+    along: np.ndarray  # f64[G, K, J], that times the kinks
+    kinked: np.ndarray  # f64[G, J], kinks times `seen`
+    room: np.ndarray  # f64[G, J], a kink's variance given the rest, inverted: what an update of rank one divides by
+    sizes: np.ndarray  # f64[J], the variance of each kink
+    lost: np.ndarray  # f64[G], log determinants
+    square: np.ndarray  # f64[G], reads times `seen`
+    free: int  # degrees of freedom
+
+    @classmethod
+    def of(
+        cls, total: np.ndarray, line: np.ndarray, kinks_KJ: np.ndarray, sizes_J: np.ndarray, y_K: np.ndarray
+    ) -> "Cells":
+        """From the covariances of G curves, f64[G, K, K]."""
+        inverse = np.linalg.inv(total)
+        inner = line.T @ inverse @ line
+        left = inverse - inverse @ line @ np.linalg.solve(inner, line.T @ inverse)
+        seen, along = left @ y_K, left @ kinks_KJ
+        room = (kinks_KJ * along).sum(axis=1) + 1 / sizes_J
+        lost = np.linalg.slogdet(total)[1] + np.linalg.slogdet(inner)[1]
+        return cls(left, seen, along, seen @ kinks_KJ, room, sizes_J, lost, seen @ y_K, len(y_K) - line.shape[1])
+
+    def weigh(self, known: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(weight, scale of the noise's variance), f64[G, 1 + J] both; a scale of known noise is at least 1.
+
+        Curves with a kink weigh together, before the reads are seen, as much as those without.
+        """
+        square = np.hstack([self.square[:, None], self.square[:, None] - self.kinked**2 / self.room])
+        lost = np.hstack([self.lost[:, None], self.lost[:, None] + np.log(self.room * self.sizes)])
+        scale = np.maximum(square / self.free, 1.0 if known else 1e-300)
+        count = self.room.shape[1]
+        prior = np.append(0.0, np.full(count, -np.log(max(count, 1))))
+        log_weight = prior - 0.5 * (lost + self.free * np.log(scale) + square / scale)
+        weight = np.exp(log_weight - log_weight.max())
+        return weight / weight.sum(), scale
 
 
 def noise_shapes(count: int, error: np.ndarray | None) -> np.ndarray:

@@ -115,11 +115,9 @@ class Signs:
         if self.next is None:
             return ""
         table = self.curves[0].gold_KQ
-        samples = (
-            f"{self.next.times} times the samples of a read so far"
-            if self.next.times > 1
-            else "as many samples as so far"
-        )
+        samples = f"{self.next.times} times the samples of a read so far"
+        if self.next.times == 1:
+            samples = "as many samples as so far"
         if table is not None:
             samples = f"{self.next.times * table.shape[1]:,} prompts"
         where = f"gold read at KL {self.at(self.next.kl)} with {samples}"
@@ -168,6 +166,8 @@ class Signs:
     @property
     def fall(self) -> str:
         by, error = self.seen.fall
+        if not by > 0:
+            return f"it has not fallen by KL {self.seen.kl[-1]:.3g}"
         return f"by KL {self.seen.kl[-1]:.3g} gold has fallen by {by:.2g} (standard error {error:.1g})"
 
     @property
@@ -181,13 +181,12 @@ class Signs:
     def fall_as_read(self, said: Advice) -> str:
         """A fall by more than two of the data's own standard errors, where the advice does not speak of it yet."""
         by, error = self.seen.raw_fall
-        if not by > 2 * error or "has fallen by" in said.sentence:
+        if not by > 2 * error or (self.fell(2) and self.fall in said.sentence):
             return ""
         source = "" if self.seen.own_errors else ", from the scatter"
         highest = float(self.seen.kl[self.seen.raw.argmax()])
-        text = (
-            f"; measured gold has fallen by {by:.2g} (standard error {error:.1g}{source}) since KL {self.at(highest)}"
-        )
+        text = f"; measured gold has fallen by {by:.2g} (standard error {error:.1g}{source})"
+        text += f" since KL {self.at(highest)}"
         return f"{text}, though the highest of {len(self.seen.kl)} reads is high by chance too"
 
     def stop_at_peak(self) -> Advice:
@@ -204,10 +203,10 @@ class Signs:
         if not (np.isfinite(self.peak) and self.peak <= self.reach and self.refuted):
             return Advice("stop", top, f"{text}, though the fit does not say where its peak is", "measurement")
         by, error = self.seen.difference(self.seen.sharp_top, self.seen.nearest(self.peak))
-        text += (
-            f"; this follows the measurement, not the fit: at the fitted peak, KL {self.at(self.peak)}, measured gold"
+        text += f"; this follows the measurement, not the fit: at the fitted peak, KL {self.at(self.peak)},"
+        return Advice(
+            "stop", top, f"{text} measured gold is lower by {by:.2g} (standard error {error:.1g})", "measurement"
         )
-        return Advice("stop", top, f"{text} is lower by {by:.2g} (standard error {error:.1g})", "measurement")
 
     def go_on(self) -> Advice:
         text = f"go on to KL {self.peak:.3g}: the peak lies beyond the data, {self.between}; {self.chance}"
@@ -218,7 +217,7 @@ class Signs:
 
     def only_measured(self) -> Advice:
         text = f"undecided: the form fits worse than a constant (R² {self.r2:.2g}); as measured,"
-        text += f" gold was highest at KL {self.at(self.top)}, and {self.fall} since"
+        text += f" gold was highest at KL {self.at(self.top)}, and {self.fall}"
         return Advice("undecided", self.reach, text)
 
     def probably_turned(self) -> Advice:
@@ -249,10 +248,10 @@ def advise(
     nothing and `turned_probability` is NaN.
 
     `verdict` is stop (the peak lies within the data, by the fit or because measured gold fell by more than three of its
-    standard errors), go on (the fitted peak lies beyond them) or undecided (no peak, or its interval is wider than the data);
-    `follows` says whether it rests on the fit or on the measurement, `kl` where to stop, or to go. `best_kl` is where
-    measured gold is highest, whatever the verdict; `next_read` the read that would decide most. `trusted_to_kl`: as far
-    beyond their own data as `forecasts` went without a miss.
+    standard errors), go on (the fitted peak lies beyond them) or undecided (no peak, or its interval is wider than the
+    data); `follows` says whether it rests on the fit or on the measurement, `kl` where to stop, or to go. `best_kl` is
+    where measured gold is highest, whatever the verdict; `next_read` the read that would decide most. `trusted_to_kl`:
+    as far beyond their own data as `forecasts` went without a miss.
     """
     d, gold = (np.concatenate([getattr(c, name) for c in curves]) for name in ("d", "gold"))
     reach = float(min(c.kl.max() for c in curves))
@@ -283,5 +282,5 @@ def advise(
         "best_kl": signs.top, "best_step": step_at(curves, signs.top), "reach_kl": reach, "past_peak": peak <= reach,
         "peak_step": step_at(curves, peak), "peak_step_interval": [step_at(curves, low), step_at(curves, high)],
         "trusted_to_kl": reach * held, "forecasts": tried,
-        "next_read": None if verdict != "undecided" or read is None else {**read._asdict(), "step": step_at(curves, read.kl)},
+        "next_read": {**read._asdict(), "step": step_at(curves, read.kl)} if read and verdict == "undecided" else None,
     }  # fmt: skip

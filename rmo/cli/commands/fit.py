@@ -1,13 +1,16 @@
 """`rmo fit`: the paper's forms fitted to anybody's logs."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rmo import config
+from rmo.analysis.curve import Curve
 from rmo.cli import fits
-from rmo.cli.options import Positional, parse
+from rmo.cli.options import Positional, need_positive, parse
 from rmo.logs.columns import Columns
+from rmo.runtime.files import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,9 @@ class FitOptions(fits.BootstrapOptions, Columns):
 
     any table:     rmo fit sweep.csv --kl kl_nats --gold human --group lr --seeds seed
 
-    Several files are several runs, each with a fit; files that lack KL or gold are parts of one table."""
+    Several files are several runs, each with a fit; files that lack KL or gold are parts of one table.
+
+    beside a training that runs: rmo fit metrics.jsonl --gold eval/gold --watch; [ $? = 78 ] && kill $TRAINING"""
 
     curves: Positional[tuple[Path, ...]]
     """CSV, JSONL or JSON."""
@@ -38,23 +43,51 @@ class FitOptions(fits.BootstrapOptions, Columns):
     after it."""
     min_d: float = 0.3
     """Points with sqrt(KL) below this are left out of fits of a form that is infinitely steep at 0, as RL's is."""
+    watch: bool = False
+    """Read the logs again as they grow, print the advice when it changes, and end with exit code 78 when it is to stop
+    every curve."""
+    every: float = 30.0
+    """Seconds between looks at the logs with --watch."""
 
 
 def main(args: Sequence[str]) -> None:
     options = parse(FitOptions, args, "rmo fit")
     if not options.curves:
         raise config.ConfigError("rmo fit needs a file first, e.g. rmo fit trainer_state.json --gold eval_gold")
-    from rmo.analysis import scaling
-    from rmo.artifacts.curves_csv import COLUMNS, from_rows, to_rows
-    from rmo.logs import reading
-    from rmo.runtime.files import write_csv
-
+    need_positive(every=options.every)
     fits.check_bootstrap(options)
+    if not options.watch:
+        write(options, *fit(options))
+        return
+    from rmo.cli.fit_watch import TURNED, until_stop
+
+    found = until_stop(options.curves, lambda: fit(options), options.every)
+    write(options, *found)
+    sys.exit(TURNED)
+
+
+def fit(options: FitOptions) -> tuple[list[Curve], dict[str, Json], list[str]]:
+    """(curves of the logs, their fits, notes on how they were read).
+
+    Raises:
+      RunError, CurveError: a log cannot be read, or has too few points.
+    """
+    from rmo.analysis import scaling
+    from rmo.artifacts.curves_csv import from_rows
+    from rmo.logs import reading
+
     rows, notes = reading.read(options.curves, options)
     curves = from_rows(rows, ", ".join(map(str, options.curves)))
+    return curves, scaling.summarise(curves, options.bootstrap, options.level, options.min_d), notes
+
+
+def write(options: FitOptions, curves: list[Curve], fitted: dict[str, Json], notes: Sequence[str]) -> None:
+    """Print all of it, and write the report."""
+    from rmo.artifacts.curves_csv import COLUMNS, to_rows
+    from rmo.runtime.files import write_csv
+
     for note in notes:
         print(note)
     out = options.out or fits.beside(options.curves[0], "_fit")
-    fitted = scaling.summarise(curves, options.bootstrap, options.level, options.min_d)
     write_csv(out / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
     fits.show(curves, fitted, out, notes=notes)
