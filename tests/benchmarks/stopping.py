@@ -259,19 +259,19 @@ def failures(rows: Sequence[dict]) -> list[str]:
 
 def table(rows: Sequence[dict]) -> str:
     """Markdown."""
-    names = [f"k = {k}" if k else "all" for k in PATIENCE]
-    head = ["form", "noise", "noise is", "interval holds the peak", "stop / go on / undecided", "against", "astray",
-            "regret: rmo", *names, "saved against k = 3", "false stops: rmo", "k = 3", "reads: rmo", "k = 3"]  # fmt: skip
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     three = 1 + PATIENCE.index(3)
+    names = [f"k = {k}" if k else "all" for k in PATIENCE]
+    head = ["form", "noise", "noise is", "interval holds the peak", "stop / go on / undecided", "against / astray",
+            "regret: rmo", *names, "saved against k = 3", "false stops: rmo / k = 3", "reads: rmo / k = 3"]  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         cover = "" if row["coverage"] is None else f"{row['coverage']:.0%}"
         verdicts = " / ".join(f"{row['verdicts'][v]:.0%}" for v in ("stop", "go on", "undecided"))
-        regrets = [f"{x:.3f} ± {m:.3f}" for x, m in zip(row["regret"], row["regret_margin"], strict=True)]
-        saved = f"{row['saved']:.3f} ± {row['saved_margin']:.3f}"
-        false, reads = row["false"], row["reads"]
-        line = [row["form"], row["noise"], row["kind"], cover, verdicts, f"{row['against']:.1%}", f"{row['astray']:.1%}",
-                *regrets, saved, f"{false[0]:.0%}", f"{false[three]:.0%}", f"{reads[0]:.1f}", f"{reads[three]:.1f}"]  # fmt: skip
+        regrets = [f"{x:.3f}" for x in row["regret"]]
+        line = [row["form"], row["noise"], row["kind"], cover, verdicts, f"{row['against']:.1%} / {row['astray']:.1%}",
+                *regrets, f"{row['saved']:.3f} ± {row['saved_margin']:.3f}",
+                f"{row['false'][0]:.0%} / {row['false'][three]:.0%}",
+                f"{row['reads'][0]:.1f} / {row['reads'][three]:.1f}"]  # fmt: skip
         lines.append("| " + " | ".join(map(str, line)) + " |")
     return "\n".join(lines)
 
@@ -302,14 +302,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, help="where the rows go as JSON")
     options = parser.parse_args()
-    rows = simulate(
-        options.runs,
-        options.start,
-        options.only,
-        options.jobs,
-        lambda row: print(table([row]).split("\n")[-1], flush=True),
-    )
-    print("\n" + table(rows))
+
+    def done(row: dict) -> None:
+        print(table([row]).split("\n")[-1], flush=True)
+
+    print("\n".join(table([]).split("\n")))
+    rows = simulate(options.runs, options.start, options.only, options.jobs, done)
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")
     missed = failures(rows)
