@@ -306,7 +306,7 @@ def main() -> None:
     def done(row: dict) -> None:
         print(table([row]).split("\n")[-1], flush=True)
 
-    print("\n".join(table([]).split("\n")))
+    print(table([]))
     rows = simulate(options.runs, options.start, options.only, options.jobs, done)
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")
