@@ -264,15 +264,13 @@ def advise(
     held = max([row["factor"] for row in tried if row["factor"] < missed], default=1.0)
     blind = bool(tried) and not any(row["holds"] for row in tried)
     seen = measure(curves)
-    read = None
-    if reach > 0:
-        noise, z = float(np.median(seen.raw_se) ** 2), float(stats.norm.ppf(LEVEL))
+    read, noise = None, float(np.median(seen.raw_se) ** 2)
+    if fits and turned < LEVEL:
         ahead = reach if turned >= 0.5 else reach * max(held, FACTORS[0])
-        read = (
-            for_fit(form, values_N2[1 : 1 + r.draws], values_N2[0], (max(min_d**2, first), ahead), reach, noise, z)
-            if fits
-            else for_measured(seen, SURE)
-        )
+        ends, needed = (max(min_d**2, first), ahead), float(stats.norm.ppf(LEVEL))
+        read = for_fit(form, values_N2[1 : 1 + r.draws], values_N2[0], ends, reach, noise, needed)
+    elif reach > 0:  # the fit is sure, or counts for nothing: the reads themselves have to show it
+        read = for_measured(seen, SURE)
     signs = Signs(curves, seen, r2, reach, max(min_d**2, first), peak, low, high, turned, held, blind, read)
     verdict, kl, sentence, follows = signs.advice()
     fell_by, fell_se = seen.fall

@@ -109,13 +109,24 @@ def test_a_fit_that_peaks_where_gold_was_measured_far_below_its_highest_is_not_f
 def test_a_fall_by_the_files_own_errors_is_said_where_the_fit_is_undecided():
     n = 2.0 ** np.arange(11)
     kl = np.log(n) - (n - 1) / n
-    gold = np.array([0, 0.2, 0.31, 0.4, 0.45, 0.49, 0.51, 0.52, 0.5, 0.48, 0.45])
+    gold = np.array([0, 0.2, 0.34, 0.38, 0.45, 0.52, 0.48, 0.54, 0.48, 0.5, 0.45])
     found = advised(kl, gold, np.full(11, 0.02), "bon")
-    by, error = 0.07, 0.02 * 2**0.5
-    if found["verdict"] != "stop":
-        assert f"measured gold has fallen by {by:.2g} (standard error {error:.1g})" in found["sentence"]
-    unsure = advised(kl, gold, np.full(11, 0.03), "bon")  # 0.07 is 1.6 errors
+    assert found["verdict"] == "undecided"
+    assert "; measured gold has fallen by 0.09 (standard error 0.03) since KL 3.86 (n 70)" in found["sentence"]
+    unsure = advised(kl, gold, np.full(11, 0.045), "bon")  # 0.09 is 1.4 errors
     assert "measured gold has fallen" not in unsure["sentence"]
+
+
+def test_the_next_read_is_in_the_advice_where_it_is_undecided():
+    kl = np.linspace(0, 3, 16) ** 2
+    gold = 0.8 * kl**0.5 + 0.1 * np.random.default_rng(0).normal(size=16)
+    found = advised(kl, gold, np.full(16, 0.1))
+    read = found["next_read"]
+    assert found["verdict"] == "undecided"
+    assert f"gold read at KL {read['kl']:.3g}" in found["sentence"]
+    assert ("times the samples" in found["sentence"]) == (read["times"] > 1)
+    falls = advised(kl, 3 - 3 * (kl**0.5 - 1.5) ** 2, np.full(16, 0.05))
+    assert (falls["verdict"], falls["next_read"]) == ("stop", None)
 
 
 def test_best_of_n_is_told_in_n():
