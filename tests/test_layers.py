@@ -31,7 +31,7 @@ OWNERS = {
     "tokenizers": {"checkpoints/tokenizers"},
     "safetensors": {"checkpoints/weights"},
     "huggingface_hub": {"checkpoints/hf", "worlds/sources"},
-    "pyarrow": {"logs/score_tables", "worlds/sources"},
+    "pyarrow": {"logs/score_tables", "logs/wandb_files", "worlds/sources"},
     "tensorflow_datasets": {"worlds/comparisons", "worlds/sources"},
     "tyro": {"config/experiment", "cli/options"},
     "matplotlib": {"report/figures"},

@@ -5,14 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rmo.analysis.curve import Curve, CurveError
+from rmo.cli import by_step
+from rmo.logs.no_kl import NoFit, NoKl
 from rmo.runtime.files import Json, RunError
 
 TURNED = 78  # exit code: the advice on every curve is to stop
 Found = tuple[list[Curve], dict[str, Json], list[str]]  # curves, their fits, notes
 
 
-def until_stop(paths: Sequence[Path], fit: Callable[[], Found], every: float) -> Found:
+def until_stop(paths: Sequence[Path], fit: Callable[[], Found], every: float) -> Found | NoFit:
     """Call `fit` whenever a file has changed, looking every so many seconds, until every curve is to be stopped.
+    Logs without KL are judged by step.
 
     Prints a line per curve whenever the advice on one changed, or why there is none yet: logs begin without gold, and
     are read while a line of them is being written.
@@ -31,10 +34,14 @@ def until_stop(paths: Sequence[Path], fit: Callable[[], Found], every: float) ->
         time.sleep(every)
 
 
-def look(fit: Callable[[], Found]) -> tuple[Found | None, list[str], bool]:
+def look(fit: Callable[[], Found]) -> tuple[Found | NoFit | None, list[str], bool]:
     """(what was fitted, what to say of it, whether every curve is to be stopped)."""
     try:
         found = fit()
+    except NoKl as reads:
+        rows = by_step.judged(reads)
+        lines = [f"{row['run']}: by step, {row['sentence']}" for row in rows]
+        return reads, lines, bool(rows) and all(row["verdict"] == "stop" for row in rows)
     except (RunError, CurveError, OSError) as error:
         return None, [f"waiting: {error}"], False
     groups = [(method, group) for method, part in found[1].items() for group in part["groups"]]

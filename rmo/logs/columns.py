@@ -8,7 +8,7 @@ class Columns:
     """The names of a log's columns. One that is None is found by the names that trainers use; gold by its own name."""
 
     kl: str | None = None
-    """KL from the initial policy in nats, summed over a response: objective/kl, actor/reward_kl_penalty, ..."""
+    """KL from the initial policy in nats: objective/kl, actor/reward_kl_penalty, ..."""
     gold: str | None = None
     """What you really want: eval/gold, eval_rewards/gold/mean, val-core/judge/reward/mean@1, ..."""
     proxy: str | None = None
@@ -28,5 +28,7 @@ class Columns:
     ppo."""
     per_token: str | None = None
     """KL is a mean per token: multiply by this COLUMN of mean response lengths, or by this number."""
+    kl_sum: bool = False
+    """KL is the sum over a response already."""
     start: float | None = None
     """Gold of the initial policy; default: its first points, if KL is about 0 there."""

@@ -1,20 +1,19 @@
-"""Rows of a log's file: CSV (also what wandb exports of its panels), JSONL (wandb's history, TRL, OpenRLHF, verl's file
-logger) and JSON (the Trainer's trainer_state.json).
-"""
+"""Which reader reads a file: by its ending where that says what it is, else by what it holds."""
 
-import json
 import re
 from pathlib import Path
 
-import numpy as np
+from rmo.logs.console import load_console
+from rmo.logs.csv_tables import load_csv
+from rmo.logs.event_files import is_events, load_events
+from rmo.logs.json_shapes import load_json
+from rmo.logs.rows import Loaded, LogError, Rows
+from rmo.logs.wandb_files import load_parquet, load_wandb
+from rmo.runtime import errors
 
-from rmo.runtime.files import Json, Row, RunError, read_csv
-
-Rows = list[Row]
-
-
-class LogError(RunError):
-    """What is wrong with a log and what to do about it, in one line."""
+KINDS = "CSV, JSON, JSONL, Parquet, TensorBoard's event files, wandb's .wandb, or what a trainer printed"
+LARGEST = 1 << 30  # bytes of a text that is read whole
+ARCHIVES = (".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst")
 
 
 def load(path: Path) -> Rows:
@@ -23,130 +22,63 @@ def load(path: Path) -> Rows:
     Raises:
       LogError: another format, or a line that cannot be read.
     """
-    if path.suffix == ".csv":
-        return load_csv(path)
-    if path.suffix in (".json", ".jsonl", ".ndjson"):
-        return load_json(path)
-    raise LogError(f"{path}: use .csv, .json or .jsonl")
+    return load_file(path).rows
 
 
-def load_csv(path: Path) -> Rows:
-    """Rows of a CSV file, as text.
+def load_file(path: Path) -> Loaded:
+    """(rows, notes on how they were read) of one file.
 
     Raises:
-      LogError: cells are not separated by commas, or a line has more or fewer of them than the header.
+      LogError: as `load`.
     """
-    table = read_csv(path)
-    names = [name for name in table[0] if name] if table else []
-    separator = re.search("[;\t]", names[0]) if len(names) == 1 else None
-    if separator:
-        mark = "tabs" if separator[0] == "\t" else "semicolons"
-        raise LogError(f"{path} has {mark} between its cells: save it with commas, and points in numbers")
-    for line, row in enumerate(table, start=2):
-        if None in row or any(cell is None for cell in row.values()):
-            raise LogError(f"{path} line {line}: it has more or fewer cells than the header")
-    return unpivot([{name.strip(): cell for name, cell in row.items()} for row in table])
+    if not path.is_file():
+        raise LogError(f"{path}: no such file{errors.instead(path)}")
+    if path.suffix in ARCHIVES:
+        raise LogError(f"{path} is packed: unpack it first")
+    if is_events(path):
+        return load_events(path)
+    if path.suffix == ".wandb":
+        return load_wandb(path)
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if path.suffix == ".parquet" or start == b"PAR1":
+        return Loaded(load_parquet(path), [])
+    if start == b":W&B":
+        return load_wandb(path)
+    return load_text(path)
 
 
-def load_json(path: Path) -> Rows:
-    """Rows of a JSON or JSONL file.
-
-    Raises:
-      LogError: it is no text, no JSON, or holds something else than rows.
-    """
+def load_text(path: Path) -> Loaded:
+    """(rows, notes) of a text file."""
+    if path.stat().st_size > LARGEST:
+        raise LogError(
+            f"{path} is larger than a log of numbers: give the lines or columns with step, KL, gold and reward"
+        )
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
     except UnicodeDecodeError as error:
-        raise LogError(f"{path} is no UTF-8 text ({error.reason}): unpack it, if it is packed") from error
-    try:
-        rows = json.loads(text)
-    except ValueError as error:
-        first = text.rstrip().split("\n")[0].strip()
-        if path.suffix == ".json" and first in ("{", "[", ""):  # one value over many lines, not a row on each
-            raise LogError(f"{path} is no JSON, or half of it: {error}") from error
-        rows = parse_lines(path, text)
-    if isinstance(rows, dict):
-        rows = rows.get("log_history", [rows])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise LogError(f"{path}: it must hold rows, each {{name: value, ...}}, or a log_history of them")
-    return [flatten(unwrap(row)) for row in rows]
+        if path.suffix in (".log", ".out", ".txt"):  # a terminal's log may hold a broken letter
+            return load_console(path, path.read_bytes().decode("utf-8", errors="replace"))
+        raise LogError(
+            f"{path} is no UTF-8 text ({error.reason}): unpack it, if it is packed; or give {KINDS}"
+        ) from error
+    if not text.strip():
+        raise LogError(f"{path} is empty: it holds no rows")
+    if path.suffix in (".csv", ".tsv"):
+        return Loaded(load_csv(path, text), [])
+    if path.suffix in (".json", ".jsonl", ".ndjson"):
+        return Loaded(load_json(path, text), [])
+    return by_content(path, text)
 
 
-def parse_lines(path: Path, text: str) -> list[Json]:
-    """The values of JSON lines. A last line that is cut off is left out: its run still writes, or was killed.
-
-    Raises:
-      LogError: another line is no JSON.
-    """
-    lines = text.rstrip().split("\n")  # not splitlines: JSON strings may hold other ends of lines
-    values = []
-    for i, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+def by_content(path: Path, text: str) -> Loaded:
+    """(rows, notes) of a text whose name says nothing: JSON that can be read, a table, else what a program printed."""
+    if text.lstrip()[0] in "{[":
         try:
-            values.append(json.loads(line))
-        except ValueError as error:
-            if i < len(lines):
-                raise LogError(f"{path} line {i} is no JSON: {error}") from error
-    return values
-
-
-def unwrap(row: Row) -> Row:
-    """verl's {"step": ..., "data": {...}} as one flat row; any other row as it is."""
-    if isinstance(row.get("data"), dict) and "step" in row:
-        return {**row["data"], "step": row["step"]}
-    return row
-
-
-def flatten(row: Row, prefix: str = "") -> Row:
-    """The same values without nesting: {"a": {"b": 1}} becomes {"a/b": 1}."""
-    flat = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def unpivot(table: Rows) -> Rows:
-    """A panel of wandb's, with columns `RUN - METRIC`, `RUN - METRIC__MIN` and `__MAX`, as a row per step and run.
-
-    Any other table as it is.
-    """
-    wide = [name for name in (table[0] if table else {}) if " - " in name]
-    if not any(name.endswith("__MIN") for name in wide):
-        return table
-    columns_of: dict[str, dict[str, str]] = {}  # run -> metric -> column
-    for name in wide:
-        run, _, metric = name.rpartition(" - ")
-        if not metric.endswith(("__MIN", "__MAX")):
-            columns_of.setdefault(run, {})[metric] = name
-    shared = [name for name in table[0] if name not in wide]
-    rows = []
-    for row in table:
-        for run, columns in columns_of.items():
-            metrics = {metric: row[column] for metric, column in columns.items()}
-            rows.append({**{name: row[name] for name in shared}, "run": run, **metrics})
-    return rows
-
-
-def number(value: object) -> float | None:
-    """A cell's number; None if it is no finite number."""
-    if not isinstance(value, str | int | float):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if np.isfinite(found) else None
-
-
-def numeric(rows: Rows) -> list[str]:
-    """Columns with a number somewhere, in the order in which they first have one."""
-    names: dict[str, None] = {}  # an ordered set
-    for row in rows:
-        for name, value in row.items():
-            if name not in names and number(value) is not None:
-                names[name] = None
-    return list(names)
+            return Loaded(load_json(path, text), [])
+        except LogError:
+            pass
+    header = text.split("\n", 1)[0]
+    if re.fullmatch(r"[\w ./@-]+([,\t][\w ./@-]+)+\r?", header) and "\n" in text:
+        return Loaded(load_csv(path, text), [])
+    return load_console(path, text)

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from rmo.analysis.curve import at_origin
+from rmo.logs import gold_in_proxy, no_kl, samples
 from rmo.logs.choosing import need, pick, step_column
 from rmo.logs.columns import Columns
-from rmo.logs.formats import LogError, Rows, number, numeric
+from rmo.logs.kl_columns import Asked, KlSeries, doubts, doubts_of_values, like, meaning, refusal, unusable, what_it_is
+from rmo.logs.no_kl import NoKl, Question, Reads
+from rmo.logs.rows import LogError, Rows, number, numeric
 from rmo.logs.series import at_or_before, begins_anew, how_to_separate, overwritten, pairs, series
-from rmo.logs.trainers import PENALISED, KlSeries, doubts, plain, refusal, trainer_of, unusable
+from rmo.logs.trainers import PENALISED, trainer_of
 from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.models import metrics
 
@@ -27,45 +30,60 @@ class Chosen(NamedTuple):
     step: str | None  # None: the order of the rows
 
 
-def points(rows: Rows, want: Columns) -> tuple[Rows, list[str]]:
+def points(rows: Rows, want: Columns, largest: float = np.nan) -> tuple[Rows, list[str]]:
     """(points of one run in the public format, notes on how they were read, a line each).
 
-    Every read of gold takes the KL and the proxy logged at its step or last before it.
+    Every read of gold takes the KL and the proxy logged at its step or last before it. `largest` is the KL that any run
+    of the log reaches, as logged.
 
     Raises:
       LogError: a column is missing or wrong, fewer than 4 points are left, or where gold starts is not known.
+      NoKl: there is no KL, or it is 0 throughout; holds gold by step.
     """
     columns = choose(rows, want)
-    reads = series(rows, columns.gold, columns.step)
+    want, rows, notes = with_samples(rows, columns, want)
+    try:
+        reads = series(rows, columns.gold, columns.step)
+    except LogError as error:
+        raise LogError(str(error), negative_rows(rows, columns.kl)) from error
     steps = np.array(list(reads))
+    errors = errors_at(steps, rows, columns, want)
+    by_step = Reads(columns.gold, steps, np.array(list(reads.values())), errors)
+    notes = [describe(columns), *notes, *note_restart(rows, columns), *doubt_of_gold(rows, columns)]
+    if columns.kl is None and not want.n:
+        raise NoKl(no_kl.why(numeric(rows), trainer_of(numeric(rows))), {"": by_step}, notes)
     if columns.kl is None:
-        kl, notes = metrics.kl_bon(steps), []
+        kl, more = metrics.kl_bon(steps), []
     else:
-        kl, notes = kl_at(steps, rows, columns.kl, columns, want)
-    notes = [describe(columns), *notes, *note_restart(rows, columns)]
+        kl, more = kl_at(by_step, notes, rows, columns.kl, columns, want, largest)
+    notes = [notes[0], *more, *notes[1:]]
     usable = kl >= 0  # not NaN either
+    gold = by_step.value[usable]
     steps, kl = steps[usable], kl[usable]
     check_kl(kl, columns)
-    gold = np.array([reads[step] for step in steps])
     start = gold_start(gold, kl, columns.gold, want)
+    if isinstance(start, str):
+        raise Question(start, {"": by_step}, notes)
     values = {"step_or_n": steps, "kl": kl, "gold": gold - start}
     notes.append(f"{len(kl)} points, gold counts from {start:.4g}")
     if columns.proxy:
         values["proxy"], more = proxy_at(steps, rows, columns.proxy, columns.step, kl, gold - start)
         notes += more
-    if want.se:
-        errors = series(rows, need("se", rows, want), columns.step)
-        values["gold_se"] = np.array([errors.get(step, np.nan) for step in steps])
+    if errors is not None:
+        values["gold_se"] = errors[usable]
     method = want.method or (BEST_OF_N if want.n else PPO)
     made = [{"method": method, **{name: float(x[k]) for name, x in values.items()}} for k in range(len(kl))]
     return made, notes
 
 
 def choose(rows: Rows, want: Columns) -> Chosen:
-    """Raises LogError where a column is missing, or two roles have the same one."""
-    gold = need("gold", rows, want)
+    """Raises LogError where a column is missing, or two roles have the same one; KL may be missing."""
+    try:
+        gold = need("gold", rows, want)
+    except LogError as error:
+        raise LogError(str(error), first_doubts(rows, want)) from error
     by_n = bool(want.n) and not pick("kl", rows, want)
-    kl = None if by_n else need("kl", rows, want)
+    kl = None if by_n else kl_or_none(rows, want)
     if want.proxy:
         proxy = need("proxy", rows, want)
     else:
@@ -78,9 +96,47 @@ def choose(rows: Rows, want: Columns) -> Chosen:
     return Chosen(gold, kl, proxy, step_column(rows, want, gold, kl))
 
 
+def kl_or_none(rows: Rows, want: Columns) -> str | None:
+    """The column of KL; None where the log has none.
+
+    Raises:
+      LogError: the one that was named is not there, or several may be it.
+    """
+    if found := pick("kl", rows, want):
+        return found
+    names = numeric(rows)
+    trainer = trainer_of(names)
+    possible = [name for name in names if "kl" in name.lower() and meaning(name, trainer).unit == "unknown"]
+    return need("kl", rows, want) if want.kl or len(possible) > 1 else None
+
+
 def describe(columns: Chosen) -> str:
     kl = columns.kl or "log n - (n-1)/n"
     return f"kl = {kl}, gold = {columns.gold}, proxy = {columns.proxy or 'none'}, step = {columns.step or 'order'}"
+
+
+def with_samples(rows: Rows, columns: Chosen, want: Columns) -> tuple[Columns, Rows, list[str]]:
+    """(columns, rows, notes), with the means over samples in place of the samples where gold was logged sample by
+    sample."""
+    if want.se or not samples.sampled(rows, columns.gold, columns.kl, columns.step) or columns.step is None:
+        return want, rows, []
+    made, note = samples.averaged(rows, columns.gold, columns.step, ("file", "run"))
+    return want, made, [note]
+
+
+def errors_at(steps: np.ndarray, rows: Rows, columns: Chosen, want: Columns) -> np.ndarray | None:
+    """Standard errors of gold at K reads, f64[K]; None where the log knows none."""
+    name = need("se", rows, want) if want.se else samples.SE
+    if not want.se and not any(name in row for row in rows):
+        return None
+    errors = series(rows, name, columns.step)
+    return np.array([errors.get(step, np.nan) for step in steps])
+
+
+def doubt_of_gold(rows: Rows, columns: Chosen) -> list[str]:
+    """A line where gold is the proxy, or a part of it."""
+    found = gold_in_proxy.warning(rows, columns.gold, columns.proxy, columns.step)
+    return [found] if found else []
 
 
 def note_restart(rows: Rows, columns: Chosen) -> list[str]:
@@ -108,30 +164,69 @@ def check_kl(kl: np.ndarray, columns: Chosen) -> None:
 # KL.
 
 
-def kl_at(steps: np.ndarray, rows: Rows, name: str, columns: Chosen, want: Columns) -> tuple[np.ndarray, list[str]]:
+def kl_at(
+    gold: Reads, said: list[str], rows: Rows, name: str, columns: Chosen, want: Columns, largest: float
+) -> tuple[np.ndarray, list[str]]:
     """(KL f64[K] at K reads of gold, NaN where it is not known; notes on it) from column `name`.
 
     Raises:
       LogError: it is no KL from the initial policy per response, or known at no read.
+      Question: its unit is not known. NoKl: it is 0 at every read. Both hold gold by step, and what was said so far.
     """
-    trainer, length = trainer_of(numeric(rows)), pick("length", rows, want)
+    steps = gold.step
+    names = numeric(rows)
+    trainer, length = trainer_of(names), pick("length", rows, want)
     multiplied = want.per_token is not None
-    if why := refusal(name, trainer, length, multiplied):
-        raise LogError(why)
+    if meaning(name, trainer).unit == "no":
+        raise LogError(str(refusal(name, trainer, names, Asked(False, False, length, largest))))
     logged = logged_kl(rows, name, columns)
     kl = at_or_before(steps, logged)
     notes = fill_start(kl, steps, logged, name, columns.gold)
-    if want.per_token is not None:
-        kl = kl * lengths_at(steps, rows, columns.step, want.per_token, want)
-        notes.append(f"KL is {name} x {want.per_token}")
     known = np.isfinite(kl)
     if not known.any():
         raise LogError(f"no read of {columns.gold} has a {name} at its step or before")
-    kl[(kl < 0) & (kl > -1e-3 * np.abs(kl[known]).max())] = 0.0  # rounding
+    if (kl[known] == 0).all():
+        raise NoKl(no_kl.why((), trainer, name), {"": gold}, said)
+    asked = Asked(multiplied, want.kl_sum, length, float(np.nanmax([largest, max(logged.values())])))
     found = KlSeries(name, kl[known], steps[known], trainer, temperatures(rows), mean_length(rows, length), multiplied)
     if why := unusable(found):
         raise LogError(why)
-    return kl, notes + doubts(found)
+    if why := refusal(name, trainer, names, asked):
+        raise Question(why, {"": gold}, [*said, *doubts_of_values(found)])
+    if what := what_it_is(found, asked):
+        notes.append(what)
+    if want.per_token is not None:
+        kl = kl * lengths_at(steps, rows, columns.step, want.per_token, want)
+        notes.append(f"KL is {name} x {want.per_token}")
+    kl[(kl < 0) & (kl > -1e-3 * np.abs(kl[known]).max())] = 0.0  # rounding
+    return kl, notes + doubts(found._replace(kl=kl[known]))
+
+
+def negative_rows(rows: Rows, name: str | None) -> list[str]:
+    """A line on rows with a negative KL, of a log that cannot be taken apart yet."""
+    kl = np.array([value for _, value in pairs(rows, name, None)]) if name else np.zeros(0)
+    if not (kl < 0).any():
+        return []
+    return [
+        f"{name} is negative in {(kl < 0).sum()} of {len(kl)} rows, down to {kl.min():.3g}: no KL can be, on average"
+    ]
+
+
+def first_doubts(rows: Rows, want: Columns) -> list[str]:
+    """What is dubious about KL before it is known what gold is: worth saying before gold is asked for."""
+    try:
+        name = pick("kl", rows, want)
+        names = numeric(rows)
+        trainer = trainer_of(names)
+        if name is None or meaning(name, trainer).unit == "no":
+            return []
+        step = step_column(rows, want, name, name)
+        logged = series(rows, name, step)
+    except LogError:
+        return []
+    kl, steps = np.array(list(logged.values())), np.array(list(logged))
+    found = KlSeries(name, kl, steps, trainer, temperatures(rows), None, True)
+    return doubts(found)
 
 
 def logged_kl(rows: Rows, name: str, columns: Chosen) -> dict[float, float]:
@@ -145,7 +240,7 @@ def logged_kl(rows: Rows, name: str, columns: Chosen) -> dict[float, float]:
         again = begins_anew(np.array(list(logged.values())))
         if again is not None:
             row = list(logged)[again] + 1
-            how = how_to_separate(rows, name, columns.gold)
+            how = how_to_separate(rows, name, None)
             raise LogError(
                 f"{name} starts again in row {row:g}, and no column of steps is known: {how}, or say --step COLUMN"
             )
@@ -197,19 +292,16 @@ def mean_length(rows: Rows, column: str | None) -> tuple[str, float] | None:
 # Scores.
 
 
-def gold_start(gold: np.ndarray, kl: np.ndarray, name: str, want: Columns) -> float:
-    """Gold of the initial policy: as given, or the mean of the first points, if KL f64[K] is about 0 there.
-
-    Raises:
-      LogError: neither is known.
-    """
+def gold_start(gold: np.ndarray, kl: np.ndarray, name: str, want: Columns) -> float | str:
+    """Gold of the initial policy: as given, or the mean of the first points, if KL f64[K] is about 0 there; else the
+    question where it starts."""
     if want.start is not None:
         return want.start
     origin = at_origin(kl)
     if origin.any():
         return float(gold[origin].mean())
     why = "give the initial policy's as --start VALUE, or --start 0 if it counts from there already"
-    raise LogError(f"no point at KL 0 (the first has {kl[0]:.3g}) tells where {name} starts: {why}")
+    return f"no point at KL 0 (the first has {kl[0]:.3g}) tells where {name} starts: {why}"
 
 
 def proxy_at(
@@ -228,6 +320,6 @@ def proxy_at(
     if factor > 0 and not same_unit:
         proxy = factor * proxy
         notes.append(f"{name} counts {factor:.3g}-fold, as it follows gold up to its highest: the units differ")
-    if plain(name) in PENALISED:
+    if any(like(name, wanted) for wanted in PENALISED):
         notes.append(f"{name} is the score less the KL penalty: --proxy the score itself, if it was logged")
     return proxy, notes

@@ -4,14 +4,23 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
+
 from rmo.artifacts.curves_csv import COLUMNS
 from rmo.logs.choosing import pick
 from rmo.logs.columns import Columns
-from rmo.logs.formats import LogError, Rows, load
+from rmo.logs.folders import load_folder
+from rmo.logs.formats import load as load
+from rmo.logs.formats import load_file
+from rmo.logs.no_kl import NoKl, Question, Reads
 from rmo.logs.points import points
+from rmo.logs.rows import Loaded, LogError, Rows
+from rmo.logs.series import pairs
+from rmo.logs.steps import one_step
 from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.runtime.files import names_of
 
+SHOWN = 6  # runs that a line names
 IDS = ("rm_params", "rm_comparisons", "policy_params", "kl_coef")  # columns of the public format that a group may have
 Key = tuple[tuple[str, str], ...]  # what distinguishes a run: (column of the public format, value) pairs
 
@@ -24,20 +33,24 @@ def read(paths: Sequence[Path], want: Columns) -> tuple[Rows, list[str]]:
     Raises:
       LogError: a file cannot be read, or no run can be used.
     """
-    loaded = load_all(paths)
+    files = load_all(paths)
+    loaded = {name: found.rows for name, found in files.items()}
+    said = [f"{name}: {note}" for name, found in files.items() for note in found.notes]
     if is_public(loaded, want):
-        return public_rows(loaded, want)
+        rows, notes = public_rows(loaded, want)
+        return rows, said + notes
     runs = split(tables_of(loaded, want), want)
+    largest = largest_kl(runs, want)
     rows: Rows = []
-    failed: list[str] = []
+    failed: list[tuple[str, LogError]] = []
     runs_with: dict[str, list[str]] = {}  # note -> the runs that it holds for
     seeds: dict[str, int] = {}  # value of the column of seeds -> 0, 1, ...
     for key, part in runs.items():
         name = run_name(key, want) or paths[0].name
         try:
-            made, notes = points(part, want)
+            made, notes = points(part, want, largest)
         except LogError as error:
-            failed.append(f"{name}: {error}")
+            failed.append((name, grouped_further(error, want)))
             continue
         meta: dict[str, str | int] = dict(key)
         if want.seeds:
@@ -46,20 +59,91 @@ def read(paths: Sequence[Path], want: Columns) -> tuple[Rows, list[str]]:
         for note in notes:
             runs_with.setdefault(note, []).append(name)
     if not rows:
-        raise LogError(failed[0])
+        raise none_usable(failed, said)
+    lines = said + of_runs(runs_with, len(runs))
+    return rows, lines + left_out(failed)
+
+
+def of_runs(runs_with: dict[str, list[str]], runs: int) -> list[str]:
+    """Notes, each with the runs that it holds for."""
     lines = []
     for note, names in runs_with.items():
-        everywhere = 1 < len(names) == len(runs)
-        lines.append(f"{'all runs' if everywhere else ', '.join(names)}: {note}")
-    return rows, lines + [f"left out: {line}" for line in failed]
+        everywhere = 1 < len(names) == runs
+        lines.append(f"{'all runs' if everywhere else of_these(names)}: {note}")
+    return lines
 
 
-def load_all(paths: Sequence[Path]) -> dict[str, Rows]:
-    """Rows of each file, under a short name that no other one has."""
-    bare = [path.with_suffix("") for path in paths]
+def none_usable(failed: Sequence[tuple[str, LogError]], said: Sequence[str]) -> LogError:
+    """What to raise where no run can be used: a question to the user, else that there is no KL, each with gold by step;
+    else what is wrong with the first run, and how to tell runs apart where others need it."""
+    notes: dict[str, list[str]] = {}
+    for name, error in failed:
+        for note in error.notes:
+            notes.setdefault(note, []).append(name)
+    lines = [*said, *of_runs(notes, len(failed))]
+    for kind in (Question, NoKl):
+        found = [(name, error) for name, error in failed if isinstance(error, kind)]
+        if found:
+            reads: dict[str, Reads] = {name: held for name, error in found for held in error.reads.values()}
+            rest = left_out([one for one in failed if one not in found])
+            return kind(f"{of_these([name for name, _ in found])}: {found[0][1]}", reads, lines + rest)
+    name, first = failed[0]
+    alike = [name for name, error in failed if str(error) == str(first)]
+    line = f"{of_these(alike)}: {first}"
+    apart = [str(error) for _, error in failed if "tell the runs apart" in str(error)]
+    if apart and "tell the runs apart" not in line:
+        line += f"; of other runs {apart[0]}"
+    return LogError(line, lines)
+
+
+def grouped_further(error: LogError, want: Columns) -> LogError:
+    """The error, its advice on how to tell runs apart added to the groups that there are."""
+    hint = "e.g. --group "
+    if not want.group or hint not in str(error):
+        return error
+    return LogError(str(error).replace(hint, f"{hint}{want.group},"), error.notes)
+
+
+def left_out(failed: Sequence[tuple[str, LogError]]) -> list[str]:
+    """A line for every reason why runs are left out."""
+    runs: dict[str, list[str]] = {}
+    for name, error in failed:
+        runs.setdefault(str(error), []).append(name)
+    return [f"left out: {of_these(names)}: {why}" for why, names in runs.items()]
+
+
+def of_these(names: Sequence[str]) -> str:
+    """Names of runs for a line: all, or a few and how many there are."""
+    return f"{', '.join(names[:SHOWN])}, ... ({len(names)} runs)" if len(names) > SHOWN else ", ".join(names)
+
+
+def largest_kl(runs: dict[Key, Rows], want: Columns) -> float:
+    """The largest KL that is logged in any run; NaN where none is."""
+    found = [np.nan]
+    for rows in runs.values():
+        if name := pick("kl", rows, want):
+            found += [value for _, value in pairs(rows, name, None)]
+    return float(np.nanmax(found)) if len(found) > 1 else np.nan
+
+
+def load_all(paths: Sequence[Path]) -> dict[str, Loaded]:
+    """What each file holds, and each run of a directory, under a short name that no other one has.
+
+    Raises:
+      LogError: a file cannot be read; of a directory, all of it.
+    """
+    bare = [path if path.is_dir() else path.with_suffix("") for path in paths]
     distinct = len(set(bare)) == len(bare)
     names = names_of(bare if distinct else paths)
-    return {name.replace(",", ";"): load(path) for name, path in zip(names, paths, strict=True)}
+    found: dict[str, Loaded] = {}
+    for name, path in zip(names, paths, strict=True):
+        if path.is_dir():
+            runs = load_folder(path)
+            several = len(runs) > 1 or len(paths) > 1
+            found |= {run if several and len(paths) == 1 else f"{name}/{run}": held for run, held in runs.items()}
+        else:
+            found[name] = load_file(path)
+    return {name.replace(",", ";"): Loaded(one_step(held.rows), held.notes) for name, held in found.items()}
 
 
 def is_public(loaded: dict[str, Rows], want: Columns) -> bool:
@@ -67,7 +151,8 @@ def is_public(loaded: dict[str, Rows], want: Columns) -> bool:
     for rows in loaded.values():
         if rows and not {"kl", "gold"} <= {*rows[0]} <= {*COLUMNS}:
             return False
-    return all(getattr(want, field.name) is None for field in fields(Columns) if field.name != "method")
+    given = [getattr(want, field.name) for field in fields(Columns) if field.name != "method"]
+    return all(value is None or value is False for value in given)
 
 
 def public_rows(loaded: dict[str, Rows], want: Columns) -> tuple[Rows, list[str]]:
@@ -86,10 +171,16 @@ def public_rows(loaded: dict[str, Rows], want: Columns) -> tuple[Rows, list[str]
 
 
 def tables_of(loaded: dict[str, Rows], want: Columns) -> dict[str, Rows]:
-    """A table for every file with gold and KL, and one for all files that lack one of them."""
+    """A table for every file with gold and KL, and one for all files that lack one of them; where no file has KL, a
+    table for every file with gold."""
+
+    def has_kl(rows: Rows) -> bool:
+        return bool(pick("kl", rows, want) or want.n)
+
+    by_step = not any(has_kl(rows) for rows in loaded.values())
     tables, parts = {}, {}
     for name, rows in loaded.items():
-        complete = pick("gold", rows, want) and (pick("kl", rows, want) or want.n)
+        complete = pick("gold", rows, want) and (by_step or has_kl(rows))
         (tables if complete else parts)[name] = rows
     if parts:
         tables[" + ".join(parts)] = [row for rows in parts.values() for row in rows]

@@ -1,11 +1,15 @@
 """One column of a log over its steps."""
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from rmo.logs.formats import LogError, Rows, number
+from rmo.logs.rows import LogError, Rows, number, numeric
+
+MOST_RUNS = 20  # values of a column that may tell runs apart
+MOST_COLUMNS = 3  # that do so together
 
 
 def pairs(rows: Rows, name: str, step: str | None) -> list[tuple[float, float]]:
@@ -58,15 +62,51 @@ def several_values(points: Sequence[tuple[float, float]]) -> float | None:
     return None
 
 
-def how_to_separate(rows: Rows, *used: str | None) -> str:
-    """Which options separate the runs of one table, with the columns that might do it."""
+def how_to_separate(rows: Rows, name: str, step: str | None) -> str:
+    """Which options separate the runs of one table, with the columns that do it, or might."""
+    say = "tell the runs apart by --group COLUMN or --seeds COLUMN"
+    if found := separating(rows, name, step):
+        return f"{say}, e.g. --group {','.join(found)}"
+    few = [column for column in candidates(rows) if column not in (name, step)]
+    return f"{say}, e.g. {', '.join(few[:6])}" if few else say
+
+
+def candidates(rows: Rows) -> list[str]:
+    """Columns that may tell runs apart: of a few values, texts before numbers, those that are called so first."""
     cells: dict[str, set[str]] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        cells[name] = {str(row.get(name)) for row in rows}
-    most = min(20, len(rows) // 2)
-    few = [name for name, values in cells.items() if 1 < len(values) <= most and name not in used]
-    example = f", e.g. {', '.join(few[:6])}" if few else ""
-    return f"tell the runs apart by --group COLUMN or --seeds COLUMN{example}"
+    for column in dict.fromkeys(column for row in rows for column in row):
+        cells[column] = {str(row.get(column)) for row in rows}
+    most = min(MOST_RUNS, len(rows) // 2)
+    few = [column for column, values in cells.items() if 1 < len(values) <= most]
+    numbers = set(numeric(rows))
+    called = re.compile(r"seed|run|model|method|family|label|variant|policy|lr|beta|coef|name|id$|arm|exp", re.I)
+    order = list(cells).index
+    return sorted(few, key=lambda column: (column in numbers, not called.search(column), order(column)))
+
+
+def separating(rows: Rows, name: str, step: str | None) -> list[str]:
+    """The fewest columns, the likeliest first, of whose values each has one `name` a step (without steps: a `name` that
+    never begins anew); none if nothing does it."""
+    used = [row for row in rows if number(row.get(name)) is not None]
+    if step is not None:
+        used = [row for row in used if number(row.get(step)) is not None]
+    values = {column: [str(row.get(column)) for row in used] for column in candidates(rows)}
+    values = {column: cells for column, cells in values.items() if column not in (name, step)}
+    for size in range(1, MOST_COLUMNS + 1):
+        for columns in itertools.combinations(list(values)[:12], size):
+            runs: dict[tuple[str, ...], Rows] = {}
+            for row, *key in zip(used, *(values[column] for column in columns), strict=True):
+                runs.setdefault(tuple(key), []).append(row)
+            if all(is_one_run(part, name, step) for part in runs.values()):
+                return list(columns)
+    return []
+
+
+def is_one_run(rows: Rows, name: str, step: str | None) -> bool:
+    """Whether rows have one `name` a step or, without steps, one that never begins anew."""
+    if step is not None:
+        return len({number(row[step]) for row in rows}) == len(rows)
+    return begins_anew(np.array([number(row[name]) for row in rows], np.float64)) is None
 
 
 def at_or_before(steps: np.ndarray, values: dict[float, float]) -> np.ndarray:

@@ -1,86 +1,163 @@
-"""What trainers call their columns, what each KL among them is, and what is dubious about one.
+"""What trainers call their columns, and what each KL among them is.
 
-Read in the trainers' sources, state of 2026. To add a trainer, add it to `TRAINERS` (see README.md of this folder).
+Read in the trainers' sources, state of August 2026. To add a trainer, add it to `TRAINERS` (see this folder's README).
 """
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
-import numpy as np
+Unit = Literal["sequence", "token", "no", "unknown"]
 
 
 class Kl(NamedTuple):
     """What a KL column holds."""
 
-    unit: Literal["sequence", "token", "no"]  # the sum over a response, a mean per token, or no KL from the start
+    unit: Unit  # the sum over a response, a mean per token, no KL from the start, or nobody knows
     why: str = ""  # what is wrong or dubious about it, as the end of a sentence that begins with the column's name
+    estimator: str = ""  # k1, k2, k3 or what else is averaged, as far as the trainer's source says
 
 
 class Trainer(NamedTuple):
-    """A trainer's columns, each without `train/` before it. Of several for one role the first in the log is taken."""
+    """A trainer's columns, each without `train/` before it; `*` stands for any text. Of several for one role the first
+    in the log is taken."""
 
     marks: tuple[str, ...]  # columns that only this trainer has: any of them in a log names its trainer
     kl: dict[str, Kl]
     proxy: tuple[str, ...]
     length: tuple[str, ...] = ()  # mean length of a response in tokens
+    gold: tuple[str, ...] = ()  # scores on held-out prompts, one of which may be what the user wants; never guessed
+    step: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()  # reward functions whose weighted sum is the proxy
+    no_kl: str = (
+        ""  # why there may be no KL in the log, and what to set: the end of a sentence after the trainer's name
+    )
 
 
-class KlSeries(NamedTuple):
-    """KL as one run logged it, and what else its log holds about it."""
-
-    name: str  # of the column
-    kl: np.ndarray  # f64[K], nats per response
-    steps: np.ndarray  # f64[K]
-    trainer: str | None  # a name of TRAINERS
-    temperatures: dict[str, float]  # column -> value
-    length: tuple[str, float] | None  # (column of response lengths, their mean)
-    multiplied: bool  # whether it was a mean per token, and has been multiplied by a length
-
-
+K1 = "k1, log p - log p_initial"
+K2 = "k2, half its square"
+K3 = "k3, exp(-l) - 1 + l of l = log p - log p_initial"
 SUM = Kl("sequence")
 TOKEN = Kl("token")
+UNKNOWN = Kl("unknown")
 OLD = Kl("no", "is between the policy before and after an update, not from the initial policy")
 ENGINE = Kl("no", "is between the sampler's and the trainer's copy of one policy, not from the initial policy")
 ROOT = Kl("no", "is the square root of a mean of exp(l) - 1 - l over prompt and response, far above the KL")
 COEFFICIENT = Kl("no", "is the penalty's coefficient or target, not a KL")
+WEIGHTED = Kl("no", "is the KL times the penalty's coefficient, as it stands in the loss or the reward")
+LARGEST = Kl("no", "is that of each response's largest token, not of the response")
+RATIO = Kl("no", "is a KL divided by the entropy, not a KL")
+CUT = "is cut off at 10 for every token: too low where the policy is far away"
+OVERSTATES = "is k2, l²/2: it overstates where KL is large"
+TRL_NO_KL = "computes no KL while beta is 0, its default: set beta (1e-3 changes little) and it logs kl"
+_TRL = {"kl": Kl("token", "", K3)}
+_REWARDS = ("rewards/*/mean", "rewards/*")
 TRAINERS = {
-    "TRL's PPO": Trainer(
-        marks=("objective/rlhf_reward", "objective/scores"),
+    "open-instruct before 2026": Trainer(
+        marks=("objective/kl_avg", "objective/kl4_avg"),
         kl={
-            "objective/kl": Kl("sequence", "is the policies' KL if you sampled at temperature 1 (TRL's default is 0.7)")
+            "objective/kl_avg": Kl("token", "", K1),
+            "objective/kl3_avg": Kl("token", "", K3),
+            "objective/kl2_avg": Kl("token", OVERSTATES, K2),
+            "objective/kl4_avg": Kl("token", "", "k1 weighted by the policies' ratio"),
+            "loss/kl_avg": WEIGHTED,
+        },
+        proxy=("objective/scores", "scores"),
+        length=("val/sequence_lengths",),
+        gold=("eval/scores", "eval/objective/verifiable_reward"),
+        step=("training_step", "episode"),
+    ),
+    "open-instruct": Trainer(
+        marks=("objective/kl0_avg", "objective/verifiable_reward", "val/num_step_tokens"),
+        kl={
+            "objective/kl2_avg": Kl("token", "", K3),
+            "objective/kl0_avg": Kl("token", "", K1),
+            "objective/kl3_avg": Kl("token", "", "k1 weighted by the policies' ratio"),
+            "objective/kl1_avg": Kl("token", OVERSTATES, K2),
+            "loss/kl_avg": WEIGHTED,
+            "debug/vllm_local_reverse_kl": ENGINE,
+        },
+        proxy=("scores", "objective/scores"),
+        length=("val/sequence_lengths",),
+        gold=("eval/scores", "eval/pass_at_1", "eval/objective/verifiable_reward"),
+        step=("training_step", "episode"),
+        no_kl="logs objective/kl2_avg only with a reference policy: set load_ref_policy (beta may stay 0)",
+    ),
+    "TRL's PPO": Trainer(
+        marks=("objective/rlhf_reward", "objective/scores", "objective/non_score_reward"),
+        kl={
+            "objective/kl": Kl(
+                "sequence", "is the policies' KL if you sampled at temperature 1 (TRL's default is 0.7)", K1
+            ),
+            "policy/approxkl_avg": OLD,
         },
         proxy=("objective/scores",),
         length=("val/sequence_lengths",),
+        step=("step", "global_step"),
+        no_kl="logs objective/kl at every update: log it to the file too",
+    ),
+    "ms-swift": Trainer(
+        marks=("global_step/max_steps",),
+        kl={**_TRL, "k3_kl": Kl("no", ENGINE.why), "teacher_kl": Kl("no", "is from a teacher, not the initial policy")},
+        proxy=("reward",),
+        length=("completions/mean_length",),
+        gold=("eval/reward", "eval/rewards/*/mean"),
+        step=("step", "global_step/max_steps", "iteration"),
+        parts=_REWARDS,
+        no_kl="computes no KL while beta is 0: set beta (1e-3 changes little) and logging.jsonl has kl",
     ),
     "TRL's GRPO or RLOO": Trainer(
         marks=("completions/mean_length", "completion_length", "frac_reward_zero_std"),
-        kl={"kl": TOKEN},
+        kl=_TRL,
         proxy=("reward",),
         length=("completions/mean_length", "completion_length"),
+        gold=("eval/reward", "eval/rewards/*/mean"),
+        parts=_REWARDS,
+        no_kl=TRL_NO_KL,
     ),
     "TRL's PPO before 0.12": Trainer(
         marks=("ppo/mean_non_score_reward", "env/reward_mean"),
-        kl={"objective/kl": SUM},
+        kl={"objective/kl": Kl("sequence", "", K1), "ppo/policy/approxkl": OLD, "ppo/policy/policykl": OLD},
         proxy=("env/reward_mean", "ppo/mean_scores"),
         length=("tokens/responses_len_mean",),
     ),
     "OpenRLHF": Trainer(
-        marks=("total_length",),
-        kl={"kl": TOKEN},
-        proxy=("reward",),
-        length=("response_length",),
+        marks=("total_length", "logprobs_diff", "vllm_kl", "rollout/response_length_mean"),
+        kl={
+            "kl": Kl("token", f"{CUT}; logprobs_diff is not", "k1, or as algo.kl.estimator says"),
+            "logprobs_diff": Kl("token", "", K1),
+            "ppo_kl": OLD,
+            "vllm_kl": ENGINE,
+        },
+        proxy=("reward", "rollout/reward_mean"),
+        length=("response_length", "rollout/response_length_mean"),
+        gold=("eval/eval_*_pass1", "eval/*_pass1", "eval_*_pass1"),
+        no_kl="has no initial policy while --algo.kl.init_coef is 0: set it (1e-3 changes little)",
     ),
     "verl": Trainer(
-        marks=("critic/score/mean", "actor/pg_loss"),
-        kl={"actor/reward_kl_penalty": TOKEN, "critic/kl": TOKEN, "actor/kl_loss": TOKEN, "actor/ppo_kl": OLD},
+        marks=("critic/score/mean", "actor/pg_loss", "critic/rewards/mean"),
+        kl={
+            "actor/reward_kl_penalty": Kl("token", "", "k1, or as algorithm.kl_penalty says"),
+            "critic/kl": Kl("token", "", "k1, or as algorithm.kl_penalty says"),
+            "actor/kl_loss": Kl("token", f"{CUT}, if kl_loss_type is low_var_kl", "k3, or as kl_loss_type says"),
+            "actor/ppo_kl": OLD,
+            "rollout_corr/*": ENGINE,
+            "actor/reward_kl_penalty_coeff": COEFFICIENT,
+            "actor/kl_coef": COEFFICIENT,
+            "critic/kl_coeff": COEFFICIENT,
+        },
         proxy=("critic/score/mean",),
         length=("response_length/mean",),
+        gold=("val-core/*/reward/mean@*", "val-core/*/acc/mean@*", "val/test_score/*", "val-aux/*/mean@*"),
+        step=("step", "training/global_step"),
+        no_kl="computes none without a reference: set actor.use_kl_loss=True (it logs actor/kl_loss) or "
+        "algorithm.use_kl_in_reward=True (actor/reward_kl_penalty)",
     ),
     "trlx": Trainer(
         marks=("rollout_scores/mean", "policy/sqrt_kl"),
         kl={
-            "policy/kl": Kl("sequence", "is k2, l²/2, over prompt and response: too high where KL is large"),
+            "policy/kl": Kl("sequence", "is k2, l²/2, over prompt and response: too high where KL is large", K2),
             "policy/sqrt_kl": ROOT,
             "policy/kl_per_token": ROOT,
         },
@@ -88,24 +165,118 @@ TRAINERS = {
     ),
     "AlpacaFarm": Trainer(
         marks=("objective/kl_sum_seq",),
-        kl={"objective/kl_sum_seq": Kl("sequence", "leaves out negative log-ratios: too high, most where KL is small")},
+        kl={
+            "objective/kl_sum_seq": Kl("no", "leaves out negative log-ratios: too high, most where KL is small"),
+            "objective/kl_avg_seq": Kl("no", "leaves out negative log-ratios: too high, most where KL is small"),
+        },
         proxy=("objective/rewards",),
     ),
-    "open-instruct": Trainer(
-        marks=("objective/kl_avg", "objective/verifiable_reward"),
-        kl={"objective/kl_avg": TOKEN, "objective/kl3_avg": TOKEN},
-        proxy=("objective/scores", "scores"),
-        length=("val/sequence_lengths",),
+    "NeMo-RL": Trainer(
+        marks=("gen_kl_error", "policy_kl_error", "token_mult_prob_error", "js_divergence_error"),
+        kl={
+            "kl_penalty": Kl("token", f"{CUT}, unless kl_output_clamp_value is null", "k3, or as its kl_type says"),
+            "gen_kl_error": ENGINE,
+            "policy_kl_error": ENGINE,
+            "js_divergence_error": ENGINE,
+        },
+        proxy=("reward",),
+        length=("mean_gen_tokens_per_sample",),
+        gold=("validation/accuracy", "validation/*accuracy*", "validation/*reward*"),
+        no_kl="logs kl_penalty 0 or none while reference_policy_kl_penalty is 0: set it (1e-3 changes little)",
     ),
-}
-MEANINGS = (  # of a KL column in a log of an unknown trainer, by its name; the first that matches
-    (r"approx_?kl|ppo_?kl|policykl|old_?kl", OLD),
-    (r"rollout_corr|mismatch", ENGINE),
-    (r"kl.*(coef|ctl|ctrl|beta|target)", COEFFICIENT),
-    (r"sqrt_?kl", ROOT),
-    (r"per_?token|token_?mean|kl_avg", TOKEN),
-)
-PENALISED = ("objective/rlhf_reward", "critic/rewards/mean", "return", "objective/shaped_rewards")
+    "SkyRL": Trainer(
+        marks=("reward/avg_raw_reward", "loss/avg_final_rewards", "trainer/global_step"),
+        kl={
+            "loss/avg_kl": Kl("token", "", "k3, or as kl_estimator_type says"),
+            "policy/policy_kl": Kl("token", "", "k3, or as kl_estimator_type says"),
+            "loss/avg_kl_max": LARGEST,
+            "loss/kl_loss_coef": COEFFICIENT,
+        },
+        proxy=("reward/avg_raw_reward",),
+        length=("generate/avg_num_tokens",),
+        gold=("eval/all/avg_score", "eval/*/avg_score", "eval/*/pass_at_1"),
+        step=("trainer/global_step", "step"),
+        no_kl="computes none unless use_kl_loss (it logs policy/policy_kl) or use_kl_in_reward (loss/avg_kl) is true: "
+        "set one of them",
+    ),
+    "prime-rl": Trainer(
+        marks=("mismatch_kl/all/mean", "mismatch_kl/mean", "kl_ent_ratio/mean", "agg/*reward/mean"),
+        kl={
+            "ref_kl*": Kl("no", "is log p_teacher - log p of distillation: its sign is flipped, and a teacher is "
+                          "not the initial policy"),
+            "mismatch_kl*": ENGINE,
+            "masked_mismatch_kl*": ENGINE,
+            "unmasked_mismatch_kl*": ENGINE,
+            "kl_ent_ratio*": RATIO,
+        },
+        proxy=("agg/*effective/*reward/mean", "agg/*reward/mean", "*/reward/mean", "reward/mean"),
+        length=("agg/*num_output_tokens/mean", "*/num_output_tokens/mean"),
+        gold=("eval/*/avg@*",),
+        step=("step", "progress/step"),
+        no_kl="computes no KL from the initial policy in RL: score its rollouts by the first checkpoint too, and log "
+        "the sum over a response of log p - log p_initial",
+    ),
+    "slime": Trainer(
+        marks=("rollout/raw_reward", "rollout/response_len/mean", "train_rollout_logprob_abs_diff", "rollout/step"),
+        kl={
+            "kl_loss": Kl("token", "", "as kl_loss_type says (k1, k2, k3 or low_var_kl)"),
+            "ppo_kl": OLD,
+            "rollout/kl": Kl("token", "", "as kl_loss_type says (k1, k2, k3 or low_var_kl)"),
+            "kl_loss_coef": COEFFICIENT,
+        },
+        proxy=("rollout/raw_reward", "rollout/rewards"),
+        length=("rollout/response_len/mean", "rollout/response_lengths"),
+        gold=("eval/*",),
+        step=("rollout/step", "step", "eval/step"),
+        no_kl="logs train/kl_loss only with --use-kl-loss: set it, with --kl-loss-coef 0 if you want no penalty",
+    ),
+    "AReaL": Trainer(
+        marks=("*/task_reward/avg", "*/kl_rewards/avg", "*/behave_approx_kl/avg"),
+        kl={
+            "*/kl_rewards/avg": Kl("no", "is -kl_ctl times the KL per token, as it stands in the reward"),
+            "*/approx_kl/avg": OLD,
+            "*/behave_approx_kl/avg": OLD,
+        },
+        proxy=("*/task_reward/avg",),
+        length=("*/seq_len/avg",),
+        gold=("eval-rollout/reward*", "eval*/reward*"),
+        step=("global_step", "step"),
+        no_kl="logs no KL by itself: with kl_ctl above 0 make a column of kl_rewards/avg / -kl_ctl, a mean per token",
+    ),
+    "tunix": Trainer(
+        marks=("rewards/train/score/mean", "actor/train/kl", "completions/train/mean_length", "actor/train/loss"),
+        kl={"actor/train/kl": Kl("token", "", "k1, or as kl_loss_mode says")},
+        proxy=("rewards/train/score/mean",),
+        length=("completions/train/mean_length", "generation/train/completions/mean_length"),
+        gold=("rewards/eval/score/mean", "rewards/eval/*"),
+        no_kl="logs actor/train/kl only while beta is not 0: set beta (1e-3 changes little)",
+    ),
+    "tinker": Trainer(
+        marks=("env/all/reward/total", "env/all/ac_tokens_per_turn", "optim/kl_sample_train_v1", "progress/batch"),
+        kl={
+            "kl_policy_base": Kl("token", "", K1),
+            "optim/kl_sample_train_v1": ENGINE,
+            "optim/kl_sample_train_v2": ENGINE,
+            "kl_pre_post_v1": OLD,
+            "kl_pre_post_v2": OLD,
+        },
+        proxy=("env/all/reward/total", "reward/total"),
+        length=("env/all/ac_tokens_per_turn",),
+        gold=("test/env/all/*", "test/*"),
+        step=("progress/batch", "step"),
+        no_kl="logs kl_policy_base only while kl_penalty_coef is above 0: set it (1e-3 changes little)",
+    ),
+    "marin": Trainer(
+        marks=("reinforce_loss", "trainer_inference_importance_sampling_ratio_mean", "trainer_sampler_prob_diff_mean"),
+        kl={"kl_penalty": Kl("token", "", K3), "kl_loss": WEIGHTED},
+        proxy=("*mean_reward", "*reward/mean", "*reward_mean", "*/reward"),
+        length=("response_tokens_length",),
+        gold=("eval/*reward*", "inference.eval/*"),
+        no_kl="logs kl_penalty 0 while kl_coef is 0: set it (1e-3 changes little)",
+    ),
+}  # fmt: skip
+PENALISED = ("objective/rlhf_reward", "critic/rewards/mean", "return", "objective/shaped_rewards",
+             "loss/avg_final_rewards", "*/final_reward/avg", "rewards/train/reward/mean")  # fmt: skip
 
 
 def plain(name: str) -> str:
@@ -113,98 +284,25 @@ def plain(name: str) -> str:
     return re.sub("^eval_", "eval/", name.removeprefix("train/"))
 
 
+def like(name: str, wanted: str) -> bool:
+    """Whether a column is the one that a trainer calls so, `*` standing for any text."""
+    if "*" not in wanted:
+        return plain(name) == plain(wanted)
+    return fnmatchcase(plain(name), wanted) or fnmatchcase(name, wanted)
+
+
 def trainer_of(names: Sequence[str]) -> str | None:
     """Which of `TRAINERS` wrote a log with these columns."""
     have = {plain(name) for name in names}
     for trainer, columns in TRAINERS.items():
-        if have & set(columns.marks):
+        exact = {mark for mark in columns.marks if "*" not in mark}
+        if have & exact:
+            return trainer
+        if any(like(name, mark) for mark in columns.marks if "*" in mark for name in names):
             return trainer
     return None
 
 
-def meaning(name: str, trainer: str | None) -> Kl:
-    """What a KL column holds, by its trainer or by its name alone; if neither is known, the sum over a response."""
-    known = [TRAINERS[trainer]] if trainer else []
-    if "/" in plain(name):  # a bare "kl" can be any trainer's
-        known += TRAINERS.values()
-    for one in known:
-        if plain(name) in one.kl:
-            return one.kl[plain(name)]
-    for pattern, kl in MEANINGS:
-        if re.search(pattern, name.lower()):
-            return kl
-    return SUM
-
-
-def refusal(name: str, trainer: str | None, length: str | None, multiplied: bool) -> str | None:
-    """Why a KL column cannot be used, and what to give instead; None if it can.
-
-    `length` is the column of mean lengths, if known; `multiplied`, whether --per-token is given.
-    """
-    kl = meaning(name, trainer)
-    whose = f"{name} of {trainer}" if trainer else name
-    if kl.unit == "no":
-        usable = [other for other, its in TRAINERS[trainer].kl.items() if its.unit != "no"] if trainer else []
-        instead = f"--kl {usable[0]}, if it was logged, or" if usable else "instead"
-        return f"{whose} {kl.why}: give {instead} the sum over a response of log p - log p_initial"
-    if kl.unit == "token" and not multiplied:
-        by = f"--per-token {length or 'MEAN_LENGTH'} to multiply by the mean length (--per-token 1 if yours is a sum)"
-        return f"{whose} is a mean per token, not the sum over a response: add {by}"
-    return None
-
-
-def unusable(series: KlSeries) -> str | None:
-    """Why the values of a column cannot be a KL at all; None if they can."""
-    name, kl = series.name, series.kl
-    if kl.mean() < 0:
-        why = "a wrong sign, or scored at another temperature, length or top-k than it was sampled"
-        return f"{name} is negative on average ({kl.mean():.3g}, down to {kl.min():.3g}): {why}"
-    if (kl == 0).all():
-        return f"{name} is 0 everywhere: the trainer did not compute it (no KL penalty?)"
-    return None
-
-
-def doubts(series: KlSeries) -> list[str]:
-    """What is dubious about a KL that can be used, a line each."""
-    return [*doubts_of_values(series), *doubts_of_meaning(series)]
-
-
-def doubts_of_values(series: KlSeries) -> list[str]:
-    """By the values alone: negative ones, clamped ones, a start that is not 0."""
-    name, kl, size = series.name, series.kl, len(series.kl)
-    lines = []
-    below = int((kl < 0).sum())
-    if below:
-        lines.append(f"{name} is negative at {below} of {size} points, down to {kl.min():.3g}: they are left out")
-    zeros = int((kl == 0).sum())
-    if zeros > max(2, size // 5):
-        lines.append(f"{name} is exactly 0 at {zeros} of {size} points: if it was clamped there, small KL are too high")
-    first_step = 1 if series.trainer else 0  # known trainers count the first update as 1
-    if series.steps[0] <= first_step and kl[0] > max(0.1, 0.02 * kl.max()):
-        start = f"{name} is {kl[0]:.3g} at step {series.steps[0]:g}, where the policy should be the initial one"
-        why = "sampled at a temperature or top-k that it is not scored at, dropout, or another reference"
-        lines.append(f"{start}: {why}")
-    return lines
-
-
-def doubts_of_meaning(series: KlSeries) -> list[str]:
-    """By what the column is: another temperature, an estimator with a flaw, perhaps a mean per token."""
-    name, kl = series.name, series.kl
-    lines = []
-    for column, value in series.temperatures.items():
-        if value != 1:
-            why = "is a KL only if both policies are scored at it, and then one of other policies than yours"
-            lines.append(f"{column} is {value:g}, not 1: {name} {why}")
-    what = meaning(name, series.trainer)
-    temperature_is_logged = "temperature" in what.why and series.temperatures
-    if what.why and not temperature_is_logged:
-        lines.append(f"{name} {what.why}")
-    long = series.length is None or series.length[1] >= 8
-    if what is SUM and not series.multiplied and kl.max() < 1 and long:
-        over = f" over responses of {series.length[1]:.0f} tokens" if series.length else ""
-        by = series.length[0] if series.length else "MEAN_LENGTH"
-        lines.append(
-            f"{name} reaches only {kl.max():.2g}{over}: if it is a mean per token (as in TRL's GRPO and in OpenRLHF),"
-            f" add --per-token {by}"
-        )
-    return lines
+def known(name: str, trainer: str) -> Kl | None:
+    """What a trainer's KL column holds; None if it has no such column."""
+    return next((kl for wanted, kl in TRAINERS[trainer].kl.items() if like(name, wanted)), None)

@@ -171,7 +171,7 @@ def test_groups_and_seeds(tmp_path, monkeypatch, capsys):
     path = table(tmp_path / "sweep.csv", ["lr", "run_id", "step", "objective/kl", "proxy", "gold"], rows)
     error = call(monkeypatch, capsys, path, code=2)
     assert "tell the runs apart by --group COLUMN or --seeds COLUMN, e.g. " in error
-    assert "lr, run_id" in error
+    assert "--group lr,run_id" in error
     call(monkeypatch, capsys, path, "--group", "lr", "--seeds", "run_id")
     groups = read_json(tmp_path / "sweep_fit" / "coefficients.json")["ppo"]["groups"]
     assert {g["settings"]: g["alpha"] for g in groups} == pytest.approx({"lr=1e-06": ALPHA, "lr=3e-06": 1.2}, rel=0.1)
@@ -210,7 +210,7 @@ def test_best_of_n_without_kl(tmp_path):
 def test_reads_take_the_kl_logged_last_before_them(tmp_path):
     kl = [{"step": s, "kl": k} for s, k in ((0, 0.0), (4, 2.0), (8, 3.0), (12, 9.0))]
     gold = [{"step": s, "gold": g} for s, g in ((0, 1.0), (5, 2.0), (8, 3.0), (11, 4.0), (30, 5.0))]
-    rows, notes = reading.read([jsonl(tmp_path / "log.jsonl", kl + gold)], Columns())
+    rows, notes = reading.read([jsonl(tmp_path / "log.jsonl", kl + gold)], Columns(kl_sum=True))
     assert [(row["kl"], row["gold"]) for row in rows] == [(0, 0), (2, 1), (3, 2), (3, 3), (9, 4)]
     assert any("gold was read at 3 steps without kl: they take the last KL before" in note for note in notes)
 
@@ -228,7 +228,7 @@ def test_of_a_restarted_run_the_last_values_count(tmp_path):
     """It goes back to a checkpoint; what goes back to the beginning is another run."""
     rows = [{"step": s, "kl": s / 10, "gold": float(s)} for s in range(0, 60, 10)]
     again = [{"step": s, "kl": s / 10, "gold": s + 0.5} for s in range(30, 90, 10)]
-    read, notes = reading.read([jsonl(tmp_path / "a.jsonl", rows + again)], Columns())
+    read, notes = reading.read([jsonl(tmp_path / "a.jsonl", rows + again)], Columns(kl_sum=True))
     assert [row["gold"] for row in read] == [0, 10, 20, 30.5, 40.5, 50.5, 60.5, 70.5, 80.5]
     assert any("step goes back to 30 and repeats: a restarted run" in note for note in notes)
     other = [{**row, "gold": 2 * row["gold"] + 1} for row in rows]
@@ -242,23 +242,21 @@ def test_several_runs_without_steps_are_not_taken_for_one(tmp_path):
         (k, lr, seed, k, (lr + 0.1 * seed) * k * (1 - 0.1 * k)) for lr in (1, 2) for seed in range(2) for k in range(6)
     ]
     table(tmp_path / "a.csv", ["iteration", "lr", "rep", "nats", "human"], one)
-    want = Columns(kl="nats", gold="human")
+    want = Columns(kl="nats", gold="human", kl_sum=True)
     with pytest.raises(reading.LogError, match="human has several values at iteration 1"):
         reading.read([tmp_path / "a.csv"], want)
     table(tmp_path / "b.csv", ["lr", "rep", "nats", "human"], [row[1:] for row in one])
-    advice = (
-        "nats starts again in row {}, and no column of steps is known: tell the runs apart by .* e.g. lr, rep, or say"
-    )
+    advice = "nats starts again in row {}, and no column of steps is known: tell the runs apart by .* e.g. --group lr,rep, or say"
     with pytest.raises(reading.LogError, match=advice.format(7)):
         reading.read([tmp_path / "b.csv"], want)
-    by_lr = Columns(kl="nats", gold="human", group="lr")
+    by_lr = Columns(kl="nats", gold="human", group="lr", kl_sum=True)
     with pytest.raises(reading.LogError, match="nats starts again in row 7"):
         reading.read([tmp_path / "b.csv"], by_lr)
     gaps = [("", "", "", ""), *(row[1:] for row in one)]  # an empty row counts among the file's
     table(tmp_path / "gaps.csv", ["lr", "rep", "nats", "human"], gaps)
     with pytest.raises(reading.LogError, match="nats starts again in row 8"):
         reading.read([tmp_path / "gaps.csv"], want)
-    rows, _ = reading.read([tmp_path / "b.csv"], Columns(kl="nats", gold="human", group="lr", seeds="rep"))
+    rows, _ = reading.read([tmp_path / "b.csv"], Columns(kl="nats", gold="human", group="lr", seeds="rep", kl_sum=True))
     assert len(from_rows(rows)) == 4
     hovers = [0, 1, 3, 2.5, 4, 2.2, 5, 0.01, 6]  # one run, under a penalty, and a point that is off
     table(tmp_path / "c.csv", ["nats", "human"], [(k, k) for k in hovers])
@@ -330,14 +328,18 @@ REFUSED = {
     "old policy": ({"actor/ppo_kl": lambda *_: 1e-3}, {"kl": "actor/ppo_kl"}, "actor/ppo_kl is between the policy before and after an update"),
     "approxkl": ({"policy/approxkl_avg": lambda *_: 1e-3}, {"kl": "policy/approxkl_avg"}, "before and after an update, not from the initial"),
     "sampler": ({"rollout_corr/kl": lambda *_: 1e-3}, {"kl": "rollout_corr/kl"}, "the sampler's and the trainer's copy"),
-    "square root": ({"policy/sqrt_kl": lambda s, k, p, g: k**0.5, "my/kl": None}, {}, "policy/sqrt_kl of trlx is the square root"),
+    "square root": ({"policy/sqrt_kl": lambda s, k, p, g: k**0.5, "my/kl": None}, {"kl": "policy/sqrt_kl"}, "policy/sqrt_kl of trlx is the square root"),
+    "unit": ({"my/kl": lambda s, k, p, g: k / 3, "mean_completion_len": lambda *_: LENGTH}, {},
+             "is my/kl a mean per token or the sum over a response (it reaches 10)? Say --per-token mean_completion_len if"),
     "coefficient": ({"kl_coef": lambda *_: 0.1}, {"kl": "kl_coef"}, "kl_coef is the penalty's coefficient"),
     "negative": ({"my/kl": lambda s, k, p, g: -k}, {}, "my/kl is negative on average (-10.1, down to -30)"),
     "zero": ({"my/kl": lambda *_: 0.0}, {}, "my/kl is 0 everywhere"),
-    "two golds": ({"gold_a": lambda s, k, p, g: g, "reward": lambda *_: 1}, {}, "which column is gold? It is not guessed: say --gold with one of gold, gold_a, reward"),
-    "no gold": ({"gold": None, "eval/score": lambda s, k, p, g: g}, {}, "say --gold with one of eval/score, my/kl"),
+    "clamped by design": ({"objective/kl_sum_seq": lambda s, k, p, g: k, "my/kl": None}, {"kl": "objective/kl_sum_seq"},
+                          "objective/kl_sum_seq of AlpacaFarm leaves out negative log-ratios: too high, most where KL is small: give instead the sum"),
+    "two golds": ({"gold_a": lambda s, k, p, g: g, "reward": lambda *_: 1}, {}, "which column is gold? It is not guessed: say --gold with one of gold, gold_a; if none is, score samples of checkpoints by what you want, and log it (reward is what"),
+    "no gold": ({"gold": None, "eval/score": lambda s, k, p, g: g}, {}, "say --gold with one of eval/score; if none is"),
     "no such gold": ({"eval/human": lambda s, k, p, g: g}, {"gold": "eval/humans"}, "no numbers in a column eval/humans: say --gold with one of eval/human, "),
-    "no kl": ({"my/kl": None}, {}, "which column is kl? It is not guessed: say --kl with one of gold"),
+    "no kl": ({"my/kl": None}, {}, "there is no KL from the initial policy in this log: log the sum over a response of log p - log p_initial"),
     "few points": ({"gold": lambda s, k, p, g: g if s < 30 else ""}, {}, "3 usable points with my/kl and gold: a fit needs 4"),
     "no start": ({"step": lambda s, k, p, g: s + 50, "my/kl": lambda s, k, p, g: k + 0.5}, {},
                  "no point at KL 0 (the first has 0.5) tells where gold starts: give the initial policy's as --start VALUE, or --start 0 if"),
@@ -367,10 +369,9 @@ DOUBTED = {
     "not the reference": ({"my/kl": lambda s, k, p, g: k + 3}, "my/kl is 3 at step 0, where the policy should be the initial one"),
     "temperature": ({"config.temperature": lambda *_: 0.7}, "config.temperature is 0.7, not 1: my/kl is a KL only if"),
     "TRL's temperature": ({"my/kl": None, "objective/kl": lambda s, k, p, g: k}, "objective/kl is the policies' KL if you sampled at temperature 1 (TRL's default is 0.7)"),
-    "small": ({"my/kl": lambda s, k, p, g: k / LENGTH, "mean_length": lambda *_: LENGTH},
-              "my/kl reaches only 0.25 over responses of 120 tokens: if it is a mean per token"),
+    "small": ({"my/kl": None, "seq_kl": lambda s, k, p, g: k / LENGTH, "mean_length": lambda *_: LENGTH},
+              "seq_kl reaches only 0.25 over responses of 120 tokens: if it is a mean per token"),
     "k2": ({"my/kl": None, "policy/kl": lambda s, k, p, g: k, "rollout_scores/mean": lambda s, k, p, g: p}, "policy/kl is k2, l²/2, over prompt and response"),
-    "clamped by design": ({"my/kl": None, "objective/kl_sum_seq": lambda s, k, p, g: k}, "objective/kl_sum_seq leaves out negative log-ratios"),
     "penalised proxy": ({"objective/rlhf_reward": lambda s, k, p, g: p}, ""),
 }  # fmt: skip
 
@@ -380,12 +381,14 @@ def test_doubts_are_printed(tmp_path, case):
     columns, message = DOUBTED[case]
     proxy = "objective/rlhf_reward" if case == "penalised proxy" else None
     start = START if case in ("some negative", "not the reference") else None  # no point is left at KL 0
-    rows, notes = reading.read([simple(tmp_path / "log.csv", **columns)], Columns(proxy=proxy, start=start))
+    rows, notes = reading.read(
+        [simple(tmp_path / "log.csv", **columns)], Columns(proxy=proxy, start=start, kl_sum=True)
+    )
     assert any((message or "objective/rlhf_reward is the score less the KL penalty") in note for note in notes)
     assert all("\n" not in note for note in notes)
     assert len(rows) == (34 if case == "some negative" else 40)
     # Where nothing is wrong, the notes are only what was read.
-    assert len(reading.read([simple(tmp_path / "fine.csv")], Columns())[1]) == 2
+    assert len(reading.read([simple(tmp_path / "fine.csv")], Columns(kl_sum=True))[1]) == 2
 
 
 def test_gold_starts_at_zero(tmp_path):

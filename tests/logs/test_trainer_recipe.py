@@ -17,8 +17,8 @@ LENGTH = 50.0
 
 
 def test_a_new_trainer_is_one_entry(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trainers, "TRAINERS", dict(trainers.TRAINERS))
-    monkeypatch.setattr("rmo.logs.choosing.TRAINERS", trainers.TRAINERS)
+    monkeypatch.setitem(trainers.TRAINERS, "sparrow", None)  # so that it is gone afterwards
+    del trainers.TRAINERS["sparrow"]
     (entry,) = re.findall(r"```python\n(.*?)```", SECTION, re.S)
     exec(re.sub("^   ", "", entry, flags=re.M), vars(trainers))
 

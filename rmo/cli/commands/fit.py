@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rmo import config
 from rmo.analysis.curve import Curve
-from rmo.cli import fits
+from rmo.cli import by_step, fits
 from rmo.cli.options import Positional, need_positive, parse
 from rmo.logs.columns import Columns
 from rmo.runtime.files import Json
@@ -57,19 +57,48 @@ def main(args: Sequence[str]) -> None:
     need_positive(every=options.every)
     fits.check_bootstrap(options)
     if not options.watch:
-        write(options, *fit(options))
+        with_or_without_kl(options)
         return
     from rmo.cli.fit_watch import TURNED, until_stop
+    from rmo.logs.no_kl import NoFit
 
     found = until_stop(options.curves, lambda: fit(options), options.every)
-    write(options, *found)
+    if isinstance(found, NoFit):
+        by_step.show(found, where(options))
+    else:
+        write(options, *found)
     sys.exit(TURNED)
+
+
+def where(options: FitOptions) -> Path:
+    """The directory of what is written."""
+    return options.out or fits.beside(options.curves[0], "_fit")
+
+
+def with_or_without_kl(options: FitOptions) -> None:
+    """Fit, or judge gold by step where that is all that can be done, and write what was found."""
+    from rmo.logs.no_kl import NoFit, NoKl
+    from rmo.logs.rows import LogError
+
+    try:
+        found = fit(options)
+    except NoFit as error:
+        by_step.show(error, where(options))
+        if isinstance(error, NoKl):  # nothing is wrong that an option could mend
+            return
+        raise
+    except LogError as error:
+        for note in error.notes:
+            print(note)
+        raise
+    write(options, *found)
 
 
 def fit(options: FitOptions) -> tuple[list[Curve], dict[str, Json], list[str]]:
     """(curves of the logs, their fits, notes on how they were read).
 
     Raises:
+      NoFit: only gold by step can be judged.
       RunError, CurveError: a log cannot be read, or has too few points.
     """
     from rmo.analysis import scaling
@@ -88,6 +117,6 @@ def write(options: FitOptions, curves: list[Curve], fitted: dict[str, Json], not
 
     for note in notes:
         print(note)
-    out = options.out or fits.beside(options.curves[0], "_fit")
+    out = where(options)
     write_csv(out / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
     fits.show(curves, fitted, out, notes=notes)
