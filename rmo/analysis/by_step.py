@@ -12,9 +12,12 @@ import numpy as np
 from rmo.runtime.types import Row
 
 FEWEST = 5  # reads of gold
-BLOCKS = 100  # to which longer logs are averaged
+BLOCKS = 60  # to which longer logs are averaged
 SURE = 0.005  # a fall as large comes by chance this rarely, where gold never falls: people look again and again
 LATE = 0.8  # of the steps: where the peak lies later than this, gold still rises
+WANDERING = (0.0, 0.2, 0.4, 0.6, 0.8)  # correlations of noise from read to read that are tried
+PLAUSIBLE = 0.5  # a correlation counts if it leaves as much as was left in so many of its repetitions, or fewer
+TRIES = 60  # repetitions of each
 ERRORS = 2.0  # standard errors by which gold at a stop may lie below the highest
 
 
@@ -49,12 +52,17 @@ def rising(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.repeat(means, counts), left
 
 
-def unimodal(values: np.ndarray, weight: np.ndarray) -> Shape:
-    """The closest curve that rises and then falls; it may do only one of them."""
+def squares_by_mode(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
+    """(squares left by the closest curve that rises up to each of K reads and falls from the next, f64[K]; those left
+    by the closest one that never falls)."""
     _, up = rising(values, weight)
     _, down = rising(values[::-1], weight[::-1])
-    down = down[::-1]
-    total = up + np.append(down[1:], 0.0)
+    return up + np.append(down[::-1][1:], 0.0), float(up[-1])
+
+
+def unimodal(values: np.ndarray, weight: np.ndarray) -> Shape:
+    """The closest curve that rises and then falls; it may do only one of them."""
+    total, _ = squares_by_mode(values, weight)
     mode = int(total.argmin())
     first, _ = rising(values[: mode + 1], weight[: mode + 1])
     rest, _ = rising(values[mode + 1 :][::-1], weight[mode + 1 :][::-1])
@@ -64,17 +72,33 @@ def unimodal(values: np.ndarray, weight: np.ndarray) -> Shape:
 
 def noise_of(values: np.ndarray, shape: Shape, se: np.ndarray | None) -> tuple[np.ndarray, float]:
     """(standard deviation of the noise at K reads, its correlation from read to read), from what the unimodal curve
-    leaves; not less than the log's own standard errors."""
-    left = values - shape.fit
-    levels = 1 + int((np.diff(shape.fit) != 0).sum())
-    size = (float((left**2).sum()) / max(len(values) - levels, len(values) / 3)) ** 0.5
+    leaves; not less than the log's own standard errors.
+
+    The curve follows noise that wanders, so that what is left looks smaller and less correlated than the noise was.
+    Noise of several correlations is put on the curve and taken off again: the largest correlation counts that may well
+    have left what was left, and its size as much as it lost.
+    """
+    size, together = left_over(values, shape)
+    chosen, lost = 0.0, 1.0
+    for true in WANDERING:
+        noise = draws(np.full(len(values), size), true, TRIES, 1)
+        ones = np.ones(len(values))
+        found = np.array([left_over(values, unimodal(values, ones)) for values in shape.fit + noise])
+        if true == 0 or together >= np.quantile(found[:, 1], PLAUSIBLE):
+            chosen, lost = true, float(found[:, 0].mean()) / max(size, 1e-300)
+    size = size / max(min(lost, 1.0), 0.1)
     apart = float((np.diff(values, 2) ** 2).mean() / 6) ** 0.5  # of white noise, whatever the trend
-    size = max(size, apart)
-    together = float((left[1:] * left[:-1]).sum() / max((left**2).sum(), 1e-300))
-    spread = np.full(len(values), size)
+    spread = np.full(len(values), max(size, apart))
     if se is not None:
-        spread = np.maximum(np.nan_to_num(se, nan=size), 0.5 * size)
-    return spread, float(np.clip(together + 1 / len(values), 0.0, 0.9))
+        spread = np.maximum(np.nan_to_num(se, nan=size), 0.5 * spread)
+    return spread, chosen
+
+
+def left_over(values: np.ndarray, shape: Shape) -> tuple[float, float]:
+    """(size, correlation from read to read) of what a curve leaves."""
+    left = values - shape.fit
+    squares = float((left**2).sum())
+    return (squares / len(values)) ** 0.5, float((left[1:] * left[:-1]).sum() / max(squares, 1e-300))
 
 
 def draws(spread: np.ndarray, together: float, count: int, seed: int = 0) -> np.ndarray:
@@ -118,7 +142,7 @@ def judge(step: np.ndarray, gold: np.ndarray, se: np.ndarray | None = None, coun
     never, left = rising(gold, weight)
     noise = draws(spread, together, count)
     chance = (1 + sum(gain(never + drawn, weight) >= left[-1] - shape.error for drawn in noise)) / (1 + count)
-    modes = np.sort([unimodal(shape.fit + drawn, weight).mode for drawn in noise])
+    modes = np.sort([squares_by_mode(shape.fit + drawn, weight)[0].argmin() for drawn in noise])
     low, high = (int(modes[round(q * (count - 1))]) for q in (0.025, 0.975))
     at = place(gold, shape, spread, low, high)
     rise, fall, error = differences(shape, spread, together)
@@ -139,7 +163,8 @@ def judge(step: np.ndarray, gold: np.ndarray, se: np.ndarray | None = None, coun
 
 def gain(values: np.ndarray, weight: np.ndarray) -> float:
     """By how many squares the best unimodal curve is closer than the best that never falls."""
-    return float(rising(values, weight)[1][-1] - unimodal(values, weight).error)
+    total, never = squares_by_mode(values, weight)
+    return never - float(total.min())
 
 
 def place(gold: np.ndarray, shape: Shape, spread: np.ndarray, low: int, high: int) -> int:

@@ -5,7 +5,7 @@ import io
 import re
 from pathlib import Path
 
-from rmo.logs.rows import LogError, Rows, number
+from rmo.logs.rows import LogError, Rows, number, one_line
 
 NAMES = ("metric", "tag", "name", "key", "variable", "metric_name")  # of a long table: what a row's value is of
 SHARED = re.compile(
@@ -28,7 +28,7 @@ def load_csv(path: Path, text: str) -> Rows:
         raise LogError(f"{path} is no CSV text: {error}") from error
     if not cells:
         raise LogError(f"{path} is empty: it holds no rows")
-    header = [name.strip() for name in cells[0]]
+    header = [one_line(name.strip()) for name in cells[0]]
     if len(header) == 1 and ";" in header[0]:
         raise LogError(f"{path} has semicolons between its cells: save it with commas, and points in numbers")
     if twice := [name for name in header if name and header.count(name) > 1]:

@@ -14,7 +14,7 @@ from rmo.logs.formats import load as load
 from rmo.logs.formats import load_file
 from rmo.logs.no_kl import NoKl, Question, Reads
 from rmo.logs.points import points
-from rmo.logs.rows import Loaded, LogError, Rows
+from rmo.logs.rows import Loaded, LogError, Rows, one_line
 from rmo.logs.series import pairs
 from rmo.logs.steps import one_step
 from rmo.methods.paper import BEST_OF_N, PPO
@@ -58,6 +58,8 @@ def read(paths: Sequence[Path], want: Columns) -> tuple[Rows, list[str]]:
         rows += [{**row, **meta} for row in made]
         for note in notes:
             runs_with.setdefault(note, []).append(name)
+    if not runs:
+        raise LogError(f"{paths[0].name} holds no rows: it needs a row for every step, with KL and gold")
     if not rows:
         raise none_usable(failed, said)
     lines = said + of_runs(runs_with, len(runs))
@@ -213,8 +215,8 @@ def split(tables: dict[str, Rows], want: Columns) -> dict[Key, Rows]:
 
 def key_of(row: dict[str, object], sources: Sequence[str], groups: Sequence[str], seeds: str | None) -> Key:
     """What distinguishes the run of a row."""
-    words = [str(row.get(name, "")) for name in sources]
-    words += [f"{name}={row.get(name, '')}" for name in groups if name not in IDS]
+    words = [one_line(str(row.get(name, ""))) for name in sources]
+    words += [one_line(f"{name}={row.get(name, '')}") for name in groups if name not in IDS]
     key = [("settings", " ".join(words).replace(",", ";"))]
     key += [(name, str(row.get(name, ""))) for name in groups if name in IDS]
     if seeds:

@@ -1,6 +1,5 @@
 """Rows of a log, whatever file they come from: a dict per row, nested values under a/b/c."""
 
-import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ WRAPPERS = (
     "values",
 )  # what a row may keep its values under, beside a step
 STEP_OF = re.compile(r"(^|[/_])(global_step|step|iteration)")  # columns whose `5/94` means 5
+LARGEST = 1e100  # of a number that somebody measured
 SHARE = re.compile(r"\s*(\d+)\s*/\s*\d+\s*")
 
 
@@ -36,14 +36,14 @@ class Loaded(NamedTuple):
 
 
 def number(value: object) -> float | None:
-    """A cell's number; None if it is no finite number."""
+    """A cell's number; None if it is none, not finite, or larger than any measurement."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
         found = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return found if abs(found) <= LARGEST else None  # NaN neither
 
 
 def numeric(rows: Rows) -> list[str]:
@@ -63,8 +63,13 @@ def flatten(row: Row, prefix: str = "") -> Row:
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{name}/")
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[one_line(f"{prefix}{name}")] = value
     return flat
+
+
+def one_line(name: str) -> str:
+    """A name without ends of lines and other marks that no terminal shows."""
+    return name if name.isprintable() else " ".join(re.sub(r"[^\S ]|[\x00-\x1f]", " ", name).split())
 
 
 def tidy(row: Row) -> Row:

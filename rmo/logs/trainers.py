@@ -51,7 +51,7 @@ RATIO = Kl("no", "is a KL divided by the entropy, not a KL")
 CUT = "is cut off at 10 for every token: too low where the policy is far away"
 OVERSTATES = "is k2, l²/2: it overstates where KL is large"
 TRL_NO_KL = "computes no KL while beta is 0, its default: set beta (1e-3 changes little) and it logs kl"
-_TRL = {"kl": Kl("token", "", K3)}
+_TRL = {"kl": Kl("token", "", "k3 in GRPO, k1 in RLOO")}
 _REWARDS = ("rewards/*/mean", "rewards/*")
 TRAINERS = {
     "open-instruct before 2026": Trainer(
@@ -69,7 +69,7 @@ TRAINERS = {
         step=("training_step", "episode"),
     ),
     "open-instruct": Trainer(
-        marks=("objective/kl0_avg", "objective/verifiable_reward", "val/num_step_tokens"),
+        marks=("objective/kl0_avg", "objective/verifiable_reward", "debug/vllm_local_reverse_kl"),
         kl={
             "objective/kl2_avg": Kl("token", "", K3),
             "objective/kl0_avg": Kl("token", "", K1),
@@ -219,9 +219,9 @@ TRAINERS = {
     "slime": Trainer(
         marks=("rollout/raw_reward", "rollout/response_len/mean", "train_rollout_logprob_abs_diff", "rollout/step"),
         kl={
-            "kl_loss": Kl("token", "", "as kl_loss_type says (k1, k2, k3 or low_var_kl)"),
+            "kl_loss": Kl("token", "", "the estimator that kl_loss_type names"),
             "ppo_kl": OLD,
-            "rollout/kl": Kl("token", "", "as kl_loss_type says (k1, k2, k3 or low_var_kl)"),
+            "rollout/kl": Kl("token", "", "the estimator that kl_loss_type names"),
             "kl_loss_coef": COEFFICIENT,
         },
         proxy=("rollout/raw_reward", "rollout/rewards"),

@@ -21,7 +21,7 @@ class FitOptions(fits.BootstrapOptions, Columns):
 
     TRL's PPO:     rmo fit trainer_state.json --kl objective/kl --proxy objective/scores --gold eval_gold
 
-    TRL's GRPO:    rmo fit trainer_state.json --gold rewards/gold/mean --per-token completions/mean_length
+    TRL's GRPO:    rmo fit trainer_state.json --gold eval_judge --per-token completions/mean_length
 
     OpenRLHF:      rmo fit history.jsonl --gold eval/gold --per-token train/response_length
 
@@ -30,14 +30,15 @@ class FitOptions(fits.BootstrapOptions, Columns):
 
     wandb, panels: rmo fit kl.csv gold.csv --kl train/objective/kl --gold eval/gold
 
-    any table:     rmo fit sweep.csv --kl kl_nats --gold human --group lr --seeds seed
+    any table:     rmo fit sweep.csv --kl kl_nats --kl-sum --gold human --group lr --seeds seed
 
-    Several files are several runs, each with a fit; files that lack KL or gold are parts of one table.
+    Several files are several runs, each with a fit; files that lack KL or gold are parts of one table. Without a KL
+    gold is judged by step.
 
     beside a training that runs: rmo fit metrics.jsonl --gold eval/gold --watch; [ $? = 78 ] && kill $TRAINING"""
 
     curves: Positional[tuple[Path, ...]]
-    """CSV, JSONL or JSON."""
+    """CSV, JSON, JSONL, Parquet, TensorBoard's or wandb's files, what was printed, or a directory of them."""
     out: Path | None = None
     """Where to write coefficients.json, curves.csv, pictures and report.html; default: beside the first file, named
     after it."""
