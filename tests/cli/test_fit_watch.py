@@ -88,3 +88,16 @@ def test_the_pause_must_be_positive(tmp_path, monkeypatch, capsys):
         main.main()
     assert end.value.code == 2
     assert "--every is 0.0: it must be positive" in capsys.readouterr().err
+
+
+def test_a_log_without_kl_is_watched_by_step(tmp_path, monkeypatch, capsys):
+    """TRL's GRPO keeps no KL by default: gold by step says when to stop all the same."""
+    rows = [{"step": row["step"], "reward": 0.1 * k, "eval/gold": row["eval/gold"]} for k, row in enumerate(ROWS)]
+    monkeypatch.setitem(globals(), "ROWS", rows)
+    code, lines, calls = watch(monkeypatch, capsys, tmp_path / "log.jsonl", "--gold", "eval/gold")
+    assert code == fit_watch.TURNED
+    said = [line for line in lines if ": by step, " in line]
+    assert ": by step, stop" in said[-1]
+    assert 10 < calls <= 20
+    (judged,) = json.loads((tmp_path / "log_fit" / "gold_by_step.json").read_text())
+    assert judged["verdict"] == "stop"
