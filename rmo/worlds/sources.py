@@ -1,335 +1,260 @@
-"""Prompts and human comparisons from files and datasets of the common shapes; what cannot be read is named.
+"""Prompts, demonstrations and human comparisons from files and datasets; what cannot be read is named and counted.
 
-A source is a JSON, JSONL or Parquet file, a directory of array_record files that tfds wrote, `tfds:NAME/SPLIT`, or
-`hub:OWNER/NAME[@REVISION]/FILES`, such files of a dataset of the hub (`*` stands for anything). A row is recognised
-by its fields, one reader per shape (`READERS`); a new shape is a function and a line there.
+Where rows come from: `containers.read`. What a row means: `shapes.record_of`. Here stands what is made of it.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from itertools import combinations
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rmo.runtime import errors
-from rmo.runtime.files import Json, Row, RunError
+from rmo.runtime.files import Json, Row
+from rmo.worlds.containers import SourceError as SourceError
+from rmo.worlds.containers import read as read
+from rmo.worlds.dialogue import Malformed as Malformed
+from rmo.worlds.dialogue import Prompt, is_dialogue, plain
+from rmo.worlds.records import RESPONSES, TIE, UNDESIRABLE, UNSCORED, Record, Response, asked, said
+from rmo.worlds.scored_answers import scored_record
+from rmo.worlds.shapes import record_of
+
+ALONE = "answers without another to the same prompt beside them"
 
 
-class SourceError(RunError):
-    """What is wrong with a source and where, in one line."""
-
-
-class Malformed(ValueError):
-    """Why one row cannot be used."""
+class LeftOut(ValueError):
+    """Why a row that is well gives nothing, in words that can be counted: `3 ties`."""
 
 
 class Comparison(NamedTuple):
-    """A prompt and two responses as text, the preferred one first."""
+    """A prompt and two responses, the preferred one first."""
 
-    prompt: str
+    prompt: Prompt
+    """A text, or a dialogue of more than one turn."""
     chosen: str
     rejected: str
 
 
 class Loaded(NamedTuple):
-    """What was read, and what was not: (where, why)."""
+    """What was read, and what was not."""
 
     rows: list[Json]
     dropped: list[tuple[str, str]]
+    """(where, why) of what is malformed."""
+    left_out: dict[str, int] = {}  # noqa: RUF012  # never written to
+    """How many were left out that are well: ties, answers without a score, ..."""
 
     def summary(self) -> str:
         """One line for people."""
-        if not self.dropped:
-            return f"{len(self.rows):,} rows"
-        where, why = self.dropped[0]
-        return f"{len(self.rows):,} rows; {len(self.dropped):,} rows dropped, the first {where}: {why}"
+        text = f"{len(self.rows):,} rows"
+        if self.left_out:
+            text += f"; left out: {counted(self.left_out)}"
+        if self.dropped:
+            where, why = self.dropped[0]
+            text += f"; {len(self.dropped):,} rows dropped, the first {where}: {why}"
+        return text
 
 
-# Where rows come from.
+def counted(left_out: dict[str, int]) -> str:
+    """`3 ties, 1 undesirable answers`."""
+    return ", ".join(f"{count:,} {why}" for why, count in left_out.items())
 
 
-def read(source: str | Path) -> Iterator[tuple[str, Row | Malformed]]:
-    """(where, row) of every row; a line that is no JSON object comes as Malformed.
-
-    Raises:
-      SourceError: there is no such source, or it cannot be opened.
-    """
-    text, path = str(source), Path(source)
-    if text.startswith("tfds:"):
-        yield from read_tfds(text.removeprefix("tfds:"), None)
-    elif text.startswith("hub:"):
-        for file in fetch(text.removeprefix("hub:")):
-            yield from read(file)
-    elif path.is_dir():
-        yield from read_tfds(text, path)
-    elif not path.is_file():
-        raise SourceError(
-            f"{source}: no such file, directory, tfds:NAME/SPLIT or hub:OWNER/NAME/FILES{errors.instead(path)}"
-        )
-    elif path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            row = 0
-            for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-                for one in batch.to_pylist():
-                    row += 1
-                    yield f"{path} row {row}", one
-        except pyarrow.ArrowException as error:
-            raise SourceError(f"{path}: {str(error).splitlines()[0]}") from error
-    elif path.suffix in (".jsonl", ".ndjson", ".json"):
-        with open(path, encoding="utf-8") as file:
-            if path.suffix == ".json" and file.read(4096).lstrip().startswith("["):  # the whole file is one list
-                yield from read_list(path)
-                return
-            file.seek(0)
-            for i, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        row = json.loads(line)
-                    except ValueError as error:
-                        row = Malformed(f"no JSON: {error}")
-                    bad = not isinstance(row, dict | Malformed)
-                    yield f"{path} line {i}", Malformed(f"a {type(row).__name__}, no object") if bad else row
-    else:
-        raise SourceError(f"{path}: use .jsonl, .json, .parquet, a directory that tfds wrote, or tfds:NAME/SPLIT")
+# One row.
 
 
-def read_list(path: Path) -> Iterator[tuple[str, Row | Malformed]]:
-    """Rows of a JSON file that holds one list of objects."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SourceError(f"{path} is not JSON: {error}") from error
-    for i, row in enumerate(rows, start=1):
-        yield f"{path} row {i}", row if isinstance(row, dict) else Malformed(f"a {type(row).__name__}, no object")
+def usable(record: Record) -> Record:
+    """The same record; Malformed where its preferences are in doubt."""
+    if record.doubt:
+        raise Malformed(record.doubt)
+    return record
 
 
-def fetch(name: str) -> list[Path]:
-    """The files OWNER/NAME/FILES of a dataset of the hub, fetched, in order of name."""
-    from huggingface_hub import snapshot_download
-
-    owner, _, rest = name.partition("/")
-    dataset, _, files = rest.partition("/")
-    dataset, _, revision = dataset.partition("@")
-    if not files:
-        raise SourceError(f"hub:{name}: give OWNER/NAME/FILES, e.g. hub:{name}/data/*.parquet")
-    try:
-        repo, pattern = f"{owner}/{dataset}", [files]
-        root = Path(snapshot_download(repo, repo_type="dataset", revision=revision or None, allow_patterns=pattern))
-    except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SourceError(f"hub:{name} could not be fetched: {line}") from error
-    found = sorted(path for path in root.glob(files) if path.is_file())
-    if not found:
-        raise SourceError(f"hub:{name}: the dataset has no such files")
-    return found
-
-
-def read_tfds(name: str, directory: Path | None) -> Iterator[tuple[str, Row]]:
-    """Rows of a dataset that tfds knows (NAME/SPLIT), or of a directory that it wrote (all splits)."""
-    import tensorflow_datasets as tfds
-
-    try:
-        if directory is not None:
-            builder: Json = tfds.builder_from_directory(str(directory))
-            splits = sorted(builder.info.splits)
-        else:
-            name, _, split = name.rpartition("/")
-            builder, splits = tfds.builder(name), [split]
-        sources = [(split, builder.as_data_source(split=split)) for split in splits]
-    except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SourceError(f"{directory or 'tfds:' + name}: {line}") from error
-    for split, rows in sources:
-        for i in range(len(rows)):
-            yield f"{directory or name} {split} row {i + 1}", plain(rows[i])
-
-
-def plain(value: Json) -> Json:
-    """tfds gives bytes and arrays; texts and lists are wanted."""
-    if isinstance(value, dict):
-        value = {name: plain(item) for name, item in value.items()}
-        lists = [item for item in value.values() if isinstance(item, list)]
-        # A sequence of dicts comes as a dict of sequences.
-        if value and len(lists) == len(value) and len({len(item) for item in lists}) == 1:
-            return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return plain(value.tolist()) if hasattr(value, "tolist") else value
-
-
-# What rows mean. A reader returns the comparisons of one row.
-
-
-def text_of(value: Json, name: str) -> str:
-    """A text, or the last message of a dialogue."""
-    if isinstance(value, list) and value and isinstance(value[-1], dict):
-        value = value[-1].get("content")
-    if not isinstance(value, str) or not value:
-        raise Malformed(f"{name} is {value!r}, no text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise Malformed(f"{name} is no text: {error.reason}") from error
-    return value
-
-
-def turn(value: Json, name: str) -> str:
-    """A prompt: a text, or a dialogue of one turn; several turns are not flattened into one."""
-    if isinstance(value, list) and sum(isinstance(m, dict) and m.get("role") != "system" for m in value) > 1:
-        raise Malformed(f"{name} has several turns: one is understood")
-    return text_of(value, name)
-
-
-def pair(row: Row) -> list[Comparison]:
-    """{prompt, chosen, rejected}: texts, or dialogues whose last message is the response."""
-    return [Comparison(turn(row["prompt"], "prompt"), *(text_of(row[name], name) for name in ("chosen", "rejected")))]
-
-
-def dialogues(row: Row) -> list[Comparison]:
-    """{chosen, rejected}: two whole dialogues that part at the last answer, as text (HH-RLHF) or as messages."""
-    if isinstance(row["chosen"], list) and isinstance(row["rejected"], list):
-        if row["chosen"][:-1] != row["rejected"][:-1]:
-            raise Malformed("the dialogues do not part at their last answer")
-        return [Comparison(turn(row["chosen"][:-1], "prompt"), *(text_of(row[n], n) for n in ("chosen", "rejected")))]
-    mark = "\n\nAssistant:"
-    chosen, rejected = text_of(row["chosen"], "chosen"), text_of(row["rejected"], "rejected")
-    (prompt, found, good), (other, _, bad) = chosen.rpartition(mark), rejected.rpartition(mark)
-    if not found or prompt != other:
-        raise Malformed("the dialogues do not part at their last answer")
-    return [Comparison(prompt + mark, text_of(good.strip(), "chosen"), text_of(bad.strip(), "rejected"))]
-
-
-def summaries(row: Row) -> list[Comparison]:
-    """{info: {post | article}, summaries: [{text}, {text}], choice}: TL;DR comparisons."""
-    info, texts, choice = row["info"], row["summaries"], row["choice"]
-    post = text_of(info.get("post") or info.get("article"), "info.post")
-    if len(texts) != 2 or choice not in (0, 1):
-        raise Malformed(f"{len(texts)} summaries, choice {choice!r}: two and 0 or 1 are needed")
-    title = f"SUBREDDIT: r/{info['subreddit']}\nTITLE: {info.get('title') or ''}\n" if info.get("subreddit") else ""
-    good, bad = (text_of(texts[i].get("text"), "summaries.text").strip() for i in (choice, 1 - choice))
-    return [Comparison(f"{title}POST: {post}\nTL;DR:", good, bad)]
-
-
-def scored(prompt: str, texts: list[Json], scores: list[Json]) -> list[Comparison]:
-    """Every pair of responses whose scores differ, the higher first."""
-    if len(texts) != len(scores):
-        raise Malformed(f"{len(texts)} responses, {len(scores)} scores")
-    known = []
-    for text, score in zip(texts, scores, strict=True):
-        try:
-            number = float(score)
-        except (TypeError, ValueError) as error:
-            raise Malformed(f"score {score!r} is no number") from error
-        known.append((text_of(text, "response"), number))
-    out = []
-    for (a, x), (b, y) in combinations(known, 2):
-        if x != y:
-            out.append(Comparison(prompt, a, b) if x > y else Comparison(prompt, b, a))
-    return out
-
-
-def completions(row: Row) -> list[Comparison]:
-    """{instruction, completions: [{response, overall_score}]} (UltraFeedback)."""
-    given = row["completions"]
-    if not all(isinstance(x, dict) and "response" in x for x in given):
-        raise Malformed("completions need response and overall_score")
-    scores = [x.get("overall_score", x.get("score")) for x in given]
-    return scored(text_of(row["instruction"], "instruction"), [x["response"] for x in given], scores)
-
-
-def answers(row: Row) -> list[Comparison]:
-    """{prompt | instruction, answers, gold_scores | scores}: generations labelled by a gold RM. Neighbours are paired:
-    with thousands of answers all pairs would be far too many."""
-    prompt = text_of(row.get("prompt") or row.get("instruction"), "prompt")
-    texts, scores = row["answers"], row.get("gold_scores", row.get("scores"))
-    if not isinstance(texts, list) or not isinstance(scores, list) or len(texts) != len(scores):
-        raise Malformed("answers and gold_scores must be lists of one length")
-    return [c for i in range(0, len(texts) - 1, 2) for c in scored(prompt, texts[i : i + 2], scores[i : i + 2])]
-
-
-READERS: list[tuple[set[str], Callable[[Row], list[Comparison]]]] = [
-    ({"prompt", "chosen", "rejected"}, pair),
-    ({"chosen", "rejected"}, dialogues),
-    ({"info", "summaries", "choice"}, summaries),
-    ({"instruction", "completions"}, completions),
-    ({"answers", "gold_scores"}, answers),
-    ({"answers", "scores"}, answers),
-]
+def pairs_of(record: Record) -> list[Comparison | LeftOut]:
+    """The comparisons of one record, and why there are no more."""
+    prompt, texts = plain(record.prompt), record.responses
+    out: list[Comparison | LeftOut] = [Comparison(prompt, texts[a].text, texts[b].text) for a, b in record.preferences]
+    return [*out, *(LeftOut(why) for why in record.left_out)]
 
 
 def comparisons_of(row: Row) -> list[Comparison]:
-    """The comparisons of one row; a tie gives none."""
-    for fields, reader in READERS:
-        if fields <= row.keys():
-            try:
-                return [c for c in reader(row) if c.chosen != c.rejected]
-            except (AttributeError, KeyError, TypeError) as error:
-                raise Malformed(f"{reader.__name__}: {type(error).__name__} {error}") from error
-    known = "; ".join(", ".join(sorted(fields)) for fields, _ in READERS)
-    raise Malformed(f"fields {', '.join(row)}: known are {known}")
-
-
-def prompt_of(row: Row) -> str:
-    """The prompt of one row: prompt, instruction, question, text, or that of its comparisons."""
-    for name in ("prompt", "instruction", "question", "text"):
-        if name in row:
-            if name == "instruction" and row.get("input"):
-                return f"{text_of(row[name], name)}\n{text_of(row['input'], 'input')}"
-            return turn(row[name], name)
-    found = comparisons_of(row)
-    if not found:
-        raise Malformed("no prompt")
-    return found[0].prompt
-
-
-def demonstration_of(row: Row) -> tuple[str, str]:
-    """(prompt, response) of one row: response, output, completion or answer; of a comparison, the preferred one."""
-    for name in ("response", "output", "completion", "answer"):
-        if name in row:
-            return prompt_of(row), text_of(row[name], name)
-    found = comparisons_of(row)
-    if not found:
-        raise Malformed("no response")
-    return found[0].prompt, found[0].chosen
-
-
-def load(source: str | Path, reader: Callable[[Row], Json], tolerance: float = 0.01) -> Loaded:
-    """Everything that `reader` makes of a source's rows; a reader may give a list.
+    """The comparisons of one row; a tie gives none.
 
     Raises:
-      SourceError: there is no such source, it is empty, or more than `tolerance` of its rows are malformed.
+      Malformed: the row is of no shape that holds comparisons, or cannot be used.
     """
-    rows, dropped, total = [], [], 0
+    found = pairs_of(usable(record_of(row)))
+    return [one for one in found if isinstance(one, Comparison)]
+
+
+def prompt_of(row: Row) -> Prompt:
+    """The prompt of one row: a text, or a dialogue of more than one turn.
+
+    Raises:
+      Malformed: there is none, or it cannot be used.
+    """
+    try:
+        return plain(record_of(row).prompt)
+    except Malformed:
+        answers = ("chosen", "rejected", "conversation_a", "conversation_b")
+        if said(row, ("prompt", "instruction", "question", "query")) is None or said(row, answers):
+            raise
+        if any(is_dialogue(value) for value in row.values()):
+            raise
+        found = asked(row).prompt  # what is wrong is in the answers, which nobody asks for here
+        if found is None:
+            raise
+        return plain(found)
+
+
+def demonstration_of(row: Row) -> tuple[Prompt, str]:
+    """(prompt, response) of one row; of several responses the best.
+
+    Raises:
+      LeftOut: the response is labelled as undesirable, or none is known to be the best.
+      Malformed: there is no response, or the row cannot be used.
+    """
+    record = record_of(row)
+    if not record.responses:
+        raise LeftOut(record.left_out[0]) if record.left_out else Malformed("there is no response")
+    best = best_of(record)
+    if best.desirable is False:
+        raise LeftOut(UNDESIRABLE)
+    return plain(record.prompt), best.text
+
+
+def best_of(record: Record) -> Response:
+    """The response to imitate; see `demonstration_of`."""
+    if record.doubt:
+        raise Malformed(record.doubt)
+    first, *others = record.responses
+    if not others or first.name in RESPONSES:
+        return first
+    scored = [r for r in record.responses if r.score is not None]
+    if len(scored) > 1:
+        return max(scored, key=lambda r: r.score or 0.0)
+    if record.preferences:
+        return record.responses[record.preferences[0][0]]
+    if others[0].text.strip() == first.text.strip():
+        return first
+    raise LeftOut(record.left_out[0] if record.left_out else TIE)
+
+
+# A whole source.
+
+
+class Collected:
+    """What becomes of a source's rows, counted."""
+
+    def __init__(self) -> None:
+        self.rows: list[Json] = []
+        self.dropped: list[tuple[str, str]] = []
+        self.left_out: Counter[str] = Counter()
+        self.total = 0
+
+    def add(self, found: Iterable[Json]) -> None:
+        for one in found:
+            if isinstance(one, LeftOut):
+                self.left_out[str(one)] += 1
+            else:
+                self.rows.append(one)
+
+
+def collect(
+    source: str | Path,
+    use: Callable[[Row], Iterable[Json]],
+    tolerance: float,
+    last: Callable[[], Iterable[Json]] = tuple,
+) -> Loaded:
+    """What `use` makes of every row, and `last` of the end.
+
+    Raises:
+      SourceError: see `load`.
+    """
+    c = Collected()
     for where, row in read(source):
-        total += 1
+        c.total += 1
         try:
             if isinstance(row, Malformed):
                 raise row
-            made = reader(row)
-            rows += made if isinstance(made, list) else [made]
+            c.add(use(row))
         except Malformed as why:
-            dropped.append((where, str(why)))
-    if not total:
+            c.dropped.append((where, str(why)))
+        except LeftOut as why:
+            c.add([why])
+    c.add(last())
+    if not c.total:
         raise SourceError(f"{source} is empty")
-    if len(dropped) > tolerance * total:
-        where, why = dropped[0]
-        share = f"{len(dropped):,} of {total:,} rows, more than {tolerance:.0%}, cannot be used"
-        raise SourceError(f"{source}: {share}; the first is {where}: {why}")
-    return Loaded(rows, dropped)
+    if len(c.dropped) > tolerance * c.total:
+        where, why = c.dropped[0]
+        share = f"{len(c.dropped):,} of {c.total:,} rows, more than {tolerance:.0%}, cannot be used"
+        raise SourceError(f"{source}: {share}; the first is {where.removeprefix(f'{source} ')}: {why}")
+    if not c.rows:
+        raise SourceError(
+            f"{source}: nothing can be used of its {c.total:,} rows: {counted(c.left_out) or 'none fits'}"
+        )
+    return Loaded(c.rows, c.dropped, dict(c.left_out))
+
+
+def load(source: str | Path, reader: Callable[[Row], Json], tolerance: float = 0.01) -> Loaded:
+    """Everything that `reader` makes of a source's rows; a reader may give a list, and raise LeftOut.
+
+    Raises:
+      SourceError: there is no such source, it is empty, nothing of it can be used, or more than `tolerance` of its rows
+        are malformed.
+    """
+
+    def use(row: Row) -> list[Json]:
+        made = reader(row)
+        return made if isinstance(made, list) else [made]
+
+    return collect(source, use, tolerance)
+
+
+class Neighbours:
+    """Comparisons of records, and of single answers with a score in rows that follow each other (HelpSteer2)."""
+
+    def __init__(self) -> None:
+        self.waiting: tuple[Prompt, Response] | None = None
+
+    def __call__(self, row: Row) -> Iterator[Comparison | LeftOut]:
+        record = usable(record_of(row))
+        one = record.responses[0] if len(record.responses) == 1 else None
+        single = one is not None and (one.score is not None or UNSCORED in record.left_out)
+        if not single or one is None:
+            if not record.preferences and not record.left_out:
+                raise Malformed(
+                    f"no comparison: a row of shape {record.shape} holds no two answers of which one is preferred"
+                )
+            yield from self.end()
+            yield from pairs_of(record)
+        elif one.score is None:
+            yield LeftOut(UNSCORED)
+        elif self.waiting is None or self.waiting[0] != record.prompt:
+            yield from self.end()
+            self.waiting = record.prompt, one
+        else:
+            other, self.waiting = self.waiting[1], None
+            yield from compared(record.prompt, other, one)
+
+    def end(self) -> Iterator[LeftOut]:
+        """What waits for another answer and meets none."""
+        if self.waiting is not None:
+            self.waiting = None
+            yield LeftOut(ALONE)
+
+
+def compared(prompt: Prompt, first: Response, second: Response) -> list[Comparison | LeftOut]:
+    """The comparison of two answers with scores."""
+    return pairs_of(scored_record(prompt, (first, second), [(0, 1)]))
 
 
 def load_comparisons(source: str | Path, tolerance: float = 0.01) -> Loaded:
-    """Every `Comparison` of a source; see `load`."""
-    return load(source, comparisons_of, tolerance)
+    """Every `Comparison` of a source; see `load`. Answers with a score in rows of their own are compared with the next
+    row's if its prompt is the same."""
+    use = Neighbours()
+    return collect(source, use, tolerance, use.end)
 
 
 def load_prompts(source: str | Path, tolerance: float = 0.01) -> Loaded:
     """Every distinct prompt of a source, in order; see `load`."""
     found = load(source, prompt_of, tolerance)
-    return Loaded(list(dict.fromkeys(found.rows)), found.dropped)
+    return found._replace(rows=list(dict.fromkeys(found.rows)))

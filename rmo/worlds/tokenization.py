@@ -13,8 +13,8 @@ import numpy as np
 
 from rmo import config
 from rmo.checkpoints.tokenizers import eos_of
-from rmo.runtime.files import Row, RunError
-from rmo.worlds import sources
+from rmo.runtime.files import Json, Row, RunError
+from rmo.worlds import containers, dialogue, templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,13 +76,16 @@ def encode(
     Raises:
       TextError: the row has none of these, the tokenizer has no template, or the model has no such token.
     """
+    prompt = row.get("prompt")
+    talk = row["messages"] if row.get("messages") is not None else prompt
+    if row.get("messages") is not None or (talk is not None and not isinstance(talk, str)):
+        ids = encode_dialogue(tokenizer, with_response(dialogue_in(talk, line), row, answer), line, answer)
+        return known(ids, line, vocab)
     for name in ("text", "prompt", "response"):
         if not isinstance(row.get(name, ""), str):
             raise TextError(f"{line}: {name} is {row[name]!r}, not a string")
-    if row.get("messages") is not None:
-        ids = encode_dialogue(tokenizer, row["messages"], line, answer)
-    elif "prompt" in row and chat:
-        ids = encode_dialogue(tokenizer, as_messages(row, answer), line, answer)
+    if "prompt" in row and chat:
+        ids = encode_dialogue(tokenizer, with_response(dialogue_in(prompt, line), row, answer), line, answer)
     elif "prompt" in row:
         ids = encode_pair(tokenizer, row, vocabulary, answer)
     elif "text" in row:
@@ -104,23 +107,38 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> l
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
-def as_messages(row: Row, answer: bool) -> list[Row]:
-    """A prompt, and its response where an answer is wanted, as a dialogue."""
-    out = [{"role": "user", "content": row["prompt"]}]
-    if answer and "response" in row:
-        out.append({"role": "assistant", "content": row["response"]})
-    return out
+def dialogue_in(value: Json, line: str) -> dialogue.Dialogue:
+    """A prompt, or messages, as a dialogue.
 
-
-def encode_dialogue(tokenizer: PreTrainedTokenizerBase, messages: list[Row], line: str, answer: bool) -> list[int]:
-    """Ids of a dialogue through the tokenizer's chat template, which writes special tokens itself."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise TextError(f"{line}: a dialogue, but the tokenizer has no chat template: give prompt and response")
+    Raises:
+      TextError: it is none.
+    """
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer)
-    except Exception as error:
-        raise TextError(f"{line}: the chat template refuses the messages: {error}") from error
-    return plain_ids(tokenizer, str(text), special=False)
+        if isinstance(value, str) and not dialogue.is_dialogue(value):
+            return dialogue.as_messages(value)
+        if isinstance(value, tuple):
+            return value
+        return dialogue.dialogue_of(value, "messages")
+    except dialogue.Malformed as error:
+        raise TextError(f"{line}: {error}") from error
+
+
+def with_response(messages: dialogue.Dialogue, row: Row, answer: bool) -> dialogue.Dialogue:
+    """A dialogue and, where an answer is wanted, the response in a row behind it."""
+    if not answer or "response" not in row:
+        return messages
+    return (*messages, dialogue.Message("assistant", row["response"]))
+
+
+def encode_dialogue(
+    tokenizer: PreTrainedTokenizerBase, messages: dialogue.Dialogue, line: str, answer: bool
+) -> list[int]:
+    """Ids of a dialogue through the tokenizer's chat template, which writes special tokens itself."""
+    try:
+        text = templates.render(tokenizer, messages, answer)
+    except templates.TemplateError as error:
+        raise TextError(f"{line}: {error}") from error
+    return plain_ids(tokenizer, text, special=False)
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, row: Row, vocabulary: str, answer: bool) -> list[int]:
@@ -142,7 +160,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     Raises:
       TextError: a line is no JSON object; says which.
     """
-    for where, row in sources.read(path):
-        if isinstance(row, sources.Malformed):
+    for where, row in containers.read(path):
+        if isinstance(row, dialogue.Malformed):
             raise TextError(f"{where}: {row}")
         yield where, row

@@ -99,12 +99,13 @@ BAD = [
     ({"foo": 1}, "line 2: fields foo: known are"),
     ({"prompt": "a", "chosen": "", "rejected": "b"}, "chosen is '', no text"),
     ({"prompt": "a", "chosen": 3, "rejected": "b"}, "chosen is 3"),
-    ({"chosen": "no marks", "rejected": "at all"}, "do not part"),
+    ({"chosen": "no marks", "rejected": "at all"}, "chosen is no transcript of Human and Assistant turns, and there is no prompt"),
     ({**HH, "rejected": "\n\nHuman: Other.\n\nAssistant: No."}, "do not part"),
     ({**SHAPES["summaries"][0], "choice": 2}, "choice 2"),
-    ({**SHAPES["completions"][0], "completions": [{"response": "a", "overall_score": "good"}, {"response": "b"}]}, "score 'good' is no number"),
+    ({**SHAPES["completions"][0], "completions": [{"response": "a", "quality": "good"}, {"response": "b"}]}, "completions have no score"),
     ({"prompt": "a", "answers": ["b"], "scores": [1, 2]}, "lists of one length"),
-    ({"info": None, "summaries": [], "choice": 0}, "summaries: AttributeError"),
+    ({"info": 3, "summaries": [], "choice": 0}, "summaries: AttributeError"),
+    ({"info": None, "summaries": [], "choice": 0}, "fields info, summaries, choice (info empty): known are"),
 ]  # fmt: skip
 
 
@@ -116,14 +117,18 @@ def test_bad_rows_are_named_and_counted(tmp_path, row, message):
     ((where, why),) = loaded.dropped
     assert message in f"{where.removeprefix(str(tmp_path / 'a.jsonl') + ' ')}: {why}"
     assert "1 rows dropped" in loaded.summary()
-    with pytest.raises(sources.SourceError, match=r"1 of 2 rows, more than 1%, cannot be used; the first is .* line 2"):
+    with pytest.raises(sources.SourceError, match=r"1 of 2 rows, more than 1%, cannot be used; the first is line 2"):
         load_comparisons(write(tmp_path / "b.jsonl", [good, row]))
 
 
-def test_ties_and_equal_texts_give_nothing(tmp_path):
-    rows = [{"prompt": "a", "chosen": "b", "rejected": "b"}, {"prompt": "a", "answers": ["x", "y"], "scores": [1, 1]}]
-    loaded = load_comparisons(write(tmp_path / "a.jsonl", rows))
-    assert loaded.rows == loaded.dropped == []
+def test_ties_are_no_preference_and_counted(tmp_path):
+    ties = [{"prompt": "a", "chosen": "b", "rejected": " b"}, {"prompt": "a", "answers": ["x", "y"], "scores": [1, 1]}]
+    loaded = load_comparisons(write(tmp_path / "a.jsonl", [*ties, SHAPES["texts"][0]]))
+    assert loaded.rows == SHAPES["texts"][1]
+    assert loaded.dropped == []
+    assert loaded.summary() == "1 rows; left out: 2 ties"
+    with pytest.raises(sources.SourceError, match="nothing can be used of its 2 rows: 2 ties"):
+        load_comparisons(write(tmp_path / "b.jsonl", ties))
 
 
 def test_bad_sources(tmp_path):
