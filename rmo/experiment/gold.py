@@ -32,6 +32,7 @@ from rmo.tracking.jsonl import Log
 from rmo.training import objectives
 from rmo.training.loop import train
 from rmo.worlds import comparisons, real_text, sources, tokenization
+from rmo.worlds.dialogue import Prompt, words
 from rmo.worlds.world import Need, Texts, World, concatenate, world_of
 
 if TYPE_CHECKING:
@@ -281,29 +282,58 @@ def human_comparisons(run: Run, rm: RewardModel, out: Path) -> HumanComparisons:
     Raises:
       RunError: all are too long.
     """
-    g, w = run.experiment.gold, run.experiment.world
+    g = run.experiment.gold
     source = run.path("prompts") / "people.jsonl"
-    found = sources.load_comparisons(source, 0)
-    shared = g.model.reads == "ids"
+    found = real_text.read_comparisons(source)
+    shared, limit = g.model.reads == "ids", longest_comparison(run)
     own = run.world.tokenizer if shared else tokenizers.load_tokenizer(out / "tokenizer")
-    limit = w.prompt + w.response if shared else run.read_length(rm.shape)
     pairs, lengths, prompts, held = [], [], [], []
-    for prompt, *responses in found.rows:
+    for prompt, *responses in found:
         pair = [as_gold_reads(run, own, rm.vocab, prompt, response) for response in responses]
         if max(map(len, pair)) <= limit:
             pairs += pair
             lengths.append([len(own(response, add_special_tokens=False)["input_ids"]) for response in responses])
-            prompts.append(prompt)
-            held.append(zlib.crc32(prompt.encode()) % 10_000 < 10_000 * g.held_out)
+            prompts.append(words(prompt))
+            held.append(zlib.crc32(words(prompt).encode()) % 10_000 < 10_000 * g.held_out)
     if not pairs:
-        raise RunError(f"{g.comparisons}: every comparison has more than {limit} tokens; raise world.response")
+        raise RunError(too_long(run))
     tokens, mask = (x.reshape(-1, 2, limit) for x in tokenization.pad(pairs, limit, left=False))
     number = np.unique(prompts, return_inverse=True)[1]
-    left_out = {"rows": read_json(source.with_suffix(".json"))["rows"], "too_long": len(found.rows) - len(held)}
+    left_out = {"rows": read_json(source.with_suffix(".json"))["rows"], "too_long": len(found) - len(held)}
     return HumanComparisons(tokens, mask, np.array(lengths), number, np.array(held), left_out)
 
 
-def as_gold_reads(run: Run, own: PreTrainedTokenizerBase, vocab: int, prompt: str, response: str) -> list[int]:
+def longest_comparison(run: Run) -> int:
+    """Most tokens of a prompt and a response for a gold of kind `people`."""
+    g, w = run.experiment.gold, run.experiment.world
+    return w.prompt + w.response if g.model.reads == "ids" else run.read_length(g.model)
+
+
+def too_long(run: Run) -> str:
+    """What is wrong where no comparison is short enough."""
+    longest = longest_comparison(run)
+    return f"{run.experiment.gold.comparisons}: every comparison has more than {longest} tokens; raise world.response"
+
+
+def check_comparisons(run: Run, own: PreTrainedTokenizerBase, rows: list[sources.Comparison]) -> None:
+    """Refuse human comparisons none of which gold could be trained on; called before anything is trained.
+
+    Args:
+      own: the tokenizer that gold reads through.
+
+    Raises:
+      RunError: all are too long.
+      TextError: one cannot be shown to gold.
+    """
+    vocab, longest = run.experiment.gold.model.vocab or len(own), longest_comparison(run)
+    for row in rows:
+        pair = [as_gold_reads(run, own, vocab, row.prompt, text) for text in (row.chosen, row.rejected)]
+        if max(map(len, pair)) <= longest:
+            return
+    raise RunError(too_long(run))
+
+
+def as_gold_reads(run: Run, own: PreTrainedTokenizerBase, vocab: int, prompt: Prompt, response: str) -> list[int]:
     """Ids of a prompt and a response: as the policy meets them or, of a gold that reads chat, through its template.
 
     Args:

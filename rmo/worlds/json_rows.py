@@ -1,13 +1,14 @@
 """Rows of JSON files of many spellings."""
 
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rmo.runtime.types import Json, Row
 from rmo.worlds.dialogue import Malformed, spelling
-from rmo.worlds.packed_text import Rows, SourceError, decoded, one_line, suffix_of, unpacked_bytes
+from rmo.worlds.packed_text import Rows, SourceError, decoded, one_line, suffix_of, text_lines, unpacked_bytes
 
 
 class Twice(ValueError):
@@ -23,7 +24,7 @@ def once(pairs: list[tuple[str, Json]]) -> Row:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=once)
-SPACE = re.compile(r"[ \t\r\n]*")
+SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 
 
 def values(text: str, start: int = 0) -> Iterator[Json]:
@@ -44,23 +45,30 @@ def read_json(path: Path) -> Rows:
     Raises:
       SourceError: it is no text, or no JSON.
     """
+    lines = text_lines(path)
+    seen = list(itertools.islice(lines, 1))
+    while not any(line.strip() for line in seen) and (more := next(lines, None)) is not None:
+        seen.append(more)
+    first = seen[-1] if seen else ""
+    while not (more := next(lines, "")).strip() and more:
+        seen.append(more)
+    if more and is_object(first):  # a row a line: not all of it need be in memory
+        yield from read_lines(path, itertools.chain(seen, [more], lines))
+        return
+    lines.close()
+    yield from read_whole(path)
+
+
+def read_whole(path: Path) -> Rows:
+    """Rows of a file that is not a row a line, or not more than one row."""
     text = decoded(unpacked_bytes(path), path)
     lines = text.split("\n")  # not splitlines: texts may hold other ends of lines
     first = next((line for line in lines if line.strip()), "")
     try:
-        leading = list(values(first))
-    except (ValueError, RecursionError):
-        leading = []
-    several = sum(bool(line.strip()) for line in lines) > 1
-    if leading and several and isinstance(leading[0], dict):
-        yield from read_lines(path, lines)
-        return
-    try:
         found = list(values(text))
     except (ValueError, RecursionError) as error:
-        if suffix_of(path) != ".json" or any(
-            is_object(line) for line in lines
-        ):  # a row a line, the first of which is broken
+        # A row a line, the first of which is broken?
+        if suffix_of(path) != ".json" or any(is_object(line) for line in lines):
             yield from read_lines(path, lines)
             return
         raise SourceError(f"{path} is not JSON: {one_line(error)}") from error
@@ -79,7 +87,7 @@ def is_object(line: str) -> bool:
         return False
 
 
-def read_lines(path: Path, lines: list[str]) -> Rows:
+def read_lines(path: Path, lines: Iterable[str]) -> Rows:
     """Rows of lines, each an object, or several of them."""
     for i, line in enumerate(lines, start=1):
         if not line.strip():

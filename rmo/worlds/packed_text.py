@@ -1,7 +1,14 @@
 """Bytes of files, unpacked, and their text, whatever encoding it is in; what is neither is named."""
 
-from collections.abc import Callable, Iterator
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rmo.runtime.files import Row, RunError
 from rmo.worlds.dialogue import Malformed
@@ -32,41 +39,70 @@ OTHERS = {
     b"PK\x03\x04": "a zip archive: unpack it",
     b"PAR1": "a Parquet file: call it .parquet",
     b"ARROW1": "an Arrow file: call it .arrow",
+    b"version https://git-lfs": "a pointer of git-lfs, not the file: run `git lfs pull`",
 }
 
 
-def unpacked_bytes(path: Path) -> bytes:
-    """All bytes of a file, unpacked, whatever its name says.
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked, whatever its name says.
 
     Raises:
-      SourceError: it cannot be read or unpacked, or is an archive.
+      SourceError: it cannot be read or unpacked, also while it is read; or it is an archive.
     """
-    import bz2
-    import gzip
-    import lzma
-    import zlib
-
     import pyarrow
 
     try:
-        content = path.read_bytes()
-        kind = next((name for magic, name in MAGIC.items() if content.startswith(magic)), None)
-        if kind == "zstd":
-            with pyarrow.input_stream(pyarrow.BufferReader(content), compression="zstd") as stream:
-                return stream.read()
-        if kind is not None:
-            unpack: Callable[[bytes], bytes] = {"gzip": gzip.decompress, "bz2": bz2.decompress, "xz": lzma.decompress}[
-                kind
-            ]
-            return unpack(content)
-    except (OSError, EOFError, ValueError, lzma.LZMAError, pyarrow.ArrowException, zlib.error) as error:
+        with open(path, "rb") as file:
+            start = file.read(24)
+        kind = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+        if kind is None:
+            if what := next((what for magic, what in OTHERS.items() if start.startswith(magic)), None):
+                raise SourceError(f"{path} is {what}")
+            with open(path, "rb") as file:
+                yield file
+        elif kind == "zstd":
+            with pyarrow.input_stream(str(path), compression="zstd") as stream:
+                yield stream
+        else:
+            opener = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[kind]
+            with opener(path, "rb") as file:
+                yield file
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException) as error:
         raise SourceError(f"{path} cannot be read, or is not whole: {one_line(error)}") from error
-    for magic, what in OTHERS.items():
-        if content.startswith(magic):
-            raise SourceError(f"{path} is {what}")
-    if content.startswith(b"version https://git-lfs"):
-        raise SourceError(f"{path} is a pointer of git-lfs, not the file: run `git lfs pull`")
-    return content
+
+
+def unpacked_bytes(path: Path) -> bytes:
+    """All bytes of a file; see `unpacked`."""
+    with unpacked(path) as file:
+        return file.read()
+
+
+def encoding_of(start: bytes) -> str:
+    """The encoding of a JSON text by its first bytes: a byte-order mark, or zeros beside ASCII."""
+    if start.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return "utf-32"
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if len(start) > 1 and start[:2].count(0) == 1:
+        return "utf-16-be" if start[0] == 0 else "utf-16-le"
+    return "utf-8-sig"
+
+
+def text_lines(path: Path) -> Generator[str]:
+    """The lines of a file, one in memory at a time; only `\\n` ends a line.
+
+    Raises:
+      SourceError: it cannot be read, or is no text; see `decoded`.
+    """
+    with unpacked(path) as file:
+        start = file.read(4)
+    try:
+        with unpacked(path) as file, io.TextIOWrapper(file, encoding_of(start), newline="\n") as text:
+            yield from text
+    except UnicodeDecodeError:
+        decoded(unpacked_bytes(path), path)
+        raise
 
 
 def decoded(content: bytes, path: Path) -> str:
@@ -75,14 +111,7 @@ def decoded(content: bytes, path: Path) -> str:
     Raises:
       SourceError: it is none of these; says where, and what it may be.
     """
-    if content.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        name = "utf-32"
-    elif content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        name = "utf-16"
-    elif content[:2].count(0) == 1 and len(content) % 2 == 0:
-        name = "utf-16-be" if content[0] == 0 else "utf-16-le"
-    else:
-        name = "utf-8-sig"
+    name = encoding_of(content)
     try:
         return content.decode(name)
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 from rmo import config
 from rmo.checkpoints.tokenizers import eos_of, load_tokenizer
 from rmo.runtime.files import Row, RunError, read_json, read_npz, write_json, write_npz, write_text
-from rmo.worlds import sources, tokenization
+from rmo.worlds import dialogue, sources, templates, tokenization
+from rmo.worlds.dialogue import Prompt
 from rmo.worlds.world import PURPOSES, Need, Prompts, Texts, World, register
 
 if TYPE_CHECKING:
@@ -26,14 +28,43 @@ if TYPE_CHECKING:
 NAMES = {"read": "bon.prompts", "comparisons": "comparisons.prompts", "optimise": "ppo.prompts"}
 
 
-def shown(c: config.Text, prompt: str) -> str:
-    """What a policy is shown of a prompt, before any chat template."""
-    return c.template.replace("{prompt}", prompt)
+def shown(c: config.Text, prompt: Prompt) -> Prompt:
+    """What a policy is shown of a prompt, before any chat template.
+
+    Raises:
+      RunError: a dialogue, for which a template of one text has no place.
+    """
+    if isinstance(prompt, str):
+        return c.template.replace("{prompt}", prompt)
+    if c.template != "{prompt}":
+        raise RunError(f"world.template is {c.template!r}, but prompts have several turns: it must be '{{prompt}}'")
+    return prompt
 
 
-def encode_prompt(c: config.Text, tokenizer: PreTrainedTokenizerBase, prompt: str, where: str, vocab: int) -> list[int]:
-    """The ids of a prompt as the policy meets it."""
+def turns(prompt: Prompt) -> str:
+    """What a dialogue is made of, for people."""
+    return ", ".join(m.role for m in dialogue.as_messages(prompt))
+
+
+def encode_prompt(
+    c: config.Text, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, where: str, vocab: int
+) -> list[int]:
+    """The ids of a prompt as the policy meets it.
+
+    Raises:
+      TextError: it has several turns, and no chat template is to be used; or the template refuses them.
+    """
+    if not isinstance(prompt, str) and not c.chat:
+        raise tokenization.TextError(
+            f"{where} has several turns ({turns(prompt)}), which only a chat template can show: set world.chat, or "
+            "leave such rows out"
+        )
     return tokenization.encode(tokenizer, {"prompt": shown(c, prompt)}, where, vocab, "", c.chat, answer=False)
+
+
+def named(source: str, prompt: Prompt) -> str:
+    """Which prompt of a source, for messages."""
+    return f"{source}: prompt {dialogue.words(prompt)[:40]!r}"
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, response: str, where: str, vocab: int) -> list[int]:
@@ -43,9 +74,9 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, response: str, where: st
     return ids if eos is None or ids[-1:] == [eos] else [*ids, eos]
 
 
-def residue(prompt: str) -> int:
+def residue(prompt: Prompt) -> int:
     """What a prompt may be used for (`world.PURPOSES`) follows from its words alone, whatever seeds and sizes are."""
-    return zlib.crc32(" ".join(prompt.split()).casefold().encode()) % 8
+    return zlib.crc32(" ".join(dialogue.words(prompt).split()).casefold().encode()) % 8
 
 
 def write(c: config.Text, tokenizer: PreTrainedTokenizerBase, vocab: int, out: Path) -> Row:
@@ -58,10 +89,10 @@ def write(c: config.Text, tokenizer: PreTrainedTokenizerBase, vocab: int, out: P
     if eos_of(tokenizer) is None:
         raise RunError("the policy's tokenizer has no eos token: no response could ever end")
     found = sources.load_prompts(c.prompts, c.tolerance)
-    kept: dict[bytes, tuple[str, list[int]]] = {}
+    kept: dict[bytes, tuple[Prompt, list[int]]] = {}
     long = 0
     for prompt in found.rows:
-        ids = encode_prompt(c, tokenizer, prompt, f"{c.prompts}: prompt {prompt[:40]!r}", vocab)
+        ids = encode_prompt(c, tokenizer, prompt, named(c.prompts, prompt), vocab)
         if len(ids) > c.prompt:
             long += 1
         else:
@@ -71,12 +102,14 @@ def write(c: config.Text, tokenizer: PreTrainedTokenizerBase, vocab: int, out: P
     texts = [prompt for prompt, _ in kept.values()]
     tokens, mask = tokenization.pad([ids for _, ids in kept.values()], c.prompt, left=True)
     write_npz(out / "prompts.npz", tokens=tokens, mask=mask, residue=np.array([residue(t) for t in texts]))
-    write_text(out / "prompts.jsonl", "".join(json.dumps({"prompt": t}, ensure_ascii=False) + "\n" for t in texts))
+    lines = (json.dumps({"prompt": dialogue.spelled(t)}, ensure_ascii=False) + "\n" for t in texts)
+    write_text(out / "prompts.jsonl", "".join(lines))
     info: Row = {
         "prompts": len(texts),
         "rows": found.summary(),
         "longer_than_prompt": long,
         "same_ids_as_another": len(found.rows) - long - len(texts),
+        "dialogues": sum(not isinstance(t, str) for t in texts),
         "vocab": vocab,
         "eos": eos_of(tokenizer),
     }
@@ -86,11 +119,43 @@ def write(c: config.Text, tokenizer: PreTrainedTokenizerBase, vocab: int, out: P
     return info
 
 
-def write_comparisons(source: str, tolerance: float, out: Path) -> None:
-    """Human comparisons of a source, kept as they were read: people.jsonl, and what was left out."""
+def write_comparisons(source: str, tolerance: float, out: Path) -> str:
+    """Human comparisons of a source, kept as they were read: people.jsonl; returns what was read and left out."""
     found = sources.load_comparisons(source, tolerance)
-    write_text(out / "people.jsonl", "".join(json.dumps(row._asdict()) + "\n" for row in found.rows))
+    lines = (json.dumps({**row._asdict(), "prompt": dialogue.spelled(row.prompt)}) + "\n" for row in found.rows)
+    write_text(out / "people.jsonl", "".join(lines))
     write_json(out / "people.json", {"comparisons": len(found.rows), "rows": found.summary()})
+    return found.summary()
+
+
+def read_comparisons(path: Path) -> list[sources.Comparison]:
+    """What `write_comparisons` wrote, to the letter: nothing is recognised again."""
+    rows = [json.loads(line) for line in path.read_bytes().decode().split("\n")[:-1]]
+    return [sources.Comparison(dialogue.read_prompt(r["prompt"]), r["chosen"], r["rejected"]) for r in rows]
+
+
+def check_dialogues(prompts: Iterable[Prompt], source: str, how: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse dialogues that a model cannot be shown.
+
+    Args:
+      how: as in `config.Model.reads`; ids are those of the policy's template.
+      tokenizer: the model's.
+
+    Raises:
+      TextError: one has several turns and the model reads plain text, or its template refuses or drops a turn.
+    """
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            continue
+        if how == "text":
+            raise tokenization.TextError(
+                f"{named(source, prompt)} has several turns ({turns(prompt)}), which a model that reads text cannot be "
+                'shown: give reads="chat"'
+            )
+        try:
+            templates.render(tokenizer, prompt, answer=False)
+        except templates.TemplateError as error:
+            raise tokenization.TextError(f"{named(source, prompt)}: {error}") from error
 
 
 def write_demonstrations(c: config.Text, tokenizer: PreTrainedTokenizerBase, vocab: int, out: Path) -> Row:
@@ -98,7 +163,7 @@ def write_demonstrations(c: config.Text, tokenizer: PreTrainedTokenizerBase, voc
     found = sources.load(c.demonstrations, sources.demonstration_of, c.tolerance)
     rows = []
     for prompt, response in dict.fromkeys(found.rows):
-        where = f"{c.demonstrations}: prompt {prompt[:40]!r}"
+        where = named(c.demonstrations, prompt)
         ids = encode_prompt(c, tokenizer, prompt, where, vocab)
         if len(ids) <= c.prompt:
             rows.append((ids, encode_response(tokenizer, response, where, vocab), residue(prompt)))
@@ -156,19 +221,21 @@ class TextWorld(World):
         return np.array([i for i in self.tokenizer.get_vocab().values() if i < self.vocab and i not in special])
 
     @cached_property
-    def texts(self) -> dict[bytes, str]:
+    def texts(self) -> dict[bytes, Prompt]:
         """A prompt's text by its ids: nothing is ever decoded to find it."""
         rows = read_npz(self.directory / "prompts.npz")
-        lines = (self.directory / "prompts.jsonl").read_text().split("\n")[:-1]  # splitlines parts at U+2028 too
+        lines = (
+            (self.directory / "prompts.jsonl").read_bytes().decode().split("\n")[:-1]
+        )  # splitlines parts at U+2028 too
         return {
-            t[m].tobytes(): json.loads(line)["prompt"]
+            t[m].tobytes(): dialogue.read_prompt(json.loads(line)["prompt"])
             for t, m, line in zip(rows["tokens"], rows["mask"], lines, strict=True)
         }
 
-    def prompt_text(self, ids: np.ndarray) -> str:
+    def prompt_text(self, ids: np.ndarray) -> Prompt:
         return self.texts[ids.astype(np.int32).tobytes()]
 
-    def shown(self, prompt: str) -> str:
+    def shown(self, prompt: Prompt) -> Prompt:
         return shown(self.c, prompt)
 
     def prompts(self, rng: np.random.Generator, size: int, purpose: str) -> Prompts:

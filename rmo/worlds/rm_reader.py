@@ -18,6 +18,7 @@ from rmo.models.reader import Reader
 from rmo.runtime import hosts
 from rmo.worlds import tokenization
 from rmo.worlds.comparisons import Comparisons
+from rmo.worlds.dialogue import Prompt
 from rmo.worlds.world import World
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Rows = tuple[Array, Array, Array, Array]  # (prompt [P], its mask, responses [N,
 class Sequence(NamedTuple):
     """A policy's sequence as text."""
 
-    prompt: str  # its words, without template
+    prompt: Prompt  # its words, or its turns, without template
     ids: list[int]  # of the response, without the EOS that ended it
     response: str
     ended: bool  # whether EOS ended it

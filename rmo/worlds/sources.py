@@ -81,8 +81,19 @@ def comparisons_of(row: Row) -> list[Comparison]:
     Raises:
       Malformed: the row is of no shape that holds comparisons, or cannot be used.
     """
-    found = pairs_of(usable(record_of(row)))
-    return [one for one in found if isinstance(one, Comparison)]
+    record = usable(record_of(row))
+    if none_by_shape(record):
+        raise Malformed(none_by_shape(record))
+    return [one for one in pairs_of(record) if isinstance(one, Comparison)]
+
+
+def none_by_shape(record: Record) -> str:
+    """Why a record can hold no comparison at all; empty where it does, or would but for a tie or a missing score."""
+    if record.preferences or record.left_out:
+        return ""
+    if any(r.desirable is not None for r in record.responses):
+        return "no comparison: a label of one answer prefers it to no other"
+    return f"no comparison: a row of shape {record.shape} holds no two answers of which one is preferred"
 
 
 def prompt_of(row: Row) -> Prompt:
@@ -220,10 +231,8 @@ class Neighbours:
         one = record.responses[0] if len(record.responses) == 1 else None
         single = one is not None and (one.score is not None or UNSCORED in record.left_out)
         if not single or one is None:
-            if not record.preferences and not record.left_out:
-                raise Malformed(
-                    f"no comparison: a row of shape {record.shape} holds no two answers of which one is preferred"
-                )
+            if why := none_by_shape(record):
+                raise Malformed(why)
             yield from self.end()
             yield from pairs_of(record)
         elif one.score is None:

@@ -17,6 +17,8 @@ from rmo import config
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from rmo.worlds.dialogue import Prompt
+
 # What a prompt may be used for, as residues modulo 8 of a hash of it: no prompt ever serves two purposes.
 PURPOSES = {"read": (0,), "optimise": (1, 2), "comparisons": (3, 4, 5, 6, 7)}
 
@@ -102,11 +104,11 @@ class World(Protocol):
         """
         ...
 
-    def prompt_text(self, ids: np.ndarray) -> str:
+    def prompt_text(self, ids: np.ndarray) -> Prompt:
         """The words of the prompt with these ids, i32[at most P], for RMs with a tokenizer of their own."""
         return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
-    def shown(self, prompt: str) -> str:
+    def shown(self, prompt: Prompt) -> Prompt:
         """What a policy is shown of a prompt's words, before any chat template."""
         return prompt
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rmo import config
 from rmo.checkpoints import hf, tokenizers
+from rmo.experiment import gold
 from rmo.experiment.run import Run, tokenizer_of
 from rmo.runtime import hosts
 from rmo.worlds import real_text, tokenization
@@ -19,12 +20,41 @@ def prompts(run: Run, out: Path) -> None:
     if hosts.writer():
         info = real_text.write(c, tokenizer, e.policy.vocab or len(tokenizer), out)
         print(f"prompts: {info['prompts']:,} from {info['rows']}; {info['longer_than_prompt']:,} too long")
+        if c.demonstrations:
+            print(f"demonstrations: {info['demonstrations']['texts']:,} from {info['demonstrations']['rows']}")
         if e.gold.comparisons:
-            real_text.write_comparisons(e.gold.comparisons, c.tolerance, out)
+            people = real_text.write_comparisons(e.gold.comparisons, c.tolerance, out)
+            print(f"comparisons of people: {people}")
     tokenizers.save_tokenizer(tokenizer, out / "tokenizer")
     for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
         if shape.checkpoint:
             run.check_checkpoint(shape)
+            check_dialogues(run, shape, out)
     needed = {"read": e.bon.prompts, "comparisons": e.comparisons.prompts, "optimise": e.ppo.prompts}
     for purpose, size in needed.items():
         run.world.prompts(run.rng(purpose), size, purpose)
+    if e.gold.comparisons:
+        check_people(run, out)
+
+
+def check_dialogues(run: Run, shape: config.Model, out: Path) -> None:
+    """Refuse prompts of several turns that a model with a tokenizer of its own cannot be shown; `real_text.write` has
+    shown them to the policy."""
+    c = run.experiment.world
+    assert isinstance(c, config.Text)
+    if shape.reads != "ids":
+        prompts = real_text.TextWorld(c, out).texts.values()
+        real_text.check_dialogues(prompts, c.prompts, shape.reads, tokenizer_of(shape.checkpoint))
+
+
+def check_people(run: Run, out: Path) -> None:
+    """Refuse human comparisons that gold could not be shown, or none of which is short enough."""
+    e, c = run.experiment, run.experiment.world
+    assert isinstance(c, config.Text)
+    people, reads = real_text.read_comparisons(out / "people.jsonl"), e.gold.model.reads
+    own = run.world.tokenizer if reads == "ids" else tokenizer_of(e.gold.model.checkpoint)
+    if reads != "ids" or c.chat:
+        real_text.check_dialogues((row.prompt for row in people), e.gold.comparisons, reads, own)
+    elif talk := next((row.prompt for row in people if not isinstance(row.prompt, str)), None):
+        real_text.encode_prompt(c, own, talk, real_text.named(e.gold.comparisons, talk), len(own))  # says what is wrong
+    gold.check_comparisons(run, own, people)
