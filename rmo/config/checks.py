@@ -4,8 +4,9 @@ import dataclasses
 import importlib.util
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rmo import config
 from rmo.config.replicates import check_worlds
@@ -57,6 +58,7 @@ def check(experiment: config.Experiment) -> None:
     from rmo.worlds.world import check as check_world
 
     e = experiment
+    types(e, "")
     numbers(e, "", MAY_BE_ZERO | {f"world.{name}" for name in e.world.may_be_zero})
     need(bool(e.name) and "/" not in e.name, f"name is {e.name!r}: it names a directory, so no slashes and not empty")
     check_worlds(e)
@@ -98,6 +100,35 @@ MAY_BE_ZERO_ANYWHERE = {
     "kv_heads", "head", "hidden", "query_scale", "attention_cap", "logit_cap", "window", "warmup", "weight_decay",
     "vocab", "length", "d_per_step",
 }  # fmt: skip
+
+
+# What values of a field's type are. An int is a float too, a bool is neither.
+KINDS = {int: Integral, float: Real, str: str, bool: bool}
+
+
+def types(owner: Any, path: str) -> None:
+    """Every field holds a value of its type: a config file is Python, and may hold anything."""
+    hints = get_type_hints(type(owner))
+    for item in dataclasses.fields(owner):
+        if hasattr(owner, item.name):
+            of_type(getattr(owner, item.name), hints[item.name], f"{path}{item.name}")
+
+
+def of_type(value: Any, hint: Any, where: str) -> None:
+    """One value is of its field's type; unions and the like are not looked into."""
+    shown = f"{where} is {value!r}: it must be"
+    if get_origin(hint) is Literal:
+        need(value in get_args(hint), f"{shown} {errors.kind(hint)}")
+    elif hint in KINDS:
+        fits = isinstance(value, KINDS[hint]) and (hint is bool or not isinstance(value, bool))
+        need(fits, f"{shown} {errors.kind(hint)}")
+    elif get_origin(hint) is tuple:
+        need(isinstance(value, tuple), f"{shown} a tuple, as (a,) or (a, b)")
+        for index, entry in enumerate(value):
+            of_type(entry, get_args(hint)[0], f"{where}.{index}")
+    elif dataclasses.is_dataclass(hint):
+        need(dataclasses.is_dataclass(value), f"{shown} {errors.kind(hint)}")
+        types(value, f"{where}.")
 
 
 def numbers(owner: Any, path: str, may_be_zero: set[str]) -> None:

@@ -76,14 +76,16 @@ def encode(
     Raises:
       TextError: the row has none of these, the tokenizer has no template, or the model has no such token.
     """
+    for name in ("text", "response"):
+        if not isinstance(row.get(name, ""), str):
+            raise TextError(f"{line}: {name} is {row[name]!r}, not a string")
     prompt = row.get("prompt")
     talk = row["messages"] if row.get("messages") is not None else prompt
     if row.get("messages") is not None or (talk is not None and not isinstance(talk, str)):
         ids = encode_dialogue(tokenizer, with_response(dialogue_in(talk, line), row, answer), line, answer)
         return known(ids, line, vocab)
-    for name in ("text", "prompt", "response"):
-        if not isinstance(row.get(name, ""), str):
-            raise TextError(f"{line}: {name} is {row[name]!r}, not a string")
+    if "prompt" in row and not isinstance(prompt, str):
+        raise TextError(f"{line}: prompt is {prompt!r}, not a string")
     if "prompt" in row and chat:
         ids = encode_dialogue(tokenizer, with_response(dialogue_in(prompt, line), row, answer), line, answer)
     elif "prompt" in row:
