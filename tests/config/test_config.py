@@ -106,6 +106,29 @@ def test_impossible_values_are_one_clear_line(parts, message):
 
 
 @pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"bon": {"prompts": "48"}}, "bon.prompts is '48': it must be int"),
+        ({"bon": {"prompts": 48.0}}, "bon.prompts is 48.0: it must be int"),
+        ({"bon": {"prompts": True}}, "bon.prompts is True: it must be int"),
+        ({"ppo": {"kl_max": None}}, "ppo.kl_max is None: it must be float"),
+        ({"name": 3}, "name is 3: it must be str"),
+        ({"proxies": {"stop_early": "yes"}}, "proxies.stop_early is 'yes': it must be bool"),
+        ({"proxies": {"start": "nowhere"}}, "proxies.start is 'nowhere': it must be random or"),
+        ({"proxies": {"sizes": [config.Model()]}}, "it must be a tuple"),
+        ({"proxies": {"sizes": ("w32x2",)}}, "proxies.sizes.0 is 'w32x2': it must be Model"),
+        ({"policy": "owner/name"}, "policy is 'owner/name': it must be Model"),
+        ({"world": config.Text(prompts="p.jsonl", prompt="40")}, "world.prompt is '40': it must be int"),
+    ],
+)
+def test_values_of_another_type_are_one_clear_line(parts, message):
+    """A config file is Python: nothing before the check has looked at types."""
+    with pytest.raises(config.ConfigError, match=message) as error:
+        checks.check(change(**parts))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [("x = 1", "experiment"), ("def experiment(): return 3", "returned int"), ("def experiment(: pass", "SyntaxError"),
      ("from rmo.config import *\ndef experiment(): return Experiment(nmae='x')",
