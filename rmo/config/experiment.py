@@ -56,7 +56,7 @@ class Gold:
     checkpoint: model.checkpoint as it stands; people: trained on human comparisons, from model.checkpoint if given."""
     model: Model = field(default_factory=lambda: Model(width=128, layers=2, heads=4))
     comparisons: str = ""
-    """Of people: a source of human comparisons (as world.prompts; shapes: rmo/worlds/sources.py)."""
+    """Of people: a source of human comparisons (as world.prompts; shapes: rmo/worlds/README.md)."""
     held_out: float = 0.1
     """Of people: share of prompts whose comparisons gold is judged on, never trained."""
     texts: int = 60_000

@@ -90,10 +90,11 @@ class World(WorldConfig):
 
 @dataclass(frozen=True)
 class Text(WorldConfig):
-    """Real text in the world's place: where prompts and demonstrations come from (shapes: rmo/worlds/sources.py)."""
+    """Real text in the world's place: where prompts and demonstrations come from (shapes: rmo/worlds/README.md)."""
 
     prompts: str = ""
-    """A JSONL or Parquet file, a directory that tfds wrote, tfds:NAME/SPLIT, or hub:OWNER/NAME/FILES."""
+    """A JSON, JSONL, Parquet or Arrow file, a directory of such or one that datasets or tfds wrote, tfds:NAME/SPLIT, or
+    hub:OWNER/NAME/FILES."""
     demonstrations: str = ""
     """Of the same kinds, rows with a prompt and a response (of a comparison, the preferred one); for SFT."""
     tokenizer: str = ""
@@ -101,7 +102,7 @@ class Text(WorldConfig):
     template: str = "{prompt}"
     """What the policy is shown of a prompt; {prompt} stands for its text."""
     chat: bool = False
-    """Show the prompt through the policy's chat template, after `template`."""
+    """Show the prompt through the policy's chat template, after `template`. Prompts of several turns need it."""
     prompt: int = 128
     """P, longest prompt in tokens; longer ones are left out, and counted."""
     response: int = 128

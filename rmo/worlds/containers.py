@@ -173,7 +173,8 @@ def read_saved(path: Path) -> Rows:
         if not file.is_file():
             raise SourceError(f"{path}: {file.name} is missing")
         yield from read_arrow(file)
-    if json.loads(state.read_text(encoding="utf-8")).get("_indices_data_files"):
+    kept = json.loads(state.read_text(encoding="utf-8"))
+    if kept.get("_indices_data_files") or kept.get("_indices_files"):
         raise SourceError(f"{path}: its rows are chosen by an index; save it after flatten_indices()")
 
 

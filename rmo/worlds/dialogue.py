@@ -23,6 +23,8 @@ BESIDE = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thin
 MARK = "\n\nAssistant:"
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
+PYTHON = re.compile(r"""\s*\[?\s*\{'(role|content|from|value)'\s*:""")
+
 
 class Malformed(ValueError):
     """Why one row cannot be used."""
@@ -50,7 +52,7 @@ def text_of(value: Json, name: str) -> str:
     """A text, also from parts of text.
 
     Raises:
-      Malformed: it is none, it is blank, or it holds half of a character.
+      Malformed: it is none, it is blank, it holds half of a character, or messages as Python writes them.
     """
     if isinstance(value, list):
         value = "".join(part_of(part, name) for part in value)
@@ -60,14 +62,14 @@ def text_of(value: Json, name: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise Malformed(f"{name} is no text: {error.reason}") from error
+    if PYTHON.match(value):
+        raise Malformed(f"{name} holds messages as Python writes them: write them as JSON")
     return value
 
 
 def part_of(part: Json, name: str) -> str:
     """The text of one part of a message's content."""
-    if isinstance(part, str):
-        return part
-    if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
+    if isinstance(part, dict) and part.get("type") in ("text", "input_text", "output_text"):
         text = part.get("text")
         if isinstance(text, str):
             return text
@@ -112,7 +114,7 @@ def is_dialogue(value: Json) -> bool:
 
 def is_parts(value: list[Json]) -> bool:
     """Whether a list is the content of one message, in parts."""
-    return all(isinstance(x, str) or (isinstance(x, dict) and "type" in x and not spelling(x)) for x in value)
+    return all(isinstance(x, dict) and "type" in x and not spelling(x) for x in value)
 
 
 def message_of(value: Json, name: str) -> Message:
@@ -182,6 +184,12 @@ def awaits_answer(dialogue: Dialogue, name: str) -> Dialogue:
 def is_transcript(text: str) -> bool:
     """Whether a text is a transcript as HH-RLHF writes them."""
     return text.lstrip("\n ").startswith("Human:") and MARK in text
+
+
+def ends_with_answer(text: str) -> bool:
+    """Whether a transcript's last turn is an answer that says something."""
+    _, found, answer = text.rpartition(MARK)
+    return is_transcript(text) and bool(found) and "\n\nHuman:" not in answer and bool(answer.strip())
 
 
 def turns_of(text: str, name: str) -> Dialogue:

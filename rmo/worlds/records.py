@@ -7,6 +7,7 @@ system turn or a history for example, are read with it or refused: none is left 
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 from rmo.runtime.types import Json, Row
@@ -17,6 +18,7 @@ from rmo.worlds.dialogue import (
     Prompt,
     awaits_answer,
     dialogue_of,
+    ends_with_answer,
     is_dialogue,
     is_transcript,
     parted,
@@ -30,6 +32,8 @@ PART_EARLY = "pairs of dialogues that part before their last answer"
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "text")
 DIALOGUES = ("messages", "conversations", "conversation", "context_messages", "context", "history")
 SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction")
+# A JSON list of texts and nothing else.
+TURNS_IN_STRING = re.compile(r'\s*\[\s*"(?:[^"\\]|\\.)*"\s*(?:,\s*(?:"(?:[^"\\]|\\.)*"|null)\s*)*\]\s*$')
 RESPONSES = ("response", "completion", "output", "answer")
 # Every column that may be part of the prompt: what a shape does not read of them is refused.
 CONTEXT = (*SYSTEMS, "input", "context", "history", "context_messages", "tools", "documents", "image", "images")
@@ -128,6 +132,20 @@ def merged(prompt: Prompt | None, before: Dialogue, name: str) -> Prompt:
     raise Malformed(f"prompt and {name} hold different dialogues")
 
 
+def prompt_text(value: Json, name: str) -> str:
+    """A prompt that is a text.
+
+    Raises:
+      Malformed: it is none; a list of turns as JSON in a string; or a transcript with its answer.
+    """
+    text = text_of(value, name)
+    if TURNS_IN_STRING.match(text):
+        raise Malformed(f"{name} holds a list of turns as JSON in a string: write them as messages")
+    if ends_with_answer(text) and name != "text":
+        raise Malformed(f"{name} is a transcript that ends with an answer: the Human's turn is needed there")
+    return text
+
+
 class Asked(NamedTuple):
     """What the columns of a row that belong to the prompt say."""
 
@@ -149,7 +167,7 @@ def prompt_of_columns(row: Row, read: set[str]) -> Asked:
     answer: tuple[str, str] | None = None
     if name is not None:
         read.add(name)
-        prompt = dialogue_of(row[name], name) if is_dialogue(row[name]) else text_of(row[name], name)
+        prompt = dialogue_of(row[name], name) if is_dialogue(row[name]) else prompt_text(row[name], name)
         more = said(row, ("input", "context")) if name == "instruction" and talk is None else None
         if more is not None and isinstance(prompt, str):
             prompt = f"{prompt}\n{text_of(row[more], more)}"

@@ -34,7 +34,7 @@ SCORES = ("gold_score", "score", "reward", "rating", "overall_score", "helpfulne
 
 def label_of(row: Row) -> tuple[bool | None, str]:
     """(whether an answer is labelled as desirable, None without a label; what is wrong with the label)."""
-    name = given(row, LABELS)
+    name = given(row, LABELS) or next((n for n in LABELS if n in row), None)
     if name is None:
         return None, ""
     known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "-1": False}

@@ -12,7 +12,7 @@ from rmo.runtime.files import Json, Row
 from rmo.worlds.containers import SourceError as SourceError
 from rmo.worlds.containers import read as read
 from rmo.worlds.dialogue import Malformed as Malformed
-from rmo.worlds.dialogue import Prompt, is_dialogue, plain
+from rmo.worlds.dialogue import Prompt, ends_with_answer, is_dialogue, plain
 from rmo.worlds.records import RESPONSES, TIE, UNDESIRABLE, UNSCORED, Record, Response, asked, said
 from rmo.worlds.scored_answers import scored_record
 from rmo.worlds.shapes import record_of
@@ -103,7 +103,10 @@ def prompt_of(row: Row) -> Prompt:
       Malformed: there is none, or it cannot be used.
     """
     try:
-        return plain(record_of(row).prompt)
+        record = record_of(row)
+        if isinstance(record.prompt, str) and ends_with_answer(record.prompt):
+            raise Malformed("text is a whole transcript: give its prompt")
+        return plain(record.prompt)
     except Malformed:
         answers = ("chosen", "rejected", "conversation_a", "conversation_b")
         if said(row, ("prompt", "instruction", "question", "query")) is None or said(row, answers):

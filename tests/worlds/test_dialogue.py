@@ -96,6 +96,11 @@ def test_no_turn_of_a_demonstration_is_lost(row):
         ({"messages": []}, "messages has no messages"),
         ({"messages": "Why?"}, "no list of messages"),
         ({"prompt": "\ud83d", "response": "x"}, "prompt is no text"),
+        ({"prompt": str(TURNS), "response": "x"}, "prompt holds messages as Python writes them"),
+        ({"prompt": "q", "response": str([GOOD])}, "response holds messages as Python writes them"),
+        ({"prompt": '["Why?", null]', "chosen": '["So."]', "rejected": '["No."]'}, "prompt holds a list of turns as JSON"),
+        ({"prompt": "q", "chosen": ["So.", "Because."], "rejected": ["No."]}, "chosen has a part 'So.': only text is read"),
+        ({"prompt": "q", "completion": [{"text": "So."}, {"text": "Because."}]}, "a message is role and content"),
     ],
 )  # fmt: skip
 def test_what_would_be_bent_is_refused(row, message):
@@ -116,7 +121,6 @@ HH = "\n\nHuman: Why?\n\nAssistant: So.\n\nHuman: How so?\n\nAssistant:"
         {"prompt": HH, "chosen": HH + " Because.", "rejected": HH + " No."},
         {"prompt": HH, "chosen": "Because.", "rejected": "No."},
         {"prompt": "Why?", "chosen": HH + " Because.", "rejected": HH + " No."},
-        {"prompt": HH[: HH.index("\n\nHuman: How")], "chosen": HH + " Because.", "rejected": HH + " No."},
         {"prompt": HH, "response": "Because.", "chosen": "Because.", "rejected": "No."},
     ],
 )
@@ -132,6 +136,7 @@ def test_transcripts_are_read_once(row):
         ({"prompt": HH, "chosen": HH + " So.", "rejected": "No."}, "chosen repeats the prompt, the other one does not"),
         ({"chosen": HH + " So.", "rejected": HH.replace("Why", "Who") + " No."}, "do not part at their last answer"),
         ({"chosen": HH + " So.", "rejected": HH}, "rejected is '', no text"),
+        ({"prompt": HH + " So.", "chosen": "a", "rejected": "b"}, "prompt is a transcript that ends with an answer"),
         ({"prompt": "Hi", "chosen": HH + " So.", "rejected": HH + " No."}, "prompt is no turn of the dialogue"),
     ],
 )
@@ -146,3 +151,11 @@ def test_a_transcript_becomes_turns_for_a_template():
     assert dialogue.as_messages("\n\nHuman: Why?\n\nAssistant: ") == (user,)
     assert dialogue.as_messages("Human: Why?") == (Message("user", "Human: Why?"),)
     assert dialogue.as_messages("Why?") == (user,)
+
+
+def test_a_whole_transcript_is_no_prompt():
+    assert sources.prompt_of({"text": HH}) == HH
+    with pytest.raises(Malformed, match="text is a whole transcript"):
+        sources.prompt_of({"text": HH + " So."})
+    assert record_of({"text": HH + " So."}).prompt == HH + " So."  # as a text it can be scored
+    assert sources.prompt_of({"prompt": '["a", 1]'}) == '["a", 1]'  # not a list of texts: a prompt like any other

@@ -90,6 +90,8 @@ def test_undesirable_answers_are_no_demonstrations(tmp_path):
         sources.load(write(tmp_path / "b.jsonl", rows[0]), sources.demonstration_of)
     with pytest.raises(SourceError, match="label is 'maybe': true or false is needed"):
         sources.load(write(tmp_path / "c.jsonl", {**rows[0], "label": "maybe"}), sources.demonstration_of)
+    with pytest.raises(SourceError, match="label is None: true or false is needed"):
+        sources.load(write(tmp_path / "e.jsonl", {**rows[0], "label": None}), sources.demonstration_of)
     talk = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "label": False}
     with pytest.raises(SourceError, match="1 undesirable answers"):
         sources.load(write(tmp_path / "d.jsonl", talk), sources.demonstration_of)
