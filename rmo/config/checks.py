@@ -108,7 +108,10 @@ KINDS = {int: Integral, float: Real, str: str, bool: bool}
 
 def types(owner: Any, path: str) -> None:
     """Every field holds a value of its type: a config file is Python, and may hold anything."""
-    hints = get_type_hints(type(owner))
+    try:
+        hints = get_type_hints(type(owner))
+    except NameError:  # a class of somebody's file, whose types are written for type checkers only
+        return
     for item in dataclasses.fields(owner):
         if hasattr(owner, item.name):
             of_type(getattr(owner, item.name), hints[item.name], f"{path}{item.name}")

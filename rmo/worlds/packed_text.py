@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rmo.runtime.files import Row, RunError
+from rmo.runtime.files import Json, Row, RunError
 from rmo.worlds.dialogue import Malformed
 
 JSON = (".jsonl", ".ndjson", ".json")
@@ -62,10 +62,11 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
             with open(path, "rb") as file:
                 yield file
         elif kind == "zstd":
-            with pyarrow.input_stream(str(path), compression="zstd") as stream:
+            opened: Json = pyarrow.input_stream(str(path), compression="zstd")
+            with opened as stream:
                 yield stream
         else:
-            opener = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[kind]
+            opener: Json = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[kind]
             with opener(path, "rb") as file:
                 yield file
     except (OSError, EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException) as error:
@@ -89,7 +90,7 @@ def encoding_of(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def text_lines(path: Path) -> Generator[str]:
+def text_lines(path: Path) -> Generator[str, None, None]:
     """The lines of a file, one in memory at a time; only `\\n` ends a line.
 
     Raises:
