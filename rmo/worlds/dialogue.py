@@ -27,7 +27,10 @@ PYTHON = re.compile(r"""\s*\[?\s*\{'(role|content|from|value)'\s*:""")
 
 
 class Malformed(ValueError):
-    """Why one row cannot be used."""
+    """Why one row cannot be used, in one line whatever its columns are called."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(" ".join(why.splitlines()))
 
 
 class Message(NamedTuple):

@@ -23,6 +23,9 @@ Rows = Iterator[tuple[str, Row | Malformed]]
 class SourceError(RunError):
     """What is wrong with a source and where, in one line."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(" ".join(why.splitlines()))
+
 
 def one_line(error: BaseException) -> str:
     """What an error of a library says, in one line."""

@@ -94,6 +94,7 @@ def test_no_turn_of_a_demonstration_is_lost(row):
         ({"messages": [USER("Why?"), {"role": "assistant", "content": "", "tool_calls": [1]}], "chosen": "a", "rejected": "b"}, "tool_calls beside its text"),
         ({"messages": [USER("Why?"), BAD], "chosen": "a", "rejected": "b"}, "neither chosen nor rejected"),
         ({"messages": []}, "messages has no messages"),
+        ({"messages": [{"a\nb": 1}]}, "messages, turn 1, has a b: a message is"),
         ({"messages": "Why?"}, "no list of messages"),
         ({"prompt": "\ud83d", "response": "x"}, "prompt is no text"),
         ({"prompt": str(TURNS), "response": "x"}, "prompt holds messages as Python writes them"),
