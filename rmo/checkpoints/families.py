@@ -239,11 +239,15 @@ class Family:
         """What the names of the trunk's tensors start with."""
         return self.trunk_embedding.split(".")[0] + "."
 
-    def tensors(self, c: Model, vocab: int, length: int, reward: bool) -> list[Tensor]:
-        """Every tensor of a language model, or of a one-label sequence classifier."""
+    def keeps_in_out(self, name: str) -> bool:
+        """Whether a tensor is kept [in, out], as GPT-2's Conv1D does, where torch's Linear keeps [out, in]."""
+        return self.model_type == "gpt2" and name.startswith(f"{self.prefix}h.")
+
+    def tensors(self, c: Model, vocab: int, length: int, reward: bool, head: str = "score.weight") -> list[Tensor]:
+        """Every tensor of a language model, or of a one-label sequence classifier, whose head is called `head`."""
         out = self.trunk(c, vocab, length)
         if reward:
-            return [*out, linear("score.weight", "head/kernel", (c.width,), (1,))]
+            return [*out, linear(head, "head/kernel", (c.width,), (1,))]
         return out if c.tied else [*out, vector(self.unembedding, "unembed", (vocab, c.width), (vocab, c.width))]
 
 

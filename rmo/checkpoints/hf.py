@@ -7,10 +7,9 @@ host memory besides is one stacked parameter at a time.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,25 +18,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo.checkpoints.families import FAMILIES, Family, Unsupported, Values, canonical, family_of
+from rmo.checkpoints import heads, notes, weight_files
+from rmo.checkpoints.families import Family, Unsupported, Values, canonical, family_of
+from rmo.checkpoints.heads import HEAD_BIAS
+from rmo.checkpoints.opening import SMALL_FILES as SMALL_FILES
+from rmo.checkpoints.opening import Checkpoint, opened, read_config, resolve
 from rmo.checkpoints.tensors import Tensor
-from rmo.checkpoints.weights import IGNORED, INDEX, CheckpointError, Spans, Weights, read_shards, spans, write_shards
+from rmo.checkpoints.weight_files import INDEX, SINGLE, CheckpointError
+from rmo.checkpoints.weights import IGNORED, Spans, Weights, read_shards, spans, write_shards
 from rmo.config.model import Model
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params, RewardModel
-from rmo.runtime import errors, sharding
+from rmo.runtime import sharding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-SCORE = "score.weight"
-HEAD_BIAS = "rmo_head_bias"  # transformers' heads have no bias; ours goes into config.json
 
 
 def load_language_model(
     name_or_path: str | Path, mesh: jax.sharding.Mesh | None = None, dtype: str = "float32", stored: str = "float32"
 ) -> tuple[LanguageModel, Params]:
-    """A causal language model of a local directory or of the hub.
+    """A causal language model of a local directory or of the hub, a LoRA adapter merged in.
 
     Args:
       mesh: where the parameters go, by `sharding.shardings_of`; None: the default device.
@@ -47,38 +48,49 @@ def load_language_model(
     Raises:
       CheckpointError: it cannot be had, is of an unknown architecture, or a tensor is missing, misshapen or left over.
     """
-    directory = resolve(name_or_path)
-    family, shape, values = read_config(directory)
-    architecture = (values.get("architectures") or [""])[0]
-    if "Classification" in architecture:
-        raise CheckpointError(f"{directory} is a {architecture}: no language model; use it as a reward model")
-    weights = Weights(directory, family.prefix, family.unembedding)
-    if shape.tied and untied_after_all(family, weights):
-        shape = dataclasses.replace(shape, tied=False)
-    module = LanguageModel(in_dtype(shape, dtype), values["vocab_size"], values[family.length])
-    tensors = family.tensors(shape, module.vocab, module.length, reward=False)
-    check_tensors(directory, weights, tensors, shape.layers)
+    c = opened(resolve(name_or_path))
+    task = str(c.adapter.values.get("task_type")) if c.adapter else ""
+    if "Classification" in c.architecture or task == "SEQ_CLS":
+        raise CheckpointError(
+            f"{c.directory} is a {task or c.architecture}: no language model; use it as a reward model"
+        )
+    weights = c.weights()
+    for name in (unused := heads.of_a_language_model(weights.files)):
+        del weights.files[name]
+    if unused:
+        notes.say(f"{c.directory}: {unused[0]}, a value head, has no part in what a language model says")
+    shape = dataclasses.replace(c.shape, tied=False) if untied_after_all(c, weights) else c.shape
+    module = LanguageModel(in_dtype(shape, dtype), c.vocab, c.length)
+    tensors = c.family.tensors(shape, module.vocab, module.length, reward=False)
+    check_tensors(c.directory, weights, tensors, shape.layers)
     return module, read_params(weights, tensors, shapes_of(module), mesh, stored)
 
 
 def load_reward_model(
     name_or_path: str | Path, mesh: jax.sharding.Mesh | None = None, dtype: str = "float32", stored: str = "float32"
 ) -> tuple[RewardModel, Params]:
-    """A one-label sequence classifier, read per token; as `load_language_model`.
+    """A trunk with a head of one row, whatever the head is called and wherever it lies (`heads.find`), read per token;
+    as `load_language_model`. A bias is added, and scores are normalised where config.json asks for it.
 
     `scoring.score` reads it at the last token there is. transformers reads the last one whose id is not pad's: where a
-    classifier's pad is its eos and texts end in eos, published scores are those of one token earlier.
+    classifier's pad is its eos and texts end in eos, published scores are those of one token earlier (`ending.Pad`).
     """
-    directory = resolve(name_or_path)
-    family, shape, values = read_config(directory)
-    architecture, labels = (values.get("architectures") or [""])[0], len(values.get("id2label") or [0])
-    if "Classification" in architecture and labels != 1:
-        raise CheckpointError(f"{directory} has {labels} labels: a reward model has one")
-    module = RewardModel(in_dtype(shape, dtype), values["vocab_size"], values[family.length])
-    weights = Weights(directory, family.prefix, family.unembedding)
-    tensors = family.tensors(shape, module.vocab, module.length, reward=True)
-    check_tensors(directory, weights, tensors, shape.layers)
-    return module, read_params(weights, tensors, shapes_of(module), mesh, stored, float(values.get(HEAD_BIAS, 0.0)))
+    c = opened(resolve(name_or_path))
+    weights = c.weights()
+    trunk = c.family.trunk(c.shape, c.vocab, c.length)
+    check_tensors(c.directory, weights, trunk, c.shape.layers, whole=False)
+    places = [c.directory, c.base] if c.adapter else [c.directory]
+    head = heads.find(places, weights, names_of(trunk, c.shape.layers), c.shape.width, c.values)
+    if "TokenClassification" in c.architecture:
+        notes.say(f"{c.directory} is a {c.architecture}, which scores every token: the score is that of the last")
+    module = RewardModel(in_dtype(c.shape, dtype), c.vocab, c.length)
+    tensors = c.family.tensors(c.shape, module.vocab, module.length, reward=True, head=head.weight)
+    unused = {name for name in (head.bias, weights.unembedding) if name}
+    check_tensors(c.directory, weights, tensors, c.shape.layers, unused)
+    params = read_params(weights, tensors, shapes_of(module), mesh, stored, head.offset(weights))
+    if head.std != 1:
+        params["head"]["kernel"] = params["head"]["kernel"] / head.std
+    return module, params
 
 
 def load_trunk(
@@ -90,14 +102,11 @@ def load_trunk(
 ) -> tuple[RewardModel, Params]:
     """A reward model to be trained: the trunk of any checkpoint, of a language model as a rule, under a head drawn from
     `key`. As `load_language_model`."""
-    directory = resolve(name_or_path)
-    family, shape, values = read_config(directory)
-    module = RewardModel(in_dtype(shape, dtype), values["vocab_size"], values[family.length])
-    weights = Weights(directory, family.prefix, family.unembedding)
-    weights.files.pop(SCORE, None)  # a classifier's own head
-    tensors = family.tensors(shape, module.vocab, module.length, reward=True)
-    tensors = [tensor for tensor in tensors if tensor.name != SCORE]
-    check_tensors(directory, weights, tensors, shape.layers)
+    c = opened(resolve(name_or_path))
+    weights = c.weights()
+    module = RewardModel(in_dtype(c.shape, dtype), c.vocab, c.length)
+    tensors = c.family.trunk(c.shape, module.vocab, module.length)
+    check_tensors(c.directory, weights, tensors, c.shape.layers, set(filter(heads.named, weights.files)))
     trunk = {"trunk": shapes_of(module)["trunk"]}
     return module, {**read_params(weights, tensors, trunk, mesh, stored), "head": fresh_head(module, key)}
 
@@ -126,14 +135,16 @@ def shape_of(name_or_path: str | Path, reads: str = "ids", dtype: str = "float32
 
     Of a name of the hub only config.json is fetched.
     """
-    directory = resolve(name_or_path, ("config.json",))
-    family, shape, values = read_config(directory)
-    here = any((directory / name).exists() for name in ("model.safetensors", INDEX))
-    if here and shape.tied and untied_after_all(family, Weights(directory, family.prefix, family.unembedding)):
+    c = opened(resolve(name_or_path, CONFIGS), CONFIGS)
+    here = any((c.base / name).exists() for name in (SINGLE, INDEX))
+    shape = c.shape
+    if here and shape.tied and untied_after_all(c, Weights(c.base, c.family.trunk_embedding, c.family.unembedding)):
         shape = dataclasses.replace(shape, tied=False)
-    vocab, length = values["vocab_size"], values[family.length]
-    shape = dataclasses.replace(in_dtype(shape, dtype), checkpoint=str(name_or_path), vocab=vocab, length=length)
+    shape = dataclasses.replace(in_dtype(shape, dtype), checkpoint=str(name_or_path), vocab=c.vocab, length=c.length)
     return dataclasses.replace(shape, reads=reads)  # type: ignore[arg-type]
+
+
+CONFIGS = ("config.json", "adapter_config.json")
 
 
 def differences(given: Model, found: Model) -> str:
@@ -143,56 +154,6 @@ def differences(given: Model, found: Model) -> str:
     shape = [name for name in ours if name not in ("vocab", "length")]
     differ = [name for name in (*shape, "vocab", "length") if ours[name] != theirs[name]]
     return ", ".join(f"{name} {theirs[name]}, not {ours[name]}" for name in differ)
-
-
-SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt")  # configs and tokenizers
-FILES = ("*.safetensors", *SMALL_FILES)
-
-
-def resolve(name_or_path: str | Path, wanted: tuple[str, ...] = FILES) -> Path:
-    """The local directory of a checkpoint. A name of the hub, `owner/name` or `owner/name@revision`, is fetched:
-    safetensors, JSON and tokenizer; the directory's name is then the commit."""
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
-    text = str(name_or_path)
-    if path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
-        raise CheckpointError(f"{text}: no such directory{errors.instead(path)}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        name, _, revision = text.partition("@")
-        other = ["*/*", "consolidated*"]  # the same weights in other formats
-        return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=list(wanted), ignore_patterns=other)
-        )
-    except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{text} is no directory and could not be fetched from the hub: {line}") from error
-
-
-def read_config(directory: Path) -> tuple[Family, Model, Values]:
-    """(family, shape, the values of config.json as transformers completes them)."""
-    try:
-        raw = json.loads((directory / "config.json").read_text())
-    except OSError as error:
-        raise CheckpointError(f"{directory} has no config.json: give the directory of a checkpoint") from error
-    except ValueError as error:
-        raise CheckpointError(f"{directory}/config.json is not JSON: {error}") from error
-    if "auto_map" in raw:
-        raise CheckpointError(f"{directory} asks for code of its own (auto_map): remote code is never run")
-    kind = raw.get("model_type")
-    if kind not in FAMILIES:
-        raise CheckpointError(f"{directory} is of type {kind}: known are {', '.join(FAMILIES)}")
-    from transformers import AutoConfig
-
-    try:
-        values = AutoConfig.from_pretrained(str(directory)).to_dict()
-        return FAMILIES[kind], FAMILIES[kind].read(values), raw | values
-    except Unsupported as error:
-        raise CheckpointError(f"{directory} needs what the trunk does not do: {error}") from error
-    except Exception as error:
-        raise CheckpointError(f"{directory}/config.json: {error}".replace("\n", " ")) from error
 
 
 def read_params(
@@ -241,32 +202,58 @@ def flatten(tree: Params) -> dict[str, jax.Array]:
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def check_tensors(directory: Path, weights: Weights, tensors: list[Tensor], layers: int) -> None:
-    """Refuse a checkpoint in which a tensor is missing, misshapen, or not understood."""
-    known = set()
+def names_of(tensors: list[Tensor], layers: int) -> Iterator[str]:
+    """The name of every tensor, layer by layer."""
     for tensor in tensors:
-        for name in [tensor.name.format(i=i) for i in range(layers)] if tensor.layered else [tensor.name]:
+        if tensor.layered:
+            yield from (tensor.name.format(i=i) for i in range(layers))
+        else:
+            yield tensor.name
+
+
+def check_tensors(
+    directory: Path,
+    weights: Weights,
+    tensors: list[Tensor],
+    layers: int,
+    unused: Collection[str] = (),
+    whole: bool = True,
+) -> None:
+    """Refuse a checkpoint in which a tensor is missing, misshapen, quantised or, if it should be `whole`, left over.
+
+    Args:
+      unused: what may be there besides; so may the unembedding: a tied copy, or one that a reward model does not use.
+    """
+    known = {weights.unembedding, *unused}
+    quantised = [stored for name, stored in weights.files.items() if weight_files.looks_quantised(name)]
+    for tensor in tensors:
+        for name in names_of([tensor], layers):
             known.add(name)
-            found = weights.shape(name)
+            found = weights.files.get(name)
+            if (found is None or found.shape != tensor.shape) and quantised:
+                raise CheckpointError(f"{directory} is quantised ({quantised[0].name}): {weight_files.UNQUANTISED}")
             if found is None:
-                hint = ": it is no one-label sequence classifier" if name == SCORE else ""
-                raise CheckpointError(f"{directory} has no tensor {name}{hint}")
-            if found != tensor.shape:
-                raise CheckpointError(f"{directory}: {name} is {found}, the config says {tensor.shape}")
-    head = {weights.unembedding}  # a tied copy, or one that a reward model does not use
-    left = [n for n in weights.files if n not in known | head and not n.endswith(IGNORED)]
+                raise CheckpointError(f"{directory} has no tensor {name}")
+            if found.kind not in weight_files.KINDS:
+                what = f"{found.name} is {found.kind}"
+                raise CheckpointError(f"{directory} is quantised ({what}): {weight_files.UNQUANTISED}")
+            if found.shape != tensor.shape:
+                raise CheckpointError(f"{directory}: {name} is {found.shape}, the config says {tensor.shape}")
+    left = [n for n in weights.files if n not in known and not n.endswith(IGNORED)] if whole else []
+    if left and quantised:
+        raise CheckpointError(f"{directory} is quantised ({quantised[0].name}): {weight_files.UNQUANTISED}")
     if left:
         raise CheckpointError(f"{directory} has {len(left)} tensors that its config does not explain, e.g. {left[0]}")
 
 
-def untied_after_all(family: Family, weights: Weights) -> bool:
+def untied_after_all(c: Checkpoint, weights: Weights) -> bool:
     """Whether a checkpoint whose config ties the unembedding has one of its own all the same; as transformers does,
     what is stored counts."""
-    if family.unembedding not in weights.files:
+    if not c.shape.tied or c.family.unembedding not in weights.files:
         return False
-    embedding = family.trunk_embedding
-    return weights.shape(embedding) == weights.shape(family.unembedding) and not np.array_equal(
-        weights[embedding], weights[family.unembedding]
+    embedding = c.family.trunk_embedding
+    return weights.shape(embedding) == weights.shape(c.family.unembedding) and not np.array_equal(
+        weights[embedding], weights[c.family.unembedding]
     )
 
 

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from rmo import config
-from rmo.checkpoints import hf
-from rmo.checkpoints.tokenizers import load_tokenizer
+from rmo.checkpoints import ending, hf
+from rmo.checkpoints.opening import base_directory
+from rmo.checkpoints.tokenizers import has_tokenizer, load_tokenizer
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.runtime import files, sharding
@@ -80,7 +81,7 @@ def load_language_model(
     if directory is not None:
         return load_ours(directory, LanguageModel, member, dtype)
     directory = hf.resolve(name_or_path)
-    return *hf.load_language_model(directory, dtype=dtype), load_tokenizer(directory)
+    return *hf.load_language_model(directory, dtype=dtype), load_tokenizer(tokenizer_place(directory))
 
 
 def load_reward_model(
@@ -91,7 +92,31 @@ def load_reward_model(
     if directory is not None:
         return load_ours(directory, RewardModel, member, dtype)
     directory = hf.resolve(name_or_path)
-    return *hf.load_reward_model(directory, dtype=dtype), load_tokenizer(directory)
+    return *hf.load_reward_model(directory, dtype=dtype), load_tokenizer(tokenizer_place(directory))
+
+
+def tokenizer_place(directory: Path) -> Path:
+    """Where a checkpoint's tokenizer is: with it or, of an adapter that has none, with its base."""
+    return next((place for place in places(directory) if has_tokenizer(place)), directory)
+
+
+def places(directory: Path) -> list[Path]:
+    """A checkpoint's directory and, of an adapter, its base's."""
+    base, adapter = base_directory(directory)
+    return [directory, base] if adapter else [directory]
+
+
+def response_ends(name_or_path: str | Path, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """The ids at which a response of a language model ends; see `ending.response_ends`."""
+    own = find(name_or_path) is not None
+    return ending.response_ends([] if own else places(hf.resolve(name_or_path)), tokenizer)
+
+
+def pad_id(name_or_path: str | Path, tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The id that transformers would take for the padding of a reward model's texts; None for a model of ours, which
+    transformers does not read. See `ending.pad_id`."""
+    own = find(name_or_path) is not None
+    return None if own else ending.pad_id(places(hf.resolve(name_or_path)), tokenizer)
 
 
 def find(name_or_path: str | Path) -> Path | None:

@@ -37,6 +37,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     hosts.barrier(f"tokenizer in {directory}")
 
 
+def has_tokenizer(directory: Path) -> bool:
+    """Whether a directory holds the files of a tokenizer."""
+    return any((directory / name).exists() for name in FILES)
+
+
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """The tokenizer saved in `directory`.
 
@@ -46,7 +51,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     # Without files some classes of transformers would make an empty tokenizer of their own.
-    if not any((directory / name).exists() for name in FILES):
+    if not has_tokenizer(directory):
         raise RunError(f"{directory} has no tokenizer ({', '.join(FILES)}): put one beside the model")
     try:
         return AutoTokenizer.from_pretrained(str(local(directory)))

@@ -2,84 +2,89 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
+from rmo.checkpoints import notes, weight_files
 from rmo.checkpoints.tensors import Tensor
-from rmo.runtime.files import RunError, write_json
+from rmo.checkpoints.weight_files import INDEX, CheckpointError
+from rmo.runtime.files import write_json
 
-if TYPE_CHECKING:
-    from safetensors import safe_open
+Change = Callable[[np.ndarray], np.ndarray]  # what an adapter makes of a tensor
 
 IGNORED = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
-INDEX = "model.safetensors.index.json"
 SHARD = 4 * 2**30  # bytes of one exported file
 Spans = tuple[tuple[int, int, int], ...]  # (start, stop, step) of each axis
 
 
-class CheckpointError(RunError):
-    """What is wrong with a checkpoint and what to do about it, in one line."""
-
-
 class Weights:
-    """The tensors of a checkpoint's safetensors files, by the names that our families use.
+    """The tensors of a checkpoint, by the names that our families use.
 
     A file is opened for each tensor: what was mapped before is let go, so that pages read do not pile up.
     """
 
-    def __init__(self, directory: Path, prefix: str, unembedding: str):
-        self.prefix, self.unembedding, self.files = prefix, unembedding, {}
-        index = directory / INDEX
-        if index.exists():
-            try:
-                found = {name: directory / file for name, file in json.loads(index.read_text())["weight_map"].items()}
-            except (ValueError, KeyError) as error:
-                raise CheckpointError(f"{index}: {error!r}; fetch the checkpoint again") from error
-            for path in sorted(set(found.values())):
-                if not path.exists():
-                    raise CheckpointError(f"{index} names {path.name}, which is not there: fetch the checkpoint again")
-        else:
-            single = directory / "model.safetensors"
-            if not single.exists():
-                others = [p.name for p in directory.glob("*.bin")] + [p.name for p in directory.glob("*.pt*")]
-                hint = f"; it has {others[0]}, a pickle, which is never opened: convert it" if others else ""
-                raise CheckpointError(f"{directory} has no model.safetensors{hint}")
-            with self._open(single) as file:
-                found = dict.fromkeys(file.keys(), single)
-        self.files = {self._ours(name): (path, name) for name, path in found.items()}
+    def __init__(self, directory: Path, embedding: str, unembedding: str):
+        """
+        Args:
+          embedding, unembedding: what the family calls them, e.g. model.embed_tokens.weight; where the embedding is
+            tells what stands before every name (nothing in a bare trunk, `module.` after data-parallel training, ...).
 
-    def _open(self, path: Path) -> safe_open:
-        from safetensors import safe_open
+        Raises:
+          CheckpointError: see `weight_files.stored`.
+        """
+        found, note = weight_files.stored(directory)
+        if note:
+            notes.say(note)
+        self.place = trunk_place(found, embedding)
+        self.unembedding, self.prefix = unembedding, embedding.partition(".")[0] + "."
+        self.files: dict[str, weight_files.Stored] = {}
+        for name, tensor in found.items():
+            if (same := self.files.setdefault(self.ours(name), tensor)) is not tensor:
+                raise CheckpointError(f"{directory} has {same.name} and {name}: which is meant cannot be told")
+        self.changes: dict[str, Change] = {}  # an adapter's, by our names
 
-        try:
-            return safe_open(path, framework="np")
-        except Exception as error:
-            raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-
-    def _ours(self, name: str) -> str:
-        """Checkpoints of bare trunks (GPT-2's own among them) leave the prefix out."""
+    def ours(self, name: str) -> str:
+        """Our name of a tensor of theirs."""
+        wrapper = self.place.removesuffix(self.prefix)
+        if self.place and name.startswith(self.place):
+            return self.prefix + name.removeprefix(self.place)
+        name = name.removeprefix(wrapper)
         if name in ("lm_head.weight", "embed_out.weight"):  # transformers has called GPT-NeoX's by both names
             return self.unembedding
-        return name if name.startswith((self.prefix, "score.")) else self.prefix + name
+        return name if self.place or name.startswith(self.prefix) or head_like(name) else self.prefix + name
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        if name not in self.files:
-            return None
-        path, stored = self.files[name]
-        with self._open(path) as file:
-            return tuple(file.get_slice(stored).get_shape())
+        return self.files[name].shape if name in self.files else None
 
     def __getitem__(self, name: str) -> np.ndarray:
-        path, stored = self.files[name]
-        with self._open(path) as file:
-            return file.get_tensor(stored)
+        tensor = self.files[name]
+        if tensor.kind not in weight_files.KINDS:
+            raise CheckpointError(f"{tensor.path}: {tensor.name} is {tensor.kind}: {weight_files.UNQUANTISED}")
+        with weight_files.open_file(tensor.path) as file:
+            value = file.get_tensor(tensor.name)
+        return self.changes[name](value) if name in self.changes else value
+
+
+def trunk_place(names: Collection[str], embedding: str) -> str:
+    """What stands before the names of a trunk's tensors, `model.` or `module.model.`, by its one embedding; empty for a
+    bare trunk."""
+    prefix, _, tail = embedding.partition(".")
+    found = [name.removesuffix(tail) for name in names if name == tail or name.endswith(f".{tail}")]
+    return found[0] if len(found) == 1 else f"{prefix}."
+
+
+def head_like(name: str) -> bool:
+    """Whether a tensor of a bare trunk's checkpoint is beside the trunk, not in it."""
+    return bool(HEAD_NAME.search(name))
+
+
+HEAD_NAME = re.compile(r"(^|[._])(score|v_head|value|value_head|head|regression|reward|rewards|classifier)([._]|$)")
 
 
 def spans(index: tuple[slice, ...], shape: tuple[int, ...]) -> Spans:

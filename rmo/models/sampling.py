@@ -4,7 +4,7 @@ Sampling is always from the whole distribution (no top-k, no top-p): anything el
 sequence has its own key, folded with the token index, so a draw does not depend on its batch.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -37,13 +37,13 @@ def decode(
     logits_BV: jax.Array,
     keys_B: jax.Array,
     length: int,
-    eos: int,
+    eos: int | tuple[int, ...],
     pad: int = 0,
     temperature: float | jax.Array = 1.0,
 ) -> Sampled:
     """Continue `prefix` (B rows, or 1 row shared by all B keys) until every row has ended or R tokens are written.
 
-    `logits_BV` are those of the first response token.
+    `logits_BV` are those of the first response token; any id of `eos` ends a row.
     """
     batch = keys_B.shape[0]
     layers, _, heads, _, head = prefix.k.shape
@@ -70,10 +70,16 @@ def decode(
         out = Sampled(out.tokens.at[:, t].set(token_B), out.logps.at[:, t].set(logp_B), out.mask.at[:, t].set(alive_B))
         past = (prefix, cache)
         logits_B1V, cache = logits(lm, params, token_B[:, None], alive_B[:, None], past, at=t, layers=blocks)
-        return t + 1, logits_B1V[:, 0], cache, alive_B & (token_B != eos), out
+        return t + 1, logits_B1V[:, 0], cache, alive_B & ~ends(token_B, eos), out
 
     with jax.named_scope("decode"):
         return jax.lax.while_loop(unfinished, step, start)[-1]
+
+
+def ends(token_B: jax.Array, eos: int | tuple[int, ...]) -> jax.Array:
+    """Which tokens end a response, bool[B]."""
+    ids = eos if isinstance(eos, tuple) else (eos,)
+    return reduce(jnp.logical_or, [token_B == i for i in ids], jnp.zeros(token_B.shape, bool))
 
 
 def choose(logits_BV: jax.Array, keys_B: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -120,7 +126,7 @@ def sample(
     prompt_mask_BP: jax.Array,
     keys_B: jax.Array,
     length: int,
-    eos: int,
+    eos: int | tuple[int, ...],
     temperature: float | jax.Array = 1.0,
 ) -> Sampled:
     """One response of at most R=`length` tokens to each prompt (left-padded)."""
