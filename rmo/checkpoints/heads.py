@@ -30,6 +30,7 @@ class Head(NamedTuple):
     shift: float  # of config.json, which we write there
     mean: float
     std: float
+    others: tuple[str, ...] = ()  # heads that config.json does not mean
 
     def offset(self, weights: Weights) -> float:
         """What is added to weight . h / std."""
@@ -48,15 +49,16 @@ def find(places: list[Path], weights: Weights, trunk_names: Iterable[str], width
     Raises:
       CheckpointError: there is none of one row, or which is meant cannot be told.
     """
-    directory, trunk = places[0], set(trunk_names)
+    directory, trunk, others = places[0], set(trunk_names), ()
     for place in places:
         add_files_beside(place, weights)
     found = rows_of_one(weights, trunk, width)
-    named = f"{values.get('value_head_prefix')}.weight"
+    named = f"{values.get('value_head_prefix')}.weight"  # OpenRLHF's name of it
     if len(found) > 1:
         if named not in found:
             what = " and ".join(found)
             raise CheckpointError(f"{directory} has {what}: which is the reward cannot be told; remove the other")
+        others = tuple(name for other in found if other != named for name in (other, bias_of(other)))
         found = [named]
     if not found:
         raise CheckpointError(f"{directory} has {why_none(directory, weights, trunk, width)}")
@@ -64,14 +66,20 @@ def find(places: list[Path], weights: Weights, trunk_names: Iterable[str], width
     labels = values.get("given_labels")
     if labels not in (None, 1):
         raise CheckpointError(f"{directory} has {labels} labels: a reward model has one")
-    if weight != SCORE:
-        place = weights.files[weight].path
+    place = weights.files[weight].path
+    if weight != SCORE or beside(place):
         notes.say(f"{directory}: the score is that of {weight}" + (f" in {place.name}" if beside(place) else ""))
-    bias = weight.removesuffix("weight") + "bias"
+    bias = bias_of(weight)
     if bias in weights.files and math.prod(weights.files[bias].shape) != 1:
         raise CheckpointError(f"{directory}: {bias} is {weights.files[bias].shape}, and {weight} has one row")
     shift = number(directory, values, HEAD_BIAS, 0.0)
-    return Head(weight, bias if bias in weights.files else None, shift, *normalisation(directory, values))
+    kept = bias if bias in weights.files else None
+    return Head(weight, kept, shift, *normalisation(directory, values), others)
+
+
+def bias_of(weight: str) -> str:
+    """The name of the bias beside a weight."""
+    return weight.removesuffix("weight") + "bias"
 
 
 def rows_of_one(weights: Weights, trunk: set[str], width: int) -> list[str]:
@@ -95,6 +103,9 @@ def why_none(directory: Path, weights: Weights, trunk: set[str], width: int) -> 
     if rows:
         many = ", ".join(f"{name} {shape}" for name, shape in rows[:3])
         return f"a head of several layers or labels ({many}): one row of {width} is read"
+    if others:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in list(others.items())[:3])
+        return f"no head of one row of {width} ({shapes}): it is no one-label sequence classifier"
     pickles = [p.name for pattern in weight_files.PICKLES for p in directory.glob(pattern) if beside(p)]
     hint = f"; {pickles[0]} is a pickle, which is never opened: convert it to safetensors" if pickles else ""
     return f"no tensor {SCORE}: it is no one-label sequence classifier{hint}"

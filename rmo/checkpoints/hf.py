@@ -85,7 +85,7 @@ def load_reward_model(
         notes.say(f"{c.directory} is a {c.architecture}, which scores every token: the score is that of the last")
     module = RewardModel(in_dtype(c.shape, dtype), c.vocab, c.length)
     tensors = c.family.tensors(c.shape, module.vocab, module.length, reward=True, head=head.weight)
-    unused = {name for name in (head.bias, weights.unembedding) if name}
+    unused = {head.bias or "", *head.others}
     check_tensors(c.directory, weights, tensors, c.shape.layers, unused)
     params = read_params(weights, tensors, shapes_of(module), mesh, stored, head.offset(weights))
     if head.std != 1:

@@ -48,7 +48,6 @@ class Checkpoint(NamedTuple):
         Raises:
           CheckpointError: files are missing, broken, wrong, quantised or pickles.
         """
-        weight_files.refuse_quantised(self.base, self.values)
         weights = Weights(self.base, self.family.trunk_embedding, self.family.unembedding)
         if self.adapter:
             adapters.merge(self.adapter, weights, self.family.keeps_in_out)
@@ -110,11 +109,11 @@ def read_config(directory: Path) -> tuple[Family, Model, Values]:
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise CheckpointError(f"{directory} is of type {kind}: known are {', '.join(FAMILIES)}")
+    weight_files.refuse_quantised(directory, raw)
     from transformers import AutoConfig
 
     family = FAMILIES[kind]
     try:
-        # A method of quantisation unknown to transformers would be refused there, in many lines.
         values = AutoConfig.from_pretrained(str(directory)).to_dict()
         shape = family.read(values)
     except Unsupported as error:
