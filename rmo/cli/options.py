@@ -41,6 +41,8 @@ class ModelOptions:
     """Which of the models of a stage, in the order of its info.json."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations."""
+    skip_long: bool = False
+    """Leave out rows that are longer than the model takes, counted, where they would be refused."""
 
 
 T = TypeVar("T")

@@ -106,7 +106,7 @@ def refuse_pools(path: Path, columns: Columns, prompt: np.ndarray) -> None:
       prompt: i64[D], which prompt each draw is of.
 
     Raises:
-      TableError: a column that nothing reads parts every prompt's draws evenly, or every gold score is there several
+      TableError: a column that nothing reads parts every prompt's draws alike, or every gold score is there several
         times.
     """
     if "draw" in columns.numbers:
@@ -115,10 +115,11 @@ def refuse_pools(path: Path, columns: Columns, prompt: np.ndarray) -> None:
         values, which = np.unique(cells, return_inverse=True)
         counts = np.zeros((prompt.max() + 1, len(values)), int)
         np.add.at(counts, (prompt, which), 1)
-        if len(values) > 1 and counts.min() == counts.max() > 1:
+        evenly = counts.min() == counts.max() or (len(counts) >= 5 and (counts == counts[0]).all())
+        if len(values) > 1 and evenly and counts.max() > 1:
             parts = f"{values[0]} and {values[1]}" if len(values) == 2 else f"{values[0]}, {values[1]}, ..."
             raise TableError(
-                f"{path}: {name} ({parts}) parts every prompt's draws evenly: call it rm if it names RMs, make it part"
+                f"{path}: {name} ({parts}) parts every prompt's draws alike: call it rm if it names RMs, make it part"
                 " of prompt if it names sets of prompts, or leave it out if all are draws of one policy by one RM"
             )
     pairs, times = np.unique(np.stack([prompt, columns.numbers["gold"]]), axis=1, return_counts=True)

@@ -109,6 +109,16 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> l
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
+def open_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text that goes on: with what the tokenizer puts before texts, but not what it puts behind them (an eos
+    between prompt and response)."""
+    probe, inside = (plain_ids(tokenizer, "a", special) for special in (True, False))
+    before = next((k for k in range(len(probe)) if inside and probe[k : k + len(inside)] == inside), len(probe))
+    behind = max(len(probe) - len(inside) - before, 0)
+    ids = plain_ids(tokenizer, text, special=True)
+    return ids[: len(ids) - behind]
+
+
 def dialogue_in(value: Json, line: str) -> dialogue.Dialogue:
     """A prompt, or messages, as a dialogue.
 
@@ -145,7 +155,7 @@ def encode_dialogue(
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, row: Row, vocabulary: str, answer: bool) -> list[int]:
     """Ids of a prompt and, where an answer is wanted, of its response, as a policy met and wrote them."""
-    ids = plain_ids(tokenizer, row["prompt"], special=True)
+    ids = open_ids(tokenizer, row["prompt"])
     if not answer or "response" not in row:
         return ids
     if "tokens" in row and row.get("vocabulary") == vocabulary:

@@ -107,8 +107,9 @@ def test_two_rms_as_rows_are_told_apart_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([*as_rows(subset="a"), *as_rows(gold=GOLD + 5, subset="b")], r"subset \(a and b\) parts every prompt's draws evenly"),
-        ([*as_rows(judge="x"), *as_rows(-PROXY, judge="y")], r"judge \(x and y\) parts every prompt's draws evenly: call it rm"),
+        ([*as_rows(subset="a"), *as_rows(gold=GOLD + 5, subset="b")], r"subset \(a and b\) parts every prompt's draws alike"),
+        ([*as_rows(judge="x"), *as_rows(-PROXY, judge="y")], r"judge \(x and y\) parts every prompt's draws alike: call it rm"),
+        ([*as_rows(judge="x"), *as_rows(PROXY[:, :8], GOLD[:, :8], judge="y")], r"judge \(x and y\) parts every prompt's draws alike"),
         ([*as_rows(), *as_rows(-PROXY)], "every gold score is there 2 times: if 2 RMs scored the draws, name them in a column rm"),
         ([*as_rows(rm="x"), *as_rows(gold=GOLD + 1, rm="y")], "do not share prompts and gold"),
         ([*as_rows(rm="x"), *as_rows(rm=None)], "line 2561: rm is missing, no name"),

@@ -110,7 +110,7 @@ def test_what_was_sampled_is_what_is_scored(tmp_path, lm, rm):
     score_and_sample.score(str(rm), tmp_path / "s.jsonl", tmp_path / "scored.jsonl", 4, False)
     module, params = hf.load_reward_model(rm)
     tokenizer, rows = tokenizers.load_tokenizer(lm), read(tmp_path / "scored.jsonl")
-    assert [row["row"] for row in rows] == list(range(24))
+    assert [(row["row"], row["draw"]) for row in rows] == [(7, draw) for draw in range(4)] * 6  # both are kept
     assert any(row["ended"] for row in rows)
     want = score_alone(module, params, [tokenizer(row["prompt"])["input_ids"] + row["tokens"] for row in rows])
     np.testing.assert_allclose([row["score"] for row in rows], want, atol=1e-5)
@@ -131,7 +131,7 @@ def test_killed_and_continued(tmp_path, rm, monkeypatch):
     path = write(tmp_path / "t.jsonl", [{"text": TEXTS[i % 6] + " cat" * (i % 4)} for i in range(23)])
     score_and_sample.score(str(rm), path, tmp_path / "whole.jsonl", batch=2, chat=False)
     real, calls = row_stream.stream, []
-    short = lambda *args: real(*args, batches=3)
+    short = lambda path, out, job: real(path, out, job._replace(batches=3))
     monkeypatch.setattr(row_stream, "stream", short)
     score_and_sample.score(str(rm), path, tmp_path / "windows.jsonl", batch=2, chat=False)
 
@@ -216,10 +216,10 @@ def test_our_own_models(tmp_path, monkeypatch, capsys):
     [
         (["{"], "line 1: no JSON"),
         ([{"text": "a"}, "[1]"], "line 2: a list, no object"),
-        ([{"tex": "a"}], "line 1 has tex: it needs text, prompt"),
-        ([{"text": 3}], "line 1: text is 3"),
+        ([{"tex": "a"}], "line 1: fields tex: known are"),
+        ([{"text": 3}], "line 1: text is 3, no text"),
         ([{"text": "the cat " * 60}], "tokens: 1 to 96 are possible"),
-        ([{"text": ""}], "line 1 has 0 tokens"),
+        ([{"text": ""}], "line 1: text is '', no text"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, rm, lines, message):

@@ -16,7 +16,7 @@ class SampleOptions(ModelOptions):
     model: Positional[str]
     """Directory of a stage (sft, ppo/...), of a Hugging Face checkpoint, or a name of the hub."""
     prompts: Positional[Path]
-    """JSONL or Parquet; a row has prompt, text, or messages (role and content)."""
+    """JSONL, JSON or Parquet; a row has prompt, text, or messages (role and content)."""
     draws: int = 1
     """Responses to each prompt."""
     length: int = 0
@@ -24,6 +24,8 @@ class SampleOptions(ModelOptions):
     temperature: float = 1.0
     """Of sampling; always from the whole distribution."""
     seed: int = 0
+    replace: bool = False
+    """Write over columns of rows that have the names of new ones, such as response."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -50,5 +52,7 @@ def main(args: Sequence[str]) -> None:
         seed=options.seed,
         member=options.member,
         dtype=options.dtype,
+        skip_long=options.skip_long,
+        replace=options.replace,
     )
     print(f"{rows} prompts x {options.draws} draws: {out}")
