@@ -176,23 +176,24 @@ def sample(
         for draw in range(draws):
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(row_keys, draw)
             responses = _sample(lm, params, prompts, mask, keys, length, ends, jnp.float32(temperature))
-            for of_item, line in zip(lines, response_rows(jax.device_get(responses)), strict=True):
+            for of_item, line in zip(lines, response_rows(tokenizer, ends, responses), strict=True):
                 of_item.append({"draw": draw, **line, "vocabulary": vocabulary})
         return lines
-
-    def response_rows(responses: sampling.Sampled) -> list[Row]:
-        rows = []
-        for tokens, mask, logps in zip(responses.tokens, responses.mask, responses.logps, strict=True):
-            ids = tokens[mask].tolist()
-            ended = ids[-1] in ends
-            text = tokenizer.decode(
-                ids[:-1] if ended else ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-            rows.append({"response": text, "tokens": ids, "logp": float(logps.sum()), "ended": ended})
-        return rows
 
     key = ("sample", model, chat, draws, length, temperature, seed, member, dtype)
     instead = "take it out, or have it written over (--replace)"
     job = row_stream.Job(key, prepare, work, batch, lm.length - length, instead=instead, skip_long=skip_long)
     job = job._replace(replaces=row_texts.DRAWN if replace else (), looked=partial(doubts.say, "last"))
     return row_stream.stream(path, out, job)
+
+
+def response_rows(tokenizer: PreTrainedTokenizerFast, ends: tuple[int, ...], responses: sampling.Sampled) -> list[Row]:
+    """Each response as columns: its text, without the token that ended it, and its ids."""
+    rows = []
+    for tokens, mask, logps in zip(*jax.device_get((responses.tokens, responses.mask, responses.logps)), strict=True):
+        ids = tokens[mask].tolist()
+        ended = ids[-1] in ends
+        kept = ids[:-1] if ended else ids
+        text = tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        rows.append({"response": text, "tokens": ids, "logp": float(logps.sum()), "ended": ended})
+    return rows

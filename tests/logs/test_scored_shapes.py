@@ -216,6 +216,21 @@ def test_a_response_ends_at_any_of_several_ids(tmp_path, config, generation, wan
     assert len(row["tokens"]) == (2 if want == "c" else 8)
 
 
+def test_a_prompt_has_no_eos_behind_it(tmp_path):
+    following = {letter("b"): letter("c"), letter("c"): letter("d"), 2: letter("z"), letter("z"): letter("z")}
+    lm = tokenizer(language_model(tmp_path / "lm", following), eos=True)
+    (row,) = draws(tmp_path, lm, [{"prompt": "ab"}])
+    assert (row["response"], row["ended"]) == ("cd", True)
+
+
+def test_spaces_stay_as_they_were_drawn(tmp_path):
+    """Whatever the tokenizer's config says of cleaning up: ` !` is not `!`."""
+    following = {letter("x"): letter("Ġ"), letter("Ġ"): letter("!"), letter("!"): letter("=")}
+    lm = tokenizer(language_model(tmp_path / "lm", following), clean_up_tokenization_spaces=True)
+    (row,) = draws(tmp_path, lm, [{"prompt": "x"}])
+    assert row["response"] == " !="
+
+
 def test_ids_that_are_none(tmp_path, monkeypatch, capsys):
     lm = tokenizer(language_model(tmp_path / "lm", CHAIN))
     (lm / "generation_config.json").write_text(json.dumps({"eos_token_id": "</s>"}))
