@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from rmo.runtime.types import Json, Row
-from rmo.worlds.dialogue import Malformed, Prompt, is_dialogue, text_of
+from rmo.worlds.dialogue import Malformed, Prompt, is_messages, text_of
 from rmo.worlds.records import RESPONSES, Record, asked, needed_prompt, said
 from rmo.worlds.scored_answers import TEXTS_OF_ANSWERS
 from rmo.worlds.shapes import record_of
@@ -60,7 +60,7 @@ def listed(where: str, row: Row) -> list[Text]:
       TextError: one of them is no text, or there is no prompt.
     """
     name = next((name for name in (*RESPONSES, *LISTS) if isinstance(row.get(name), list) and row[name]), None)
-    if name is None or is_dialogue(row[name]) or said(row, ("chosen", "rejected")):
+    if name is None or is_messages(row[name]) or said(row, ("chosen", "rejected")):
         return []
     if all(isinstance(one, dict) and "type" in one for one in row[name]):
         return []  # one message in parts
