@@ -40,7 +40,8 @@ def response_ends(places: list[Path], tokenizer: PreTrainedTokenizerBase) -> tup
             if not found and path.is_file():
                 found = ids_in(path, weight_files.read_object(path).get("eos_token_id"))
     own = eos_of(tokenizer)
-    out = tuple(sorted({*found, *([] if own is None else [own])}))
+    ids: set[int] = {*found, *([] if own is None else [own])}
+    out = tuple(sorted(ids))
     if len(out) > 1:
         spelled = ", ".join(f"{tokenizer.convert_ids_to_tokens(i)} ({i})" for i in out)
         notes.say(f"{places[0] if places else 'the tokenizer'}: a response ends at any of {spelled}")

@@ -149,7 +149,7 @@ def by_prompt(path: Path, columns: Columns) -> tuple[np.ndarray, np.ndarray, np.
         draw_QN = columns.numbers["draw"][order].reshape(len(names), -1)
         twice_Q = (draw_QN[:, 1:] == draw_QN[:, :-1]).any(axis=1)
         if twice_Q.any():
-            who = shortened(names[twice_Q.argmax()])
+            who = shortened(names[int(twice_Q.argmax())])
             advice = f"if several RMs scored it, name them in a column ({', '.join((*NUMBERS, 'rm'))})"
             raise TableError(f"{path}: prompt {who} has one draw twice; {advice}")
     proxy_QN, gold_QN = (columns.numbers[name][order].reshape(len(names), -1) for name in SCORES)
