@@ -13,6 +13,7 @@ from rmo.runtime import errors
 
 KINDS = "CSV, JSON, JSONL, Parquet, TensorBoard's event files, wandb's .wandb, or what a trainer printed"
 LARGEST = 1 << 30  # bytes of a text that is read whole
+MARKUP = re.compile(r"\s*<(\?xml|!doctype|html|svg)\b", re.IGNORECASE)
 ARCHIVES = (".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst")
 
 
@@ -55,7 +56,9 @@ def load_text(path: Path) -> Loaded:
             f"{path} is larger than a log of numbers: give the lines or columns with step, KL, gold and reward"
         )
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
+        raw = path.read_bytes()
+        # A spreadsheet may have put a byte-order mark, and what PowerShell redirects into a file is UTF-16.
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         if path.suffix in (".log", ".out", ".txt"):  # a terminal's log may hold a broken letter
             return load_console(path, path.read_bytes().decode("utf-8", errors="replace"))
@@ -73,6 +76,8 @@ def load_text(path: Path) -> Loaded:
 
 def by_content(path: Path, text: str) -> Loaded:
     """(rows, notes) of a text whose name says nothing: JSON that can be read, a table, else what a program printed."""
+    if MARKUP.match(text):
+        raise LogError(f"{path} is a page or a picture, not a log: give {KINDS}")
     if text.lstrip()[0] in "{[":
         try:
             return Loaded(load_json(path, text), [])

@@ -84,7 +84,7 @@ def rmo(monkeypatch, capsys):
     [
         ("fly", "no command 'fly'; there are run, list"),
         ("lsit", "no command 'lsit'; perhaps list"),
-        ("fit configs/results/tiny/curve.csv", "curve.csv; perhaps configs/results/tiny/curves.csv"),
+        ("fit configs/results/tiny/curve.csv", "curve.csv: no such file; perhaps configs/results/tiny/curves.csv"),
         ("fit configs/results/tiny/figures/x.csv", "configs/results/tiny holds along_the_path.svg, beirami.svg"),
         ("fit x.csv --levl 1", "perhaps --level (float, now 0.95)"),
         ("bon configs/results/tiny/curve.csv", "no such file; perhaps configs/results/tiny/curves.csv"),
@@ -93,7 +93,7 @@ def rmo(monkeypatch, capsys):
         ("list configs/smoke.py --only ppoo", "no such stage; perhaps ppo"),
         ("run smoke", "no config file smoke; perhaps configs/smoke.py"),
         ("list configs/results", "configs/results is a directory: give the config file"),
-        ("fit configs/results/tiny/fig1a.svg", "use .csv, .json or .jsonl"),
+        ("fit configs/results/tiny/fig1a.svg", "a page or a picture, not a log: give CSV, JSON"),
     ],
 )
 def test_errors_are_one_line_that_names_what_is_near(args, message, rmo):
@@ -126,7 +126,7 @@ def test_a_closed_pipe_ends_quietly_but_a_lost_connection_is_an_error(monkeypatc
 def test_tracebacks_are_shown_where_they_are_wanted(args, environ, shown, rmo, monkeypatch):
     monkeypatch.setenv("RMO_TRACEBACK", environ)
     said = rmo(*args, "fit", "none.csv")
-    assert said.splitlines()[-1].startswith("rmo: No such file or directory: none.csv")
+    assert said.splitlines()[-1].startswith("rmo: none.csv: no such file")
     assert ("Traceback" in said) == shown
 
 

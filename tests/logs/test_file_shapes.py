@@ -406,3 +406,12 @@ def test_seeds_side_by_side_are_no_samples(tmp_path):
     path = written(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(LogError, match=r"gold has several values at step 0: .*--group seed"):
         reading.read([path], Columns(kl_sum=True))
+
+
+def test_what_powershell_redirects_is_utf_16(tmp_path):
+    rows = [f'{{"step": {k}, "objective/kl": {k / 10}, "eval/gold": {1 + k / 20}}}\n' for k in range(9)]
+    for name, encoding in (("eight.jsonl", "utf-8"), ("sixteen.jsonl", "utf-16")):
+        (tmp_path / name).write_text("".join(rows), encoding=encoding)
+    found = [formats.load(tmp_path / name) for name in ("eight.jsonl", "sixteen.jsonl")]
+    assert found[0] == found[1]
+    assert len(found[0]) == 9
