@@ -387,8 +387,11 @@ def test_dialogues_of_messages():
         {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "good"), ("assistant", "bad"))
     )
     assert sources.comparisons_of({"chosen": [user, good], "rejected": [user, bad]}) == [("q", "good", "bad")]
-    with pytest.raises(sources.Malformed, match="several turns"):
-        sources.comparisons_of({"prompt": [user, good, user], "chosen": "a", "rejected": "b"})
+    (kept,) = sources.comparisons_of({"prompt": [user, good, user], "chosen": "a", "rejected": "b"})
+    assert [(turn.role, turn.content) for turn in kept.prompt] == [("user", "q"), ("assistant", "good"), ("user", "q")]
+    assert kept[1:] == ("a", "b")
+    with pytest.raises(sources.Malformed, match="ends with a turn of the user"):
+        sources.comparisons_of({"chosen": [user, good, user], "rejected": [user, bad, user]})
     with pytest.raises(sources.Malformed, match="do not part"):
         sources.comparisons_of({"chosen": [user, good], "rejected": [good, bad]})
 
