@@ -250,7 +250,7 @@ def test_command_line_errors_are_one_line():
         (["run", "configs/none.py"], "no config file"),
         (["run", "configs/smoke.py", "--ppo.batch", "63"], "divide ppo.batch 63"),
         (["run", "configs/smoke.py", "--only", "sfft"], "no such stage"),
-        (["fit", "none.csv"], "No such file"),
+        (["fit", "none.csv"], "no such file"),
         (["report", "nowhere"], "there is no nowhere"),
     ]:
         got = run_cli(*args)
