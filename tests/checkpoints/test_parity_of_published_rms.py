@@ -22,6 +22,7 @@ NAMES = ["gpt2", "gpt_neox", "llama", "qwen2", "qwen3", "gemma2"]
 TOKENS = RNG.integers(3, VOCAB, (3, 12)).astype(np.int32)
 LENGTHS = (12, 7, 4)
 MASK = np.arange(12)[None] < np.array(LENGTHS)[:, None]
+FILLED = np.where(MASK, TOKENS, 0)
 
 
 def ours(directory, tokens=TOKENS, mask=MASK):
@@ -29,14 +30,14 @@ def ours(directory, tokens=TOKENS, mask=MASK):
     return scoring.score_all(module, params, np.where(mask, tokens, 0), mask, len(tokens))
 
 
-def theirs(kind, directory, of, mask=MASK, tokens=TOKENS):
-    """What `of` makes of transformers' output."""
+def theirs(kind, directory, of, mask=MASK, tokens=FILLED):
+    """What `of` makes of transformers' output; padding stands in `tokens` as it is."""
     import torch
     import transformers
 
     model = getattr(transformers, kind).from_pretrained(directory, attn_implementation="eager").eval()
     given = {
-        "input_ids": torch.tensor(np.where(mask, tokens, 0).astype(np.int64)),
+        "input_ids": torch.tensor(tokens.astype(np.int64)),
         "attention_mask": torch.tensor(mask),
     }
     with torch.no_grad():
@@ -142,10 +143,10 @@ def test_tensors_are_taken_from_where_transformers_takes_them(tmp_path):
         return out.logits[:, 0].numpy()
 
     whole = np.ones_like(TOKENS, bool)
-    want = theirs("AutoModelForSequenceClassification", directory, score, whole)
+    want = theirs("AutoModelForSequenceClassification", directory, score, whole, TOKENS)
     np.testing.assert_allclose(ours(directory, TOKENS, whole), want, rtol=1e-4, atol=1e-4)
     (directory / "model.safetensors").unlink()
-    want = theirs("AutoModelForSequenceClassification", directory, score, whole)
+    want = theirs("AutoModelForSequenceClassification", directory, score, whole, TOKENS)
     np.testing.assert_allclose(ours(directory, TOKENS, whole), want, rtol=1e-4, atol=1e-4)
 
 
