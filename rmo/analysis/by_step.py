@@ -90,7 +90,7 @@ def noise_of(values: np.ndarray, shape: Shape, se: np.ndarray | None) -> tuple[n
     apart = float((np.diff(values, 2) ** 2).mean() / 6) ** 0.5  # of white noise, whatever the trend
     spread = np.full(len(values), max(size, apart))
     if se is not None:
-        spread = np.maximum(np.nan_to_num(se, nan=size), 0.5 * spread)
+        spread = np.maximum(np.where(se > 0, se, 0.0), spread)  # checkpoints scatter by more than samples do
     return spread, chosen
 
 
@@ -123,6 +123,21 @@ def blocks(
 
 
 def judge(step: np.ndarray, gold: np.ndarray, se: np.ndarray | None = None, count: int = 600) -> Row:
+    """`judged` of all reads; undecided if the last read alone shows a fall, as an evaluation that failed would."""
+    found = judged(step, gold, se, count)
+    if found["verdict"] != "stop" or len(gold) <= FEWEST:
+        return found
+    before = judged(step[:-1], gold[:-1], None if se is None else se[:-1], count)
+    if before["verdict"] == "stop":
+        return found
+    text = (
+        f"undecided: gold was highest at step {found['step']:,.6g}, and the last read alone, {gold[-1]:.3g} at step "
+        f"{step[-1]:,.6g}, shows a fall: read gold there again, or further on"
+    )
+    return {**found, "verdict": "undecided", "sentence": text}
+
+
+def judged(step: np.ndarray, gold: np.ndarray, se: np.ndarray | None, count: int) -> Row:
     """What gold f64[K] at steps f64[K] says of where to stop, with standard errors f64[K] where they are known.
 
     `verdict` is stop (gold fell by more than chance), go on (it still rises at the end) or undecided; `step` where gold

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rmo.analysis.curve import Curve, CurveError
 from rmo.cli import by_step
-from rmo.logs.no_kl import NoFit, NoKl
+from rmo.logs.folders import OURS
+from rmo.logs.no_kl import NoFit, NoKl, Question
 from rmo.runtime.files import Json, RunError
 
 TURNED = 78  # exit code: the advice on every curve is to stop
@@ -38,6 +39,8 @@ def look(fit: Callable[[], Found]) -> tuple[Found | NoFit | None, list[str], boo
     """(what was fitted, what to say of it, whether every curve is to be stopped)."""
     try:
         found = fit()
+    except Question:
+        raise  # no row that is still to come answers it
     except NoKl as reads:
         rows = by_step.judged(reads)
         lines = [f"{row['run']}: by step, {row['sentence']}" for row in rows]
@@ -51,9 +54,15 @@ def look(fit: Callable[[], Found]) -> tuple[Found | NoFit | None, list[str], boo
 
 
 def state(path: Path) -> tuple[int, int] | None:
-    """What changes when a file does; None while there is none."""
+    """What changes when a file does, or a file in a directory; None while there is none."""
+    inside = [p for p in path.rglob("*") if not ours(p.relative_to(path))] if path.is_dir() else []
     try:
-        found = path.stat()
+        found = [p.stat() for p in (path, *inside)]
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return max(one.st_mtime_ns for one in found), sum(one.st_size for one in found)
+
+
+def ours(path: Path) -> bool:
+    """Whether a file below a directory of logs is hidden or one of our own results."""
+    return any(part.startswith(".") or part.endswith(OURS) for part in path.parts)

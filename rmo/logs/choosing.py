@@ -63,7 +63,8 @@ def pick(role: Role, rows: Rows, want: Columns) -> str | None:
     if given is not None:
         return match(given, names)
     if role == "gold":
-        return only([name for name in names if "gold" in name.lower() and not SPREAD.search(name.lower())])
+        never = (SPREAD, NEVER_GOLD)
+        return only([n for n in names if "gold" in n.lower() and not any(one.search(n.lower()) for one in never)])
     for candidate in trainers_names(role, names):
         if found := match(candidate, names):
             return found

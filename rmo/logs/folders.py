@@ -26,7 +26,7 @@ def load_folder(folder: Path) -> dict[str, Loaded]:
     every table, else whatever was printed.
 
     Raises:
-      LogError: there is nothing to read, or none of it can be.
+      LogError: there is nothing to read, none of it can be, or it is more than `MOST` files.
     """
     files = [path for path in walk(folder) if path.stat().st_size]
     groups = grouped(files)
@@ -42,6 +42,12 @@ def load_folder(folder: Path) -> dict[str, Loaded]:
             failed.append(str(error))
     if not runs:
         raise LogError(failed[0])
+    tables = all(path.suffix in TABLES for parts in groups.values() for path in parts)
+    passed = [path for path in files if tables and path.suffix in TABLES[:2] + TABLES[3:] and NO_LOGS.search(path.name)]
+    left = [f"left out: {line}" for line in failed]
+    left += [f"left out by its name: {path} (name the file to read it)" for path in passed]
+    first = next(iter(runs))
+    runs[first] = runs[first]._replace(notes=[*runs[first].notes, *left])
     return runs
 
 
@@ -82,8 +88,10 @@ def grouped(files: Sequence[Path]) -> dict[Path, list[Path]]:
             groups[run] = [max([*groups.get(run, []), path], key=lambda p: (last_step(p), p.stat().st_mtime))]
     if groups:
         return groups
-    named = [path for path in files if path.suffix in TABLES and not NO_LOGS.search(path.name)][:MOST]
-    named = named or [path for path in files if path.suffix in PRINTED and not NO_LOGS.search(path.name)][:MOST]
+    named = [path for path in files if path.suffix in TABLES and not NO_LOGS.search(path.name)]
+    named = named or [path for path in files if path.suffix in PRINTED and not NO_LOGS.search(path.name)]
+    if len(named) > MOST:
+        raise LogError(f"{named[0].parent} and below hold {len(named)} logs: name at most {MOST}")
     return {path.with_suffix("") if len({p.with_suffix("") for p in named}) == len(named) else path: [path]
             for path in named}  # fmt: skip
 

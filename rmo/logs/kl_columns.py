@@ -58,6 +58,14 @@ class Asked(NamedTuple):
     largest: float  # KL that any run of the log reaches
 
 
+def reached(values: Sequence[float]) -> float:
+    """The largest KL of a run, but for spikes: two values beyond what a mean per token can be are an estimator's."""
+    ordered = sorted(values)
+    if len(ordered) > 2 and ordered[-3] <= LARGEST_TOKEN_KL:
+        ordered = [value for value in ordered if value <= LARGEST_TOKEN_KL] or ordered
+    return ordered[-1]
+
+
 def meaning(name: str, trainer: str | None) -> Kl:
     """What a KL column holds, by its trainer or by its name alone; its unit may be unknown."""
     candidates = [trainer] if trainer else []

@@ -9,7 +9,18 @@ from rmo.analysis.curve import at_origin
 from rmo.logs import gold_in_proxy, no_kl, samples
 from rmo.logs.choosing import need, pick, step_column
 from rmo.logs.columns import Columns
-from rmo.logs.kl_columns import Asked, KlSeries, doubts, doubts_of_values, like, meaning, refusal, unusable, what_it_is
+from rmo.logs.kl_columns import (
+    Asked,
+    KlSeries,
+    doubts,
+    doubts_of_values,
+    like,
+    meaning,
+    reached,
+    refusal,
+    unusable,
+    what_it_is,
+)
 from rmo.logs.no_kl import NoKl, Question, Reads
 from rmo.logs.rows import LogError, Rows, number, numeric
 from rmo.logs.series import at_or_before, begins_anew, how_to_separate, overwritten, pairs, series
@@ -130,7 +141,8 @@ def errors_at(steps: np.ndarray, rows: Rows, columns: Chosen, want: Columns) -> 
     if not want.se and not any(name in row for row in rows):
         return None
     errors = series(rows, name, columns.step)
-    return np.array([errors.get(step, np.nan) for step in steps])
+    found = np.array([errors.get(step, np.nan) for step in steps])
+    return found if (found > 0).any() else None  # 0 everywhere says nothing of the noise
 
 
 def doubt_of_gold(rows: Rows, columns: Chosen) -> list[str]:
@@ -187,7 +199,7 @@ def kl_at(
         raise LogError(f"no read of {columns.gold} has a {name} at its step or before")
     if (kl[known] == 0).all():
         raise NoKl(no_kl.why((), trainer, name), {"": gold}, said)
-    asked = Asked(multiplied, want.kl_sum, length, float(np.nanmax([largest, max(logged.values())])))
+    asked = Asked(multiplied, want.kl_sum, length, float(np.nanmax([largest, reached(list(logged.values()))])))
     found = KlSeries(name, kl[known], steps[known], trainer, temperatures(rows), mean_length(rows, length), multiplied)
     if why := unusable(found):
         raise LogError(why)

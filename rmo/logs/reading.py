@@ -12,6 +12,7 @@ from rmo.logs.columns import Columns
 from rmo.logs.folders import load_folder
 from rmo.logs.formats import load as load
 from rmo.logs.formats import load_file
+from rmo.logs.kl_columns import reached
 from rmo.logs.no_kl import NoKl, Question, Reads
 from rmo.logs.points import points
 from rmo.logs.rows import Loaded, LogError, Rows, one_line
@@ -120,11 +121,11 @@ def of_these(names: Sequence[str]) -> str:
 
 
 def largest_kl(runs: dict[Key, Rows], want: Columns) -> float:
-    """The largest KL that is logged in any run; NaN where none is."""
+    """The largest of what the runs reach; NaN where there is no KL."""
     found = [np.nan]
     for rows in runs.values():
         if name := pick("kl", rows, want):
-            found += [value for _, value in pairs(rows, name, None)]
+            found += [reached(values)] if (values := [value for _, value in pairs(rows, name, None)]) else []
     return float(np.nanmax(found)) if len(found) > 1 else np.nan
 
 

@@ -12,7 +12,7 @@ from rmo.worlds.scored_answers import TEXTS_OF_ANSWERS
 from rmo.worlds.shapes import record_of
 from rmo.worlds.tokenization import TextError
 
-LISTS = ("answers", "responses", "completions", "outputs", "generations", "candidates")
+LISTS = ("answers", "responses", "completions", "outputs", "generations", "candidates", "samples", "draws")
 LISTED = re.compile(r"(\w+) (\d+)")  # `answers 3`, a response in a list
 DRAWN = ("response", "tokens", "vocabulary", "logp", "ended", "draw")  # columns that `rmo sample` writes
 

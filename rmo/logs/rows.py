@@ -17,6 +17,7 @@ WRAPPERS = (
 )  # what a row may keep its values under, beside a step
 STEP_OF = re.compile(r"(^|[/_])(global_step|step|iteration)")  # columns whose `5/94` means 5
 LARGEST = 1e100  # of a number that somebody measured
+THOUSANDS = re.compile(r"[1-9]\d{0,2}((,\d{3})+\.\d+|(,\d{3}){2,})")  # "1,200.5"; "1,200" may be a European 1.2
 SHARE = re.compile(r"\s*(\d+)\s*/\s*\d+\s*")
 
 
@@ -39,6 +40,8 @@ def number(value: object) -> float | None:
     """A cell's number; None if it is none, not finite, or larger than any measurement."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
+    if isinstance(value, str) and THOUSANDS.fullmatch(value):
+        value = value.replace(",", "")
     try:
         found = float(value)
     except (ValueError, OverflowError):

@@ -171,7 +171,7 @@ def read_npz(path: Path) -> list[ScoreTable]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name], np.float64) for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         why = "pickles and arrays of objects are never opened" if "allow_pickle" in str(error) else str(error)
         raise TableError(f"{path} is no npz of numbers: {why}") from error
     if "proxy" not in arrays or "gold" not in arrays:
@@ -199,6 +199,8 @@ def npz_metas(path: Path, arrays: dict[str, np.ndarray], models: int) -> list[Ro
     for name in keys:
         if arrays[name].shape != (models,):
             raise TableError(f"{path}: {name} is {arrays[name].shape}: one for each of the {models} RMs is needed")
+        if not (np.isfinite(arrays[name]) & (arrays[name] == np.round(arrays[name]))).all():
+            raise TableError(f"{path}: {name} holds something else than whole numbers")
     metas = [{name: int(arrays[name][m]) for name in keys} for m in range(models)]
     if len({tuple(meta.items()) for meta in metas}) < models:
         raise TableError(

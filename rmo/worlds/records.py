@@ -36,7 +36,8 @@ SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction")
 TURNS_IN_STRING = re.compile(r'\s*\[\s*"(?:[^"\\]|\\.)*"\s*(?:,\s*(?:"(?:[^"\\]|\\.)*"|null)\s*)*\]\s*$')
 RESPONSES = ("response", "completion", "output", "answer")
 # Every column that may be part of the prompt: what a shape does not read of them is refused.
-CONTEXT = (*SYSTEMS, "input", "context", "history", "context_messages", "tools", "documents", "image", "images")
+CONTEXT = (*SYSTEMS, "input", "context", "history", "context_messages", "tools", "documents", "document", "article",
+           "passage", "image", "images")  # fmt: skip
 
 
 class Response(NamedTuple):
@@ -234,6 +235,13 @@ def asked(row: Row, known: tuple[str, ...] = ()) -> Asked:
     found = prompt_of_columns({n: v for n, v in row.items() if n not in known}, read)
     if left := [n for n in CONTEXT if n not in read and said(row, (n,))]:
         raise Malformed(f"{left[0]} is beside the prompt, and would be lost: make it part of the prompt")
+    if isinstance(found.prompt, str):
+        for name in PROMPTS:
+            other = row.get(name)
+            if name in read or name in known or not isinstance(other, str) or not other.strip():
+                continue
+            if other.strip() not in found.prompt and found.prompt.strip() not in other:
+                raise Malformed(f"{name} is beside the prompt and says something else: make it part of the prompt")
     if found.prompt is not None and not isinstance(found.prompt, str):
         awaits_answer(found.prompt, "prompt")
     return found

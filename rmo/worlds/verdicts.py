@@ -88,8 +88,11 @@ def helpsteer(names: tuple[str, str], column: str) -> Callable[[Row], Record]:
 
 
 def alpaca_farm(row: Row) -> Record:
-    """{instruction, input, output_1, output_2, preference} (AlpacaFarm): 1 or 2, between them by how much."""
-    return two(row, ("output_1", "output_2"), (), by_scores(1.5, row["preference"]))
+    """{instruction, input, output_1, output_2, preference} (AlpacaFarm): 1 or 2, or between; 0 is a tie."""
+    liked = number(row["preference"])
+    if liked is not None and liked != 0 and not 1 <= liked <= 2:
+        raise Malformed(f"preference is {liked:g}: it is 1, 2 or between them, or 0 for a tie")
+    return two(row, ("output_1", "output_2"), (), by_scores(1.5, liked or (1.5 if liked == 0 else None)))
 
 
 def webgpt(row: Row) -> Record:
