@@ -28,11 +28,12 @@ def audit(run: Run) -> dict[str, Row]:
     size = 4000 if world.has_annotator else 1000  # a gold of the hub is far larger
     rm, calibration = run.gold_rm(), run.gold_calibration()
     params, reader = run.load("gold", rm), run.reader("gold", e.gold.model)
-    out = {}
-    for name, texts in sets_of_texts(run, rng, size).items():
+    out, sets = {}, sets_of_texts(run, rng, size)
+    chunk = min(e.bon.chunk, max(64, min(len(texts.tokens) for texts in sets.values())))  # one program for all sets
+    for name, texts in sets.items():
         if len(texts.tokens) > MOST * size:
             texts = texts.rows(rng.permutation(len(texts.tokens))[: MOST * size])
-        score = calibration(scoring.score_all(rm, params, *reader.host(*texts.sequences()), e.bon.chunk))
+        score = calibration(scoring.score_all(rm, params, *reader.host(*texts.sequences()), chunk))
         truth = world.score(texts) if world.has_annotator else None
         out[name] = compare(texts, score, truth)
     return out

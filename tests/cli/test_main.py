@@ -85,7 +85,7 @@ def rmo(monkeypatch, capsys):
         ("fly", "no command 'fly'; there are run, list"),
         ("lsit", "no command 'lsit'; perhaps list"),
         ("fit configs/results/tiny/curve.csv", "curve.csv: no such file; perhaps configs/results/tiny/curves.csv"),
-        ("fit configs/results/tiny/figures/x.csv", "configs/results/tiny holds along_the_path.svg, beirami.svg"),
+        ("fit configs/results/tiny/figures/x.csv", "configs/results/tiny holds along_the_path.svg, annotator.json"),
         ("fit x.csv --levl 1", "perhaps --level (float, now 0.95)"),
         ("bon configs/results/tiny/curve.csv", "no such file; perhaps configs/results/tiny/curves.csv"),
         ("report configs/result/", "perhaps configs/results"),

@@ -27,7 +27,13 @@ ASKED = WORDS.map(lambda text: [{"role": "user", "content": text}])
 PAIRS = st.fixed_dictionaries({"prompt": WORDS, "response": WORDS, "ended": st.booleans()})
 TALKS = st.fixed_dictionaries({"messages": ASKED, "response": WORDS})
 TEXTS = st.fixed_dictionaries({"text": WORDS})
-TWO = st.fixed_dictionaries({"prompt": WORDS, "chosen": WORDS, "rejected": WORDS.map(lambda text: f"{text} no")})
+TWO = st.fixed_dictionaries(
+    {
+        "prompt": WORDS.map(lambda text: f"{text} of what?"),
+        "chosen": WORDS,
+        "rejected": WORDS.map(lambda text: f"{text} no"),
+    }
+)
 ROWS = st.lists(st.one_of(PAIRS, TALKS, TEXTS, TWO), min_size=2, max_size=7)
 
 
@@ -46,7 +52,9 @@ def write(path, rows):
     """Rows in the format that a file's name says."""
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        names = dict.fromkeys(name for row in rows for name in row)  # from_pylist takes the first row's alone
+        whole = [{name: row.get(name) for name in names} for row in rows]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(whole), path)
     elif path.suffix == ".gz":
         path.write_bytes(gzip.compress(lines.encode()))
     else:

@@ -392,7 +392,7 @@ def test_dialogues_of_messages():
     assert kept[1:] == ("a", "b")
     with pytest.raises(sources.Malformed, match="ends with a turn of the user"):
         sources.comparisons_of({"chosen": [user, good, user], "rejected": [user, bad, user]})
-    with pytest.raises(sources.Malformed, match="do not part"):
+    with pytest.raises(sources.Malformed, match="the user's is needed"):
         sources.comparisons_of({"chosen": [user, good], "rejected": [good, bad]})
 
 
