@@ -29,3 +29,12 @@ def test_readme_quotes_the_largest_run_word_for_word():
     assert quoted.count("\n| ") > 6
     for line in quoted.splitlines():
         assert line in readme, f"README.md lacks: {line}"
+
+
+def test_readme_quotes_the_table_of_tiny():
+    readme = (ROOT / "README.md").read_text()
+    table = (ROOT / "configs" / "results" / "tiny" / "results.md").read_text().split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 6
+    for line in table:
+        cells = line.strip("| ").split(" | ")
+        assert f"| {' | '.join(cells[i] for i in (0, 1, 2, 5, 6))} |" in readme, line

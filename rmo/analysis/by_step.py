@@ -123,7 +123,8 @@ def blocks(
 
 
 def judge(step: np.ndarray, gold: np.ndarray, se: np.ndarray | None = None, count: int = 600) -> Row:
-    """`judged` of all reads; undecided if the last read alone shows a fall, as an evaluation that failed would."""
+    """What `judged` says of all reads, with `count` draws of the noise; undecided if the last read alone shows a fall,
+    as an evaluation that failed would."""
     found = judged(step, gold, se, count)
     if found["verdict"] != "stop" or len(gold) <= FEWEST:
         return found

@@ -42,7 +42,7 @@ def test_no_optimiser_gets_more_gold_at_a_kl_than_tilts_of_the_pool(smoke):
         (curve,) = f.gold(method).curves
         within = curve.kl <= frontier.kl[-1]
         most = np.interp(curve.kl[within], frontier.kl, frontier.gold)
-        assert (curve.gold[within] < most + (0.1 if method == "bon" else 0.25)).all()  # of 8 prompts
+        assert (curve.gold[within] - curve.gold[0] < most + 0.1).all()  # the first read of few texts is not 0
     assert "tilt" not in {method.name for method in f.methods()}  # it has no curve against a proxy
 
 

@@ -113,7 +113,8 @@ def test_sweet_spots_rise_then_fall(world):
     mean, std = world._reference
     value = np.exp(-((((rate - mean[0]) / std[0] - spots["optimum"][0]) / spots["width"][0]) ** 2) / 2)
     top = value.argmax()
-    assert 0 < top < 3 * r / 4
+    assert abs(top - r * (mean[0] + spots["optimum"][0] * std[0])) <= 0.5
+    assert 0 < top < r
     assert (np.diff(value[: top + 1]) > 0).all()
     assert (np.diff(value[top:]) <= 0).all()
 
