@@ -41,7 +41,7 @@ Statistic = Callable[[View], float | Sequence[float]]  # one number, or parts th
 class Claim:
     """One testable statement."""
 
-    name: str  # C and the number of the paper's claim, and a letter where it has several parts
+    name: str  # C and the number of the paper's claim, H and a number of those of other papers; a letter for each part
     text: str  # what is claimed
     measured: str  # the statistic in words
     region: tuple[float, float]  # where the statistic must lie for the claim to hold, its ends left out
@@ -53,19 +53,24 @@ class Claim:
     smooth: bool = True  # else its interval is of percentiles
 
 
+def of_the_paper(name: str) -> bool:
+    """Whether a claim of this name is one of the paper's, which every run lists; others need data of their own."""
+    return name.startswith("C")
+
+
 _CLAIMS: dict[str, Claim] = {}
 
 
 def claims() -> list[Claim]:
-    """All claims in order of their numbers: those of this folder, and those that were registered elsewhere."""
+    """All claims, the paper's first, by their numbers: those of this folder, and those registered elsewhere."""
     import rmo.claims as folder
 
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"rmo.claims.{module.name}")
 
-    def place(c: Claim) -> tuple[int, str]:
+    def place(c: Claim) -> tuple[bool, int, str]:
         number = "".join(character for character in c.name if character.isdigit())
-        return int(number or 10**6), c.name
+        return not of_the_paper(c.name), int(number or 10**6), c.name
 
     return sorted(_CLAIMS.values(), key=place)
 
@@ -109,6 +114,14 @@ def sentences(function: Callable[..., object]) -> tuple[str, str]:
         name = getattr(function, "__name__", "the function")
         raise ValueError(f"{name}: its docstring needs two paragraphs, a statement and what is measured or shown")
     return paragraphs[0], paragraphs[1]
+
+
+def applies(c: Claim, evidence: Evidence) -> bool:
+    """Whether a run lists a claim: all of the paper's, those of other papers only where it has their data."""
+    try:
+        return of_the_paper(c.name) or c.statistic(evidence.view(0)) is not None
+    except Missing:
+        return False
 
 
 def judge(c: Claim, evidence: Evidence, level: float = 0.95) -> Row:

@@ -12,9 +12,13 @@ import pytest
 
 from rmo.analysis.curve import forward, from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
+from rmo.analysis.sweeps import Missing
 from rmo.claims import claim
-from rmo.claims.claim import claims, judge
-from rmo.claims.evidence import Evidence
+from rmo.claims.claim import claims, judge, of_the_paper
+from rmo.claims.evidence import Evidence, View
+from rmo.methods.paper import BEST_OF_N
+from rmo.report.page.verdicts import count_verdicts
+from rmo.runtime.types import Row
 
 SIZES = (500, 1000, 5000, 20_000, 100_000)
 DATA = (250, 1000, 2000, 8000, 36_000)
@@ -410,6 +414,41 @@ def test_the_toy_claim_is_gone_again():
     assert "C9z" not in [c.name for c in claims()]
 
 
+@pytest.fixture
+def others(monkeypatch):
+    """A claim of another paper on what a run has, and one on what it has not."""
+    monkeypatch.setattr(claim, "_CLAIMS", {c.name: c for c in claims()})
+
+    def half(view: View) -> float:
+        """Best-of-n gains.
+
+        Gold at the end."""
+        return view.line(view.sizes(BEST_OF_N, 1)[0]).gold[-1]
+
+    def absent(view: View) -> float:
+        """Nothing is said.
+
+        Nothing."""
+        raise Missing("no such runs")
+
+    claim.claim("H1", (0, claim.INF), "fig1a")(half)
+    claim.claim("H2", (0, claim.INF), "fig1a")(absent)
+
+
+def test_claims_of_other_papers_come_last_and_only_where_a_run_has_their_data(others):
+    listed = [c.name for c in claims() if claim.applies(c, make(Truth()))]
+    assert listed[-2:] == ["C25", "H1"]
+
+
+def test_verdicts_are_counted_apart_from_those_of_other_papers():
+    rows: list[Row] = [{"claim": c, "verdict": v} for c, v in (("C1", "holds"), ("C2", "fails"), ("H1", "holds"))]
+    assert count_verdicts(rows[:2]) == "Of 2 statements 1 hold here, 1 fail and 0 are undecided."
+    assert count_verdicts(rows) == (
+        "Of 2 statements 1 hold here, 1 fail and 0 are undecided. "
+        "Of 1 statements of other papers 1 hold here, 0 fail and 0 are undecided."
+    )
+
+
 def test_a_claim_without_two_paragraphs_is_refused():
     def c99(view):
         """Only the claim."""
@@ -422,4 +461,4 @@ def test_claims_keep_their_words_where_python_drops_docstrings():
     code = "from rmo.claims.claim import claims; print([(c.name, c.text, c.measured) for c in claims()])"
     done = subprocess.run([sys.executable, "-OO", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ast.literal_eval(done.stdout) == [(c.name, c.text, c.measured) for c in claims()]
-    assert len(claims()) == len(CASES)
+    assert sum(of_the_paper(c.name) for c in claims()) == len(CASES)

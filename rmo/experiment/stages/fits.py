@@ -12,7 +12,7 @@ from rmo.analysis.scaling import summarise
 from rmo.artifacts.measured import curves, diagnostic_rows, path_rows
 from rmo.artifacts.run_files import Fits
 from rmo.artifacts.stages import Optimised, Proxies, Samples, Scores
-from rmo.claims.claim import claims, judge
+from rmo.claims.claim import applies, claims, judge
 from rmo.claims.evidence import Evidence
 from rmo.config import Recipe
 from rmo.config.names import of_policy
@@ -73,8 +73,8 @@ def write_diagnostics(run: Run, files: Fits, frontier: dict[CurveId, Curve]) -> 
 
 
 def verdicts(out: Path, evidence: Evidence, level: float) -> list[Row]:
-    """Every claim, judged."""
-    every, done = claims(), []
+    """Every claim that the run lists, judged."""
+    every, done = [c for c in claims() if applies(c, evidence)], []
     log = Log(out, "claims", len(every), "claim")
     for claim in every:
         done.append(judge(claim, evidence, level))

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Container
 
+from rmo.claims.claim import of_the_paper
 from rmo.report.page.tables import number
 from rmo.runtime.types import Row
 
@@ -17,11 +18,16 @@ def region(low: float | None, high: float | None) -> str:
 
 
 def count_verdicts(claims: list[Row]) -> str:
-    """How many claims hold."""
+    """How many claims of the paper hold, and how many of others where there are any."""
+    ours, others = ([c for c in claims if of_the_paper(c["claim"]) == own] for own in (True, False))
+    sentences = [counted(ours, "statements"), counted(others, "statements of other papers") if others else ""]
+    return " ".join(filter(None, sentences))
+
+
+def counted(claims: list[Row], what: str) -> str:
+    """A sentence with the numbers of verdicts."""
     of = {v: sum(c["verdict"] == v for c in claims) for v in ("holds", "fails", "undecided")}
-    return (
-        f"Of {len(claims)} statements {of['holds']} hold here, {of['fails']} fail and {of['undecided']} are undecided."
-    )
+    return f"Of {len(claims)} {what} {of['holds']} hold here, {of['fails']} fail and {of['undecided']} are undecided."
 
 
 def claims_intro(claims: list[Row], level: float) -> str:
