@@ -28,8 +28,12 @@ def test_tables_have_a_row_per_size_and_the_law(files):
 
 
 def test_the_figure_has_a_point_per_method_and_size(files):
-    axis = left_out_sizes(files).axes[0]
-    assert len(axis.containers) == 10
+    panels = left_out_sizes(files).axes
+    assert [len(axis.containers) for axis in panels] == [5, 5]
+    for axis, method in zip(panels, ("bon", "ppo"), strict=True):
+        rows = files.summary[method]["left_out"]
+        drawn = [bars.lines[0].get_ydata()[0] for bars in axis.containers]
+        np.testing.assert_allclose(drawn, [row["predicted_gold"] for row in rows])
     with pytest.raises(Missing, match="fewer than four RM sizes"):
         left_out_sizes(Files(files.curves, {}, [], [], {}, {}, {}))
 
