@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rmo import config
+from rmo.config.names import sizes_of, sweep_named
 from rmo.config.replicates import check_worlds
 from rmo.runtime import errors
 
@@ -249,6 +250,7 @@ def sweep_of_proxies(e: config.Experiment, sweep: config.Sweep, where: str) -> N
     need(len(set(sweep.recipes)) == len(sweep.recipes), f"{where}.recipes holds one recipe twice")
     for r, recipe in enumerate(sweep.recipes):
         recipe_of_proxies(e, recipe, f"{where}.recipes.{r}")
+        active_choice(e, sweep, recipe, f"{where}.recipes.{r}")
     distinct_names(sweep.combined, f"{where}.combined")
     for c in sweep.combined:
         indices((c.recipe,), sweep.recipes, f"{where}.combined.recipe", f"the recipes of sweep {sweep.name}")
@@ -281,6 +283,25 @@ def recipe_of_proxies(e: config.Experiment, recipe: config.Recipe, where: str) -
     need(
         not e.proxies.stops_early(recipe) or recipe.comparisons + STOPPING <= available,
         f"{where}: stop_early needs {STOPPING} training comparisons beside the {recipe.comparisons} it uses",
+    )
+
+
+def active_choice(e: config.Experiment, sweep: config.Sweep, recipe: config.Recipe, where: str) -> None:
+    """Somebody chooses: the same recipe on half as many comparisons, in a sweep that is trained before."""
+    if not recipe.choice:
+        return
+    need(not recipe.prompts, f"{where} has choice and prompts: both say which comparisons it is trained on; use one")
+    names = [w.name for w in e.proxies.sweeps]
+    need(
+        sweep.first in names[: names.index(sweep.name)],
+        f"{where}.choice needs RMs that choose: {where.split('.recipes')[0]}.first is {sweep.first!r}; it must name a "
+        "sweep before this one",
+    )
+    half, first = recipe.first_half, sweep_named(e, sweep.first)
+    need(
+        half in first.recipes and set(sizes_of(e, sweep)) <= set(sizes_of(e, first)),
+        f"{where}.choice: sweep {first.name} must train every size of this one with the same recipe on half as many "
+        f"comparisons ({half.comparisons})",
     )
 
 

@@ -118,6 +118,14 @@ class Recipe:
     """Label smoothing: the chance that the loss gives to the other response."""
     stop_early: bool = False
     """Keep the parameters with the lowest loss on 1,000 training comparisons that this recipe leaves out."""
+    choice: Literal["", "uncertain", "disagreement"] = ""
+    """How half of its comparisons are chosen, once RMs of `Sweep.first` have learned from the other half; empty: at
+    random. "uncertain": where the RM is least sure, "disagreement": where those of all seeds differ most."""
+
+    @property
+    def first_half(self) -> "Recipe":
+        """What RMs that choose the other half were trained with."""
+        return replace(self, comparisons=self.comparisons // 2, choice="")
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,9 @@ class Sweep:
     """Whether it is optimised against (best-of-n at least), or only the validation comparisons are scored."""
     combined: tuple[Combined, ...] = ()
     """Rewards made of several seeds, measured beside the single RMs."""
+    first: str = ""
+    """For recipes with a `choice`: an earlier sweep, with the same recipe on half as many comparisons, whose RMs
+    choose."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,17 @@ import jax
 
 from rmo import config
 from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
-from rmo.config.names import GOLD_SCORES, GOLD_TRUNK, of_policy, proxies_name, scored, scores_name, sizes_of, trunk_name
+from rmo.config.names import (
+    GOLD_SCORES,
+    GOLD_TRUNK,
+    of_policy,
+    proxies_name,
+    scored,
+    scores_name,
+    sizes_of,
+    sweep_named,
+    trunk_name,
+)
 from rmo.experiment.bench import RunBench
 from rmo.experiment.gold import gold
 from rmo.experiment.pool import GoldScored, Rewarding, Scored
@@ -87,8 +97,9 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         for size in sizes_of(e, sweep):
             shape, name = e.proxies.sizes[size], proxies_name(e, size, sweep)
             trunk = f"trunks/{trunk_name(e, size)}" if trunk_name(e, size) else ""
-            make = partial(proxies, shape=shape, sweep=sweep, name=name, trunk=trunk)
-            before = ["comparisons", trunk] if trunk else ["comparisons"]
+            first = f"proxies/{proxies_name(e, size, sweep_named(e, sweep.first))}" if sweep.first else ""
+            make = partial(proxies, shape=shape, sweep=sweep, name=name, trunk=trunk, first=first)
+            before = ["comparisons", *filter(None, (trunk, first))]
             add(f"proxies/{name}", make, (e.seed, *slice_of_proxies(e, shape, sweep)), *before)
     known_combinations(e)
     for size, sweep, policy in scored(e):

@@ -51,6 +51,20 @@ def test_shipped_configs_are_sound():
         ({"proxies": {"sweeps": (config.Sweep(sizes=(3,)),)}}, "proxies.sizes holds indices 0 to 0"),
         ({"proxies": {"sweeps": (config.Sweep(best_of_n=False),)}}, "the first is best-of-n's main one"),
         (
+            {"proxies": {"sweeps": (sweep(2000, choice="uncertain"),)}},
+            "needs RMs that choose: proxies.sweeps.0.first is ''",
+        ),
+        (
+            {
+                "proxies": {
+                    "sweeps": (sweep(2000), config.Sweep("a", (config.Recipe(6000, choice="uncertain"),), first="main"))
+                }
+            },
+            r"sweep main must train every size of this one .* on half as many comparisons \(3000\)",
+        ),
+        ({"proxies": {"sweeps": (sweep(2000, choice="uncertain", prompts=500),)}}, "has choice and prompts"),
+        ({"proxies": {"sweeps": (sweep(2000, choice="wrong"),)}}, "choice is 'wrong'"),
+        (
             {"proxies": {"sweeps": (sweep(2000), config.Sweep("once", (config.Recipe(2000, epochs=1),)))}},
             "one recipe twice",
         ),

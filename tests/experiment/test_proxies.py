@@ -129,6 +129,31 @@ def test_all_plain_recipes_may_keep_their_validation_minimum(tmp_path):
     assert max(stage.order_of(run, np.arange(1080), recipes[1], 0).used) >= 80
 
 
+def test_half_of_the_labels_are_spent_where_rms_of_the_other_half_are_unsure(tmp_path):
+    whole, half = Recipe(256, choice="uncertain"), Recipe(128)
+    random = Sweep(recipes=(half, Recipe(256)), sizes=(0,))
+    e = changed((random, Sweep("active", (whole, Recipe(256, choice="disagreement")), (0,), first="main")), steps=10)
+    run = compared(e, tmp_path)
+    runner.execute(run, ("proxies/w8x1-main", "proxies/w8x1-active"))
+    rows = Proxies(run.path("proxies/w8x1-active")).rows()
+    assert [str(row.recipe) for row in rows] == ["choice=uncertain"] * 2 + ["choice=disagreement"] * 2
+    assert {row.comparisons for row in rows} == {256}
+
+    kept = run.reader("", SMOKE.proxies.sizes[0]).comparisons(
+        comparisons.read_comparisons(Comparisons(run.path("comparisons")).dataset, "train")
+    )
+    rm = run.rm(SMOKE.proxies.sizes[0])
+    gaps = stage.gaps_of(run, "proxies/w8x1-main", rm, half, kept)
+    assert gaps.shape == (SMOKE.proxies.seeds, 1080)
+    for seed in range(SMOKE.proxies.seeds):
+        first = stage.order_of(run, kept.prompt, half, seed).used
+        used = stage.order_of(run, kept.prompt, whole, seed, {half: gaps}).used
+        assert set(first) < set(used)
+        assert len(used) == 256
+        bought, left = np.setdiff1d(used, first), np.setdiff1d(np.arange(1080), used)
+        assert np.abs(gaps[seed, bought]).max() <= np.abs(gaps[seed, left]).min()
+
+
 def test_without_steps_one_epoch_is_what_a_recipe_without_epochs_has():
     p = SMOKE.proxies
     assert p.steps_of(Recipe(1024)) == p.steps_of(Recipe(1024, epochs=1)) == 16

@@ -24,6 +24,7 @@ from rmo.tracking.jsonl import Log
 from rmo.training import losses, objectives
 from rmo.training.loop import train
 from rmo.training.update import Member, pick
+from rmo.worlds import active_choice
 from rmo.worlds import comparisons as data
 from rmo.worlds.rm_reader import TextReader
 
@@ -37,12 +38,12 @@ class Order(NamedTuple):
     steps: int
 
 
-def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: str = "") -> None:
+def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: str = "", first: str = "") -> None:
     """RMs of one shape: every recipe of the sweep with every seed, member r * seeds + s, in one vmapped program.
 
     A seed has the same first weights in every recipe, and draws its own comparisons and label noise. With the stage of
     a `trunk` those are one language model's for all seeds, but for the head. Recipes that need fewer steps than the
-    longest rest at the end.
+    longest rest at the end. The RMs of stage `first` choose for recipes with a `choice`.
     """
     p, rm, files = run.experiment.proxies, run.rm(shape), Proxies(out)
     tokenizer = run.own_tokenizer(shape, out)
@@ -50,7 +51,8 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
     dataset = Comparisons(run.path("comparisons")).dataset
     rows = reader.comparisons(data.read_comparisons(dataset, "train"))
     members = [(recipe, seed) for recipe in sweep.recipes for seed in range(p.seeds)]
-    orders = [order_of(run, rows.prompt, recipe, seed) for recipe, seed in members]
+    gaps = {half: gaps_of(run, first, rm, half, rows) for half in halves(sweep)}
+    orders = [order_of(run, rows.prompt, recipe, seed, gaps) for recipe, seed in members]
 
     def batch_at(step: int) -> tuple[np.ndarray, np.ndarray]:
         picks = [order.used[order.batch(min(step, order.steps - 1))] for order in orders]
@@ -88,11 +90,34 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
     files.write(transformer.count(jax.eval_shape(pick, params, 0)), rows_out, through_text)
 
 
-def order_of(run: Run, prompt_C: np.ndarray, recipe: Recipe, seed: int) -> Order:
-    """What one recipe and seed train on, of the training comparisons to these prompts."""
+def halves(sweep: Sweep) -> list[Recipe]:
+    """What the RMs that choose comparisons were trained with, once each."""
+    return list(dict.fromkeys(recipe.first_half for recipe in sweep.recipes if recipe.choice))
+
+
+def gaps_of(run: Run, first: str, rm: RewardModel, half: Recipe, rows: data.Comparisons) -> np.ndarray:
+    """Preferred less other score f32[S, C] of all training comparisons by every seed of the RMs that choose."""
+    p, members = run.experiment.proxies, Proxies(run.path(first)).rows()
+    recipe = Settings.differing(p.named(half), Recipe(half.comparisons))
+    chosen = [m for m, row in enumerate(members) if (row.comparisons, row.recipe) == (half.comparisons, recipe)]
+    params, texts = run.load(first, rm, len(members)), (rows.tokens, rows.mask)
+    flat = [x.reshape(-1, x.shape[-1]) for x in texts]
+    pairs_S = [scoring.score_all(rm, pick(params, m), *flat, run.experiment.bon.chunk).reshape(-1, 2) for m in chosen]
+    return np.stack([pairs_C2[:, 0] - pairs_C2[:, 1] for pairs_C2 in pairs_S])
+
+
+def order_of(
+    run: Run, prompt_C: np.ndarray, recipe: Recipe, seed: int, gaps: dict[Recipe, np.ndarray] | None = None
+) -> Order:
+    """What one recipe and seed train on, of the training comparisons to these prompts. `gaps` f[S, C] are of those RMs
+    that choose for recipes with a `choice`."""
     p = run.experiment.proxies
     end = len(prompt_C) - (STOPPING if p.stops_early(recipe) else 0)
-    used = data.chosen_rows(prompt_C[:end], recipe, run.rng(f"comparisons of seed {seed}"))
+    asked = recipe.first_half if recipe.choice else recipe
+    used = data.chosen_rows(prompt_C[:end], asked, run.rng(f"comparisons of seed {seed}"))
+    if recipe.choice:
+        assert gaps is not None
+        used = active_choice.spent(recipe.choice, used, gaps[asked][:, :end], seed, recipe.comparisons)
     flipped = run.rng(f"flipped labels {seed}").random(len(prompt_C)) < recipe.flip
     sides = np.where(flipped[:, None], [[1, 0]], [[0, 1]])
     order = data.epochs(len(used), p.batch, run.seeds(f"proxy order {seed}"))
