@@ -30,7 +30,7 @@ def labels(f: Files) -> Figure:
         draw_size(left, right, [g for g in plain if g.params == params], size(params), colour)
         for g in others:
             if g.params == params:
-                left.plot(g.comparisons, highest(g), marks[str(g.id.rm_recipe)], color=colour, ms=6, mfc="none")
+                left.plot(g.comparisons or 0, highest(g), marks[str(g.id.rm_recipe)], color=colour, ms=6, mfc="none")
     for recipe, mark in marks.items():
         left.plot([], [], mark, color="0.3", mfc="none", label=recipe)
     for axis in (left, right):
@@ -61,6 +61,6 @@ def marks_of(groups: list[Group]) -> dict[str, str]:
 def draw_size(left: Axes, right: Axes, groups: list[Group], name: str, colour: Colour) -> None:
     """One RM size on random labels."""
     groups = sorted(groups, key=lambda g: g.comparisons or 0)
-    labels, gold = np.array([g.comparisons for g in groups], float), np.array([highest(g) for g in groups])
+    labels, gold = np.array([g.comparisons or 0 for g in groups], float), np.array([highest(g) for g in groups])
     left.plot(labels, gold, ".-", color=colour, lw=1.2, label=name)
     right.plot(np.sqrt(labels[1:] * labels[:-1]), 1000 * np.diff(gold) / np.diff(labels), ".-", color=colour, lw=1.2)
