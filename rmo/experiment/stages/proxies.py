@@ -100,8 +100,8 @@ def gaps_of(run: Run, first: str, rm: RewardModel, half: Recipe, rows: data.Comp
     p, members = run.experiment.proxies, Proxies(run.path(first)).rows()
     recipe = Settings.differing(p.named(half), Recipe(half.comparisons))
     chosen = [m for m, row in enumerate(members) if (row.comparisons, row.recipe) == (half.comparisons, recipe)]
-    params, texts = run.load(first, rm, len(members)), (rows.tokens, rows.mask)
-    flat = [x.reshape(-1, x.shape[-1]) for x in texts]
+    params = run.load(first, rm, len(members))
+    flat = (rows.tokens.reshape(-1, rows.tokens.shape[-1]), rows.mask.reshape(-1, rows.mask.shape[-1]))
     pairs_S = [scoring.score_all(rm, pick(params, m), *flat, run.experiment.bon.chunk).reshape(-1, 2) for m in chosen]
     return np.stack([pairs_C2[:, 0] - pairs_C2[:, 1] for pairs_C2 in pairs_S])
 
