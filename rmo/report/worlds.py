@@ -22,7 +22,7 @@ from rmo.analysis.pooling import (
     worlds_to_decide,
 )
 from rmo.artifacts.run_files import RunFiles
-from rmo.claims.claim import MIN_SEEDS
+from rmo.claims.claim import MIN_SEEDS, of_the_paper
 from rmo.methods.method import find
 from rmo.report import compare
 from rmo.report.page.document import page
@@ -165,15 +165,19 @@ def forecasts(coefficients: Sequence[Row]) -> dict[str, Row]:
     return out
 
 
-def count(summary: Row, which: str = "verdict") -> str:
-    found = [s[which] for s in summary["statements"]]
+def count(summary: Row, which: str = "verdict", papers: bool = True) -> str:
+    """How many statements hold: of the paper, or of other papers."""
+    found = [s[which] for s in summary["statements"] if of_the_paper(s["claim"]) == papers]
     return f"{found.count('holds')} hold, {found.count('fails')} fail and {found.count('undecided')} are undecided"
 
 
 def intro(summary: Row) -> str:
     """How many statements are decided, and how worlds were pooled."""
     shared = summary["common"]
-    said = f"Of {len(summary['statements'])} statements in {len(summary['worlds'])} worlds {count(summary)}. "
+    own = [s for s in summary["statements"] if of_the_paper(s["claim"])]
+    said = f"Of {len(own)} statements in {len(summary['worlds'])} worlds {count(summary)}. "
+    if others := len(summary["statements"]) - len(own):
+        said += f"Of {others} statements of other papers {count(summary, papers=False)}. "
     said += f"Statistics are means over worlds with {summary['level']:.0%} intervals that hold what worlds differ by"
     if shared["df"]:
         said += f": their variance over worlds, {shared['ratio']:.2f} times what their own errors make over all "
@@ -219,19 +223,30 @@ def markdown(summary: Row) -> str:
 
 
 def body(name: str, summary: Row) -> list[str]:
-    """worlds.html."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in (*HEAD, *summary["worlds"], *TAIL))
-    rows = []
-    for s in summary["statements"]:
-        *most, verdict = cells(s, summary["worlds"])
-        kinds = ["", " class=prose", " class=prose"] + [""] * (len(most) - 3)
-        row = "".join(f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, most, strict=True))
-        rows.append(f"<tr>{row}<td class='verdict {s['verdict']}'>{html.escape(verdict)}</td></tr>")
+    """worlds.html: the verdict beside the statement, what each world says last."""
     links = "".join(f"<li><a href='{world}/report.html'>{world}</a></li>" for world in summary["worlds"])
+    columns = ["", "claim, and what is measured", "verdict", *TAIL[:-1], *summary["worlds"]]
+    head = "".join(f"<th{' class=text' if i < 3 else ''}>{html.escape(of)}</th>" for i, of in enumerate(columns))
     return [
         f"<h1>{html.escape(name)}: {len(summary['worlds'])} worlds</h1>",
         f"<p>{html.escape(intro(summary))}</p>",
         *(f"<p>{html.escape(said)}</p>" for said in forecast_lines(summary)),
         f"<ul>{links}<li><a href='compare.html'>their curves side by side</a></li></ul>",
-        f"<table><tr>{head}</tr>{''.join(rows)}</table>",
+        f"<table><tr>{head}</tr>{''.join(table_row(s, summary['worlds']) for s in summary['statements'])}</table>",
     ]
+
+
+def table_row(s: Row, worlds: Sequence[str]) -> str:
+    """One statement's row of worlds.html."""
+    claim, text, measured, *rest, _ = cells(s, worlds)
+    each, numbers = rest[: len(worlds)], rest[len(worlds) :]
+    why = f"<br><span class=note>{html.escape(s['why'])}</span>" if s["verdict"] == "undecided" and s["why"] else ""
+    return "".join(
+        [
+            f"<tr><td>{claim}</td><td class=prose>{html.escape(text)}",
+            f"<br><span class=note>{html.escape(measured)}</span></td>",
+            f"<td class='verdict {s['verdict']}'>{s['verdict']}{why}</td>",
+            *(f"<td>{html.escape(cell)}</td>" for cell in (*numbers, *each)),
+            "</tr>",
+        ]
+    )
