@@ -12,7 +12,7 @@ from rmo.artifacts.curves_csv import COLUMNS, from_rows, to_rows
 from rmo.runtime.files import read_csv, write_csv
 from tests.helpers.made_curves import made
 
-KEPT = Path(__file__).parents[2] / "configs" / "results" / "paper_tiny" / "curves.csv"
+KEPT = Path(__file__).parents[2] / "configs" / "results" / "first_edition" / "curves.csv"
 
 
 def test_csv_round_trip(tmp_path):

@@ -44,7 +44,7 @@ READS, FIRST_LOOK = 24, 6
 PATIENCE: tuple[int | None, ...] = (1, 3, 5, 10, None)
 MIN_D, DRAWS = 0.3, 400
 TRYING = 1_000_000
-RESULTS = Path(__file__).parents[2] / "configs" / "results" / "paper_tiny" / "curves.csv"
+RESULTS = Path(__file__).parents[2] / "configs" / "results" / "first_edition" / "curves.csv"
 
 
 class Truth(NamedTuple):
