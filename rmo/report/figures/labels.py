@@ -39,7 +39,7 @@ def labels(f: Files) -> Figure:
     left.set_ylabel("highest gold (gold standard deviations)")
     right.set_ylabel("gold gained per 1,000 more labels")
     right.axhline(0, color="0.6", lw=0.8)
-    left.legend(fontsize=7, title="RM parameters", title_fontsize=7)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=7, title="RM parameters")
     return figure
 
 
