@@ -25,7 +25,9 @@ def test_results_md_says_what_the_kept_tables_say(kept):
 def test_readme_quotes_the_largest_run_word_for_word():
     """The table by RM size and how many claims hold; the claims themselves are in results.md alone."""
     readme = (ROOT / "README.md").read_text()
-    quoted = (ROOT / "configs" / "results" / "paper_tiny" / "world-2" / "results.md").read_text().split("\n|  | claim")[0]
+    quoted = (
+        (ROOT / "configs" / "results" / "paper_tiny" / "world-2" / "results.md").read_text().split("\n|  | claim")[0]
+    )
     assert quoted.count("\n| ") > 6
     for line in quoted.splitlines():
         assert line in readme, f"README.md lacks: {line}"
