@@ -57,15 +57,25 @@ def sort_by_proxy(proxy_QN: np.ndarray, *tables: np.ndarray) -> tuple[np.ndarray
 
 
 def best_of_n(proxy_QN: np.ndarray, gold_QN: np.ndarray, ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Expected proxy and gold score of the response with the highest proxy among n, per prompt: f64[K, Q] each.
+    """Expected proxy and gold score of the response with the highest proxy among n, per prompt: f64[K, Q] each."""
+    check_tables(proxy_QN, gold_QN)
+    return ranked(proxy_QN, gold_QN, np.stack([weights(int(n), proxy_QN.shape[1]) for n in ns]))
 
-    Both use the same weights over the same order, at every n of `ns`. Sorting takes the time, so every core sorts some
-    prompts; what is held besides the tables and the weights is 16 prompts' draws per core.
-    """
+
+def check_tables(proxy_QN: np.ndarray, gold_QN: np.ndarray) -> None:
+    """Raises ValueError unless both are of one shape, [prompts, draws]."""
     if proxy_QN.shape != gold_QN.shape or proxy_QN.ndim != 2:
         raise ValueError(f"tables are {proxy_QN.shape} and {gold_QN.shape}: both must be [prompts, draws]")
-    prompts, draws = proxy_QN.shape
-    weights_KN = np.stack([weights(int(n), draws) for n in ns])
+
+
+def ranked(proxy_QN: np.ndarray, gold_QN: np.ndarray, weights_KN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Expected proxy and gold score where the i-th smallest draw of every prompt is given with the chance
+    `weights_KN[k, i]`, f64[K, Q] each.
+
+    Both use the same weights over the same order, at every k. Sorting takes the time, so every core sorts some
+    prompts; what is held besides the tables and the weights is 16 prompts' draws per core.
+    """
+    check_tables(proxy_QN, gold_QN)
 
     def some(start: int) -> tuple[np.ndarray, np.ndarray]:
         rows = slice(start, start + AT_ONCE)
@@ -73,7 +83,7 @@ def best_of_n(proxy_QN: np.ndarray, gold_QN: np.ndarray, ns: np.ndarray) -> tupl
         return weights_KN @ proxy.astype(np.float64).T, weights_KN @ gold.T
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(some, range(0, max(prompts, 1), AT_ONCE)))
+        parts = list(pool.map(some, range(0, max(len(proxy_QN), 1), AT_ONCE)))
     proxy_KQ, gold_KQ = (np.concatenate(found, axis=1) for found in zip(*parts, strict=True))
     return proxy_KQ, gold_KQ
 

@@ -10,7 +10,7 @@ the draws that count, exp(entropy of the weights), are few (`Tilt.least_draws`).
 0.3% of Gaussian scores where 300 of 4,096 draws count and by 2.6% where 20 do (tests/methods/test_tilt.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -36,13 +36,15 @@ def kl_of(weights_QN: np.ndarray) -> np.ndarray:
     return np.maximum(np.log(weights_QN.shape[1]) + np.sum(weights_QN * np.log(positive), axis=1), 0.0)
 
 
-def coefficients(scores_QN: np.ndarray, points: int, least_draws: float) -> np.ndarray:
+def coefficients(
+    scores_QN: np.ndarray, points: int, least_draws: float, weigh: Callable[[np.ndarray, float], np.ndarray] = tilted
+) -> np.ndarray:
     """Coefficients f64[K] from 0 on whose mean KL over prompts is about evenly spaced in its root, up to where
     `least_draws` count, or as far as the scores tell draws apart."""
     largest = np.log(scores_QN.shape[1] / least_draws)
 
     def mean_kl(coefficient: float) -> float:
-        return float(kl_of(tilted(scores_QN, coefficient)).mean())
+        return float(kl_of(weigh(scores_QN, coefficient)).mean())
 
     unit = 1 / max(float(scores_QN.std()), np.finfo(np.float64).tiny)
     end = unit
@@ -74,15 +76,29 @@ def check(e: Experiment, need: Need) -> None:
 
 def run(bench: Bench, job: Job) -> Record:
     """Tilts of the pool by every reward."""
-    c, pool = bench.experiment.tilt, bench.pool()
-    steps_MK = np.stack([coefficients(proxy_QN, c.points, c.least_draws) for proxy_QN in pool.proxy_MQN])
+    c, names = bench.experiment.tilt, [reward.name for reward in bench.rewards]
+    return of_pool(bench.pool(), names, c.points, c.least_draws, bench.rng)
+
+
+def of_pool(
+    pool: Pool,
+    names: Sequence[str],
+    points: int,
+    least_draws: float,
+    rng: Callable[[str], np.random.Generator],
+    weigh: Callable[[np.ndarray, float], np.ndarray] = tilted,
+) -> Record:
+    """What a weighing of the pool's draws by a reward and a coefficient gives, for rewards of these names.
+
+    `weigh` gives weights f64[Q, N] of scores and a coefficient: equal ones at 0, of a larger KL at a larger one."""
+    steps_MK = np.stack([coefficients(proxy_QN, points, least_draws, weigh) for proxy_QN in pool.proxy_MQN])
     columns: dict[str, list[np.ndarray]] = {}
-    for m, proxy_QN in enumerate(pool.proxy_MQN):
-        chance_Q = bench.rng(f"tilted draws {bench.rewards[m].name}").random(len(proxy_QN))
+    for name, proxy_QN, steps_K in zip(names, pool.proxy_MQN, steps_MK, strict=True):
+        chance_Q = rng(f"tilted draws {name}").random(len(proxy_QN))
         tables = {"proxy": proxy_QN, "gold": pool.gold_QN}
         tables |= {} if pool.annotator_QN is None else {"annotator": pool.annotator_QN}
-        for name, value in tilts(proxy_QN, tables, steps_MK[m], chance_Q).items():
-            columns.setdefault(name, []).append(value)
+        for column, value in tilts(proxy_QN, tables, steps_K, chance_Q, weigh).items():
+            columns.setdefault(column, []).append(value)
     arms = [Arm(m) for m in range(len(steps_MK))]
     stacked = {name: np.stack(values) for name, values in columns.items()}
     return Record(
@@ -92,20 +108,24 @@ def run(bench: Bench, job: Job) -> Record:
         proxy=stacked["proxy"],
         gold=stacked["gold"],
         annotator=stacked.get("annotator"),
-        wording=of_tilts(pool, steps_MK),
+        wording=of_tilts(pool, steps_MK, weigh),
         draw=stacked["draw"],
     )
 
 
 def tilts(
-    proxy_QN: np.ndarray, tables: dict[str, np.ndarray], coefficients_K: np.ndarray, chance_Q: np.ndarray
+    proxy_QN: np.ndarray,
+    tables: dict[str, np.ndarray],
+    coefficients_K: np.ndarray,
+    chance_Q: np.ndarray,
+    weigh: Callable[[np.ndarray, float], np.ndarray] = tilted,
 ) -> dict[str, np.ndarray]:
     """What every tilt gives: `kl` f64[K], the mean over prompts; means of every table, f64[K, Q]; and `draw` i[K, Q],
     one draw by its weights: that at which their sum passes `chance_Q` in the order of the proxy."""
     order_QN = np.argsort(proxy_QN, axis=1)
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("kl", *tables, "draw")}
     for coefficient in coefficients_K:
-        weights_QN = tilted(proxy_QN, float(coefficient))
+        weights_QN = weigh(proxy_QN, float(coefficient))
         found["kl"].append(kl_of(weights_QN).mean())
         for name, table_QN in tables.items():
             found[name].append(np.sum(weights_QN * table_QN, axis=1))
@@ -115,14 +135,14 @@ def tilts(
     return {name: np.array(values) for name, values in found.items()}
 
 
-def of_tilts(pool: Pool, steps_MK: np.ndarray) -> Wording | None:
+def of_tilts(pool: Pool, steps_MK: np.ndarray, weigh: Callable[[np.ndarray, float], np.ndarray]) -> Wording | None:
     """The wording under every tilt, [M, K, ...]; None where the draws are not at hand."""
     if pool.texts is None:
         return None
 
     def of_prompt(q: int) -> np.ndarray:
         every = zip(pool.proxy_MQN, steps_MK, strict=True)
-        return np.concatenate([tilted(proxy_QN[q : q + 1], float(c)) for proxy_QN, steps_K in every for c in steps_K])
+        return np.concatenate([weigh(proxy_QN[q : q + 1], float(c)) for proxy_QN, steps_K in every for c in steps_K])
 
     return Wording(*(x.reshape(*steps_MK.shape, *x.shape[1:]) for x in pool.texts.under(of_prompt)))
 
