@@ -42,8 +42,10 @@ def forecasts(d: np.ndarray, gold: np.ndarray, form: str, min_d: float) -> list[
 
 
 def step_at(curves: Sequence[Curve], kl: float) -> int | None:
-    """The step (or n) at which the curves first pass a KL, on average; None beyond what all of them reach."""
-    if not kl <= min(c.kl.max() for c in curves) or any(np.isnan(c.step_or_n).any() for c in curves):
+    """The step (or n) at which the curves first pass a KL, on average; None beyond what all of them reach, and where
+    the axis holds coefficients, which are no steps."""
+    counted = all((c.step_or_n == np.round(c.step_or_n)).all() for c in curves)  # NaN is not
+    if not counted or not kl <= min(c.kl.max() for c in curves):
         return None
     steps = [np.interp(kl, c.kl[forward(c.kl)], c.step_or_n[forward(c.kl)]) for c in curves]
     return round(float(np.mean(steps)))

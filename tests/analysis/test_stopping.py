@@ -140,6 +140,7 @@ def test_the_step_is_where_the_kl_is_first_passed():
     assert step_at([CURVE, hovers], 11) is None  # one never goes there
     assert step_at([CURVE], np.inf) is None
     assert step_at([replace(CURVE, step_or_n=CURVE.step_or_n * np.nan)], 10) is None
+    assert step_at([replace(CURVE, step_or_n=CURVE.step_or_n / 7)], 10) is None  # coefficients are no steps
 
 
 def test_forecasts_of_the_true_form_hold_and_of_another_do_not():
