@@ -40,6 +40,12 @@ def beyond(mu: float, draws: int) -> float:
     return float(stats.poisson.sf(draws - 1, mu))
 
 
+def largest_n(draws: int) -> int:
+    """The largest mean number of draws, mu + 1, that so many draws are enough for; 1 at least."""
+    ns = np.arange(1, draws + 1)
+    return int(ns[stats.poisson.sf(draws - 1, ns - 1) <= BEYOND].max(initial=1))
+
+
 def density(u: np.ndarray, mu: float) -> np.ndarray:
     """On the proxy's quantile, of the shape of u."""
     return (mu * u + 1) * np.exp(mu * (u - 1))
