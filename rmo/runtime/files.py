@@ -221,12 +221,13 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
-    """Numbers at 9 significant digits (a float32 survives), empty where not known."""
+    """Numbers at 9 significant digits (a float32 survives), empty where not known; texts quoted where they must be."""
 
     def cell(value: object) -> str:
         if value is None or (isinstance(value, float) and not np.isfinite(value)):
             return ""
-        return f"{value:.9g}" if isinstance(value, float) else str(value)
+        text = f"{value:.9g}" if isinstance(value, float) else str(value)
+        return '"' + text.replace('"', '""') + '"' if set(text) & {",", '"', "\n", "\r"} else text
 
     lines = [",".join(columns)] + [",".join(cell(row.get(name)) for name in columns) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
