@@ -224,6 +224,26 @@ def curve(meta: Row, proxy_QN: np.ndarray, gold_QN: np.ndarray, max_n: int, poin
     Raises:
       TableError: gold or proxy does not vary, there are too few prompts, or max_n is more than the draws.
     """
+    proxy, gold = calibrated(proxy_QN, gold_QN, max_n, points)
+    ns = best_of_n.grid(max_n, points)
+    proxy_KQ, gold_KQ = best_of_n.best_of_n(proxy, gold, ns)
+    # Each prompt relative to its own start, as in a run: averages stay, a prompt's baseline is no noise.
+    id = id_of(meta, best_of_n.METHOD.name)
+    return from_prompts(id, ns, metrics.kl_bon(ns), proxy_KQ - proxy_KQ[:1], gold_KQ - gold_KQ[:1])
+
+
+def id_of(meta: Row, method: str) -> CurveId:
+    """What a curve of a method against a table's reward model is of."""
+    cells = {**meta, "method": method}
+    return CurveId.of_cells({**cells, "rm_recipe": spelled({n: meta[n] for n in NAMES if n in meta})})
+
+
+def calibrated(proxy_QN: np.ndarray, gold_QN: np.ndarray, max_n: int, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """(proxy, gold) as `curve` recalibrates them, gold with its mean over draws that the proxy cannot tell apart.
+
+    Raises:
+      TableError: as `curve` does.
+    """
     prompts, draws = gold_QN.shape
     if points < 4:
         raise TableError(f"{points} points: a curve needs at least 4")
@@ -234,12 +254,7 @@ def curve(meta: Row, proxy_QN: np.ndarray, gold_QN: np.ndarray, max_n: int, poin
             raise TableError(f"{name} is the same for every draw: nothing to learn")
     gold = Calibration(float(gold_QN.mean()), float(1 / gold_QN.std()))(gold_QN)
     proxy = Calibration(float(proxy_QN.mean()), proxy_scale(proxy_QN, gold))(proxy_QN)
-    ns = best_of_n.grid(max_n, points)
-    proxy_KQ, gold_KQ = best_of_n.best_of_n(proxy, mean_of_ties(proxy_QN, gold), ns)
-    # Each prompt relative to its own start, as in a run: averages stay, a prompt's baseline is no noise.
-    cells = {**meta, "method": best_of_n.METHOD.name}
-    id = CurveId.of_cells({**cells, "rm_recipe": spelled({n: meta[n] for n in NAMES if n in meta})})
-    return from_prompts(id, ns, metrics.kl_bon(ns), proxy_KQ - proxy_KQ[:1], gold_KQ - gold_KQ[:1])
+    return proxy, mean_of_ties(proxy_QN, gold)
 
 
 def spelled(names: Row) -> str:

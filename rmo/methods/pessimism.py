@@ -10,14 +10,15 @@ law but for which draws it is taken from.
 
 With p = w / N, p is the projection of r / (beta N) onto the simplex (Martins and Astudillo 2016), which is solved by
 sorting. At 1/beta = 0 it is the initial policy; at 1/beta -> infinity the best draw alone. KL of the pool's tilt is
-that of the weights, exactly; over n it is the mean of theirs over sets of n draws, a bound, as one does not see which
-set a response came from.
+that of the weights, exactly; over n a draw's weight is its mean over the sets that it may be in (`kl_of_dealt`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import optimize
+from scipy.special import xlogy
 
 from rmo.analysis.curve_id import Settings
 from rmo.config import Experiment, MethodSettings
@@ -78,20 +79,31 @@ def gold_and_slope(scores_QN: np.ndarray, gold_QN: np.ndarray, strength: float) 
     return np.sum(weights_QN * gold_QN, axis=1), slope_Q
 
 
-def dealt(
-    proxy_QN: np.ndarray, tables: Sequence[np.ndarray], order_QN: np.ndarray, n: int, strength: float
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """(KL of the weights f64[Q], expected value of every table f64[Q] each): means over the sets of n draws that the
-    pool is dealt out into, in the order `order_QN`; draws that are left over are in none."""
-    prompts, sets = len(proxy_QN), proxy_QN.shape[1] // n
+def dealt(proxy_QN: np.ndarray, orders: Sequence[np.ndarray], n: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """(weights f64[Q, N] of draws among the n of their set, of mean 1 in each set, summed; how often they were in one):
+    the pool is dealt out into sets of n in each of these orders i[Q, N]; draws that are left over are in none."""
+    total_QN, times_QN, sets = np.zeros(proxy_QN.shape), np.zeros(proxy_QN.shape), proxy_QN.shape[1] // n
+    for order_QN in orders:
+        chosen = order_QN[:, : sets * n]
+        in_sets = np.take_along_axis(proxy_QN, chosen, axis=1).reshape(-1, n)
+        weights = n * pessimistic(in_sets, strength).reshape(chosen.shape)
+        old, seen = (np.take_along_axis(x, chosen, axis=1) for x in (total_QN, times_QN))
+        np.put_along_axis(total_QN, chosen, old + weights, axis=1)
+        np.put_along_axis(times_QN, chosen, seen + 1, axis=1)
+    return total_QN, times_QN
 
-    def in_sets(table_QN: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(table_QN, order_QN, axis=1)[:, : sets * n].reshape(prompts * sets, n)
 
-    weights_SN = pessimistic(in_sets(proxy_QN), strength)
-    found = [np.sum(weights_SN * in_sets(table_QN), axis=1) for table_QN in tables]
-    kl_Q, *means = (x.reshape(prompts, sets).mean(axis=1) for x in (tilt.kl_of(weights_SN), *found))
-    return kl_Q, means
+def kl_of_dealt(proxy_QN: np.ndarray, total_QN: np.ndarray, times_QN: np.ndarray) -> np.ndarray:
+    """KL f64[Q] of what is given from the initial policy, nats: the mean of q log q, q being the mean weight of a draw
+    over the sets that it may be in. A draw's own sets are few, but q rises with its score: monotone regression."""
+    out = []
+    for proxy_N, total_N, times_N in zip(proxy_QN, total_QN, times_QN, strict=True):
+        order = np.argsort(proxy_N)
+        order = order[times_N[order] > 0]
+        times = times_N[order]
+        q = optimize.isotonic_regression(total_N[order] / times, weights=times).x
+        out.append(np.sum(times * xlogy(q, q)) / times.sum())
+    return np.maximum(np.array(out), 0.0)
 
 
 def jobs(e: Experiment, kind: type[MethodSettings] = Pessimism) -> Iterator[Job]:
@@ -155,21 +167,16 @@ def of_pool_over_n(
     ns, arms, kls, found = grid(settings.max_n, settings.points), [], [], []
     for m, (name, proxy_QN) in enumerate(zip(names, pool.proxy_MQN, strict=True)):
         tables = [proxy_QN, pool.gold_QN, *([] if pool.annotator_QN is None else [pool.annotator_QN])]
+        shuffle, places_QN = rng(f"pessimism's sets {name}"), np.indices(proxy_QN.shape)[1]
+        orders = [shuffle.permuted(places_QN, axis=1) for _ in range(settings.passes)]  # the same for every beta and n
         for beta in settings.betas:
-            draw = rng(f"pessimism's sets {name}")  # the same sets for every beta
-            kl_KQ, sums = np.zeros((len(ns), len(proxy_QN))), np.zeros((len(tables), len(ns), len(proxy_QN)))
-            for _ in range(settings.passes):
-                order_QN = draw.permuted(np.indices(proxy_QN.shape)[1], axis=1)
-                for k, n in enumerate(ns):
-                    kl_Q, means = dealt(proxy_QN, tables, order_QN, int(n), 1 / beta)
-                    kl_KQ[k] += kl_Q / settings.passes
-                    sums[:, k] += np.stack(means) / settings.passes
+            sets = [dealt(proxy_QN, orders, int(n), 1 / beta) for n in ns]
+            kls.append([kl_of_dealt(proxy_QN, *weights).mean() for weights in sets])
+            found.append([[(total * table).sum(1) / times.sum(1) for total, times in sets] for table in tables])
             arms.append(Arm(m, Settings(beta=beta)))
-            kls.append(kl_KQ.mean(axis=1))
-            found.append(sums)
-    proxy, gold, *annotator = np.stack(found, axis=1)
+    proxy, gold, *annotator = np.array(found).swapaxes(0, 1)
     step = np.tile(ns, (len(arms), 1))
-    return Record(arms, step, np.stack(kls), proxy=proxy, gold=gold, annotator=annotator[0] if annotator else None)
+    return Record(arms, step, np.array(kls), proxy=proxy, gold=gold, annotator=annotator[0] if annotator else None)
 
 
 METHOD = register(
@@ -194,7 +201,7 @@ OVER_N = register(
         title="inference-time pessimism of n draws",
         short="pessimism of n",
         axis="n",
-        kl="bound",
+        kl="exact",
         kl_axis="KL distance between pessimistic choice of n draws and initial policy, nats (square-root scale)",
         form="d(a - b d)",
         jobs=jobs_over_n,

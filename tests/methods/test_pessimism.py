@@ -12,7 +12,7 @@ from rmo.analysis.curve_id import Settings
 from rmo.config import ConfigError, checks
 from rmo.methods import pessimism
 from rmo.methods.bench import Pool
-from rmo.methods.pessimism import Pessimism, PessimismOverN, dealt, gold_and_slope, pessimistic
+from rmo.methods.pessimism import Pessimism, PessimismOverN, dealt, gold_and_slope, kl_of_dealt, pessimistic
 from rmo.methods.tilt import kl_of
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke.py"
@@ -70,26 +70,37 @@ def test_slope_is_the_derivative(strength):
 
 
 def test_sets_of_n_are_those_of_enumeration():
-    """Over all orders of 5 draws, a set of 3 is every set as often."""
+    """Over all orders of 5 draws every set of 3 comes as often."""
     proxy, gold = scores(2, 5)
     orders = [np.array([order] * 2) for order in itertools.permutations(range(5))]
-    found = [dealt(proxy, [gold], order, 3, 2.0) for order in orders]
+    total, times = dealt(proxy, orders, 3, 2.0)
+    chance = np.zeros((2, 5))
     sets = [list(s) for s in itertools.combinations(range(5), 3)]
-    weights = [pessimistic(proxy[:, s], 2.0) for s in sets]
-    expected = np.mean([(w * gold[:, s]).sum(1) for w, s in zip(weights, sets, strict=True)], axis=0)
-    np.testing.assert_allclose(np.mean([means[0] for _, means in found], axis=0), expected, atol=1e-12)
-    np.testing.assert_allclose(np.mean([kl for kl, _ in found], axis=0), np.mean([kl_of(w) for w in weights], axis=0))
+    for s in sets:
+        chance[:, s] += pessimistic(proxy[:, s], 2.0) / len(sets)
+    np.testing.assert_allclose(total / times.sum(1, keepdims=True), chance, atol=1e-12)
+    np.testing.assert_allclose((total * gold).sum(1) / times.sum(1), (chance * gold).sum(1), atol=1e-12)
+    np.testing.assert_allclose(kl_of_dealt(proxy, total, times), kl_of(chance), atol=1e-12)
 
 
 def test_one_draw_is_the_initial_policy_and_all_draws_are_the_pools_tilt():
-    proxy, gold = scores(3, 24)
-    order = np.indices(proxy.shape)[1]
-    kl, (mean,) = dealt(proxy, [gold], order, 1, 5.0)
-    np.testing.assert_allclose(kl, 0, atol=1e-12)
-    np.testing.assert_allclose(mean, gold.mean(1))
-    kl, (mean,) = dealt(proxy, [gold], order, 24, 5.0)
-    np.testing.assert_allclose(kl, kl_of(pessimistic(proxy, 5.0)))
-    np.testing.assert_allclose(mean, gold_and_slope(proxy, gold, 5.0)[0])
+    proxy, _ = scores(3, 24)
+    orders = [np.indices(proxy.shape)[1]]
+    one = dealt(proxy, orders, 1, 5.0)
+    np.testing.assert_allclose(one, 1, atol=1e-12)
+    np.testing.assert_allclose(kl_of_dealt(proxy, *one), 0, atol=1e-12)
+    every = dealt(proxy, orders, 24, 5.0)
+    np.testing.assert_allclose(every[0] / 24, pessimistic(proxy, 5.0), atol=1e-12)
+    np.testing.assert_allclose(kl_of_dealt(proxy, *every), kl_of(pessimistic(proxy, 5.0)), atol=1e-12)
+    assert dealt(proxy, orders, 10, 5.0)[1].sum(1).tolist() == [20] * 3  # four are left over
+
+
+def test_kl_of_two_draws_is_the_closed_one():
+    """Two draws weigh 1 + (r - r') / 2 beta each where beta is large: q = 1 + (r - mean) / 2 beta."""
+    proxy, rng, beta = scores(20, 2000)[0], np.random.default_rng(1), 5.0
+    orders = [rng.permuted(np.indices(proxy.shape)[1], axis=1) for _ in range(8)]
+    found = kl_of_dealt(proxy, *dealt(proxy, orders, 2, 1 / beta)).mean()
+    assert found == pytest.approx(1 / (8 * beta**2), rel=0.1)
 
 
 def test_records():

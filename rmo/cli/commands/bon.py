@@ -1,16 +1,25 @@
-"""`rmo bon`: best-of-n from a table of scores."""
+"""`rmo bon`: best-of-n, and its hedges, from a table of scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from rmo.cli import fits
 from rmo.cli.options import Positional, parse
 
+if TYPE_CHECKING:
+    from rmo.logs.inference_methods import Asked
+    from rmo.logs.score_tables import ScoreTable
+
+Chooser = Literal["best_of_n", "soft_best_of_n", "best_of_poisson", "pessimism", "pessimism_n"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class BonOptions(fits.BootstrapOptions):
-    """Best-of-n from scores that exist already: curves.csv, fits, pictures and report.html, without any model."""
+    """Best-of-n, and ways to hedge it, from scores that exist already: curves.csv, fits, pictures and report.html,
+    without any model. With --rules or other methods: rules.csv, how hard to optimise by several rules, each chosen on
+    half of the prompts and judged on the rest."""
 
     table: Positional[Path]
     """JSONL or Parquet with a row per draw (prompt, proxy, gold; rm, rm_params, seed, ... if there are several RMs) or
@@ -21,6 +30,19 @@ class BonOptions(fits.BootstrapOptions):
     """Largest n of the curve; 0: a quarter of the draws, beyond which the estimator gets noisy, but 4 at least."""
     points: int = 32
     """Points of the curve, on a log grid."""
+    methods: tuple[Chooser, ...] = ("best_of_n",)
+    """best_of_n: the draw with the highest proxy score. soft_best_of_n: one of n draws, with a chance in proportion to
+    exp(score / T). best_of_poisson: best-of-n of 1 + a Poisson number of draws, mu on average. pessimism: draws
+    weighted by relu((score - lambda) / beta), which trusts high scores less than best-of-n does, over 1/beta;
+    pessimism_n: the same from n draws, over n."""
+    temperatures: tuple[float, ...] = (0.1, 0.3)
+    """T of soft_best_of_n, a curve each. One unit is a difference of proxy scores that stands for one standard
+    deviation of gold, so 0.1 is cold and 1 is warm."""
+    betas: tuple[float, ...] = (0.1, 0.3)
+    """beta of pessimism_n, a curve each, in the same unit."""
+    rules: bool = False
+    """Write rules.csv and rules.json for best_of_n alone too: n by HedgeTune (where gold turns), by the fitted peak, by
+    the lower end of its interval, and the largest; with gold there and what each leaves lying (regret)."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -28,19 +50,49 @@ def main(args: Sequence[str]) -> None:
     from rmo.analysis import scaling
     from rmo.artifacts.curves_csv import COLUMNS, to_rows
     from rmo.logs import score_tables
+    from rmo.logs.inference_methods import Asked, curves
     from rmo.report import run_report
     from rmo.runtime.files import write_csv
 
     fits.check_bootstrap(options)
-    curves = []
-    for table in score_tables.read(options.table):
+    asked = Asked(options.methods, options.max_n, options.points, options.temperatures, options.betas)
+    found, tables = [], score_tables.read(options.table)
+    for table in tables:
         prompts, draws = table.gold_QN.shape
-        label = " ".join(f"{name}={value}" for name, value in table.meta.items())
-        print(f"{options.table}: {prompts:,} prompts x {draws:,} draws {label}".rstrip())
-        curves.append(
-            score_tables.curve(*table, max_n=options.max_n or score_tables.default_max_n(draws), points=options.points)
-        )
+        print(f"{options.table}: {prompts:,} prompts x {draws:,} draws {label(table)}".rstrip())
+        found += curves(table, asked)
     out = options.out or fits.beside(options.table, "_bon")
-    fitted = scaling.summarise(curves, options.bootstrap, options.level, 0.0)
-    write_csv(out / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
-    fits.show(curves, fitted, out, run_report.UNIT)
+    lines = write_rules(out, tables, asked, options) if options.rules or set(asked.methods) != {"best_of_n"} else []
+    fitted = scaling.summarise(found, options.bootstrap, options.level, 0.0)
+    write_csv(out / "curves.csv", COLUMNS, [row for curve in found for row in to_rows(curve)])
+    fits.show(found, fitted, out, run_report.UNIT, lines)
+
+
+def label(table: "ScoreTable") -> str:
+    """Which reward model a table is of; empty where there is one."""
+    return " ".join(f"{name}={value}" for name, value in table.meta.items())
+
+
+def write_rules(out: Path, tables: "list[ScoreTable]", asked: "Asked", options: BonOptions) -> list[str]:
+    """rules.csv, rules.json and lines on the terminal; returns the lines. Nothing where no method has a rule."""
+    from rmo.analysis.inference_rules import COLUMNS, halves
+    from rmo.logs.inference_methods import line, rules
+    from rmo.runtime.files import write_csv, write_json
+
+    rows, lines = [], []
+    for table in tables:
+        mine = rules(table, asked, options.bootstrap, options.level)
+        if not mine:
+            continue
+        train, judged = halves(len(table.gold_QN))
+        of = f" of {label(table)}" if label(table) else ""
+        lines.append(f"rules{of}: chosen on {len(train)} prompts, judged on {len(judged)} others, gold in its sd:")
+        lines += [f"  {line(row)}" for row in mine]
+        rows += mine
+    if not rows:
+        return []
+    print("\n".join(lines))
+    metas = list(dict.fromkeys(name for table in tables for name in table.meta))
+    write_csv(out / "rules.csv", [*metas, *COLUMNS], rows)
+    write_json(out / "rules.json", rows)
+    return lines
