@@ -21,6 +21,7 @@ import numpy as np
 from scipy.special import betainc, digamma, gammaln
 
 from rmo.methods.best_of_n import sort_by_proxy
+from rmo.methods.pool_diagnostics import slope_within
 
 PANELS = np.concatenate([[0.0], 2.0 ** np.arange(-4, 7)])  # in -n log u
 Quantile = Callable[[np.ndarray], np.ndarray]  # of u, elementwise
@@ -85,9 +86,7 @@ class Split(NamedTuple):
 def split(proxy_QN: np.ndarray, gold_QN: np.ndarray, ns: np.ndarray) -> Split:
     """Best-of-n's gold at these n in what a straight m gives and what its bend adds; they sum to it exactly."""
     proxy_N, gold_N = (x - x.mean() for x in by_rank(proxy_QN, gold_QN))
-    within_QN, of_gold_QN = (x - x.mean(axis=1, keepdims=True) for x in (proxy_QN, gold_QN))
-    square = float(np.sum(within_QN**2))
-    slope = float(np.sum(within_QN * of_gold_QN)) / square if square > 0 else 0.0
+    slope = slope_within(proxy_QN, gold_QN)
     weights_KN = np.stack([best_of(float(n), len(gold_N))[0] for n in ns])
     gold_K, regressional_K = weights_KN @ gold_N, weights_KN @ (slope * proxy_N)
     return Split(slope, gold_N, slope * proxy_N, gold_K, regressional_K, gold_K - regressional_K)

@@ -20,6 +20,7 @@ from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid, ranked
 from rmo.methods.method import Job, Method, Need, register
+from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 BEYOND = 1e-6  # the chance that more draws are wanted than the pool has, which then count as all of it
 AT_ONCE = 128  # numbers of draws that are mixed at a time
@@ -145,6 +146,7 @@ def of_pool(pool: Pool, settings: BestOfPoisson) -> Record:
         proxy=proxy_MKQ,
         gold=gold_MKQ,
         annotator=annotator,
+        diagnostics=beside(pool, arms, proxy_MKQ, gold_MKQ),
     )
 
 
@@ -160,6 +162,7 @@ METHOD = register(
         jobs=jobs,
         run=run,
         check=check,
+        diagnostics=DIAGNOSTICS,
         less_memory="on the host lower bon.draws or bon.prompts",
         rank=21,
     )

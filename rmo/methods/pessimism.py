@@ -14,7 +14,7 @@ that of the weights, exactly; over n a draw's weight is its mean over the sets t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize
@@ -27,6 +27,7 @@ from rmo.methods import tilt
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid
 from rmo.methods.method import Job, Method, Need, register
+from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def run(bench: Bench, job: Job) -> Record:
 
 def of_pool(pool: Pool, names: Sequence[str], settings: Pessimism, rng: Callable[[str], np.random.Generator]) -> Record:
     """The curves over 1/beta, of rewards of these names."""
-    return tilt.of_pool(pool, names, settings.points, settings.least_draws, rng, pessimistic)
+    found = tilt.of_pool(pool, names, settings.points, settings.least_draws, rng, pessimistic)
+    return replace(found, diagnostics=beside(pool, found.arms, found.proxy, found.gold))
 
 
 def run_over_n(bench: Bench, job: Job) -> Record:
@@ -176,7 +178,15 @@ def of_pool_over_n(
             arms.append(Arm(m, Settings(beta=beta)))
     proxy, gold, *annotator = np.array(found).swapaxes(0, 1)
     step = np.tile(ns, (len(arms), 1))
-    return Record(arms, step, np.array(kls), proxy=proxy, gold=gold, annotator=annotator[0] if annotator else None)
+    return Record(
+        arms,
+        step,
+        np.array(kls),
+        proxy=proxy,
+        gold=gold,
+        annotator=annotator[0] if annotator else None,
+        diagnostics=beside(pool, arms, proxy, gold),
+    )
 
 
 METHOD = register(
@@ -191,6 +201,7 @@ METHOD = register(
         jobs=jobs,
         run=run,
         check=check,
+        diagnostics=DIAGNOSTICS,
         less_memory="on the host lower bon.draws or bon.prompts",
         rank=22,
     )
@@ -207,6 +218,7 @@ OVER_N = register(
         jobs=jobs_over_n,
         run=run_over_n,
         check=check_over_n,
+        diagnostics=DIAGNOSTICS,
         less_memory="on the host lower bon.draws or bon.prompts",
         rank=23,
     )

@@ -25,6 +25,7 @@ from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid, weights
 from rmo.methods.method import Job, Method, Need, register
+from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 STEP = 1 / 3  # of the trapezoidal rule in log t: its error on such integrands is e^{-pi^2 / STEP} of them
 LEFT, RIGHT = 30.0, np.log(40.0)  # how far beyond 1/w log t reaches: e^-30 and e^-40 are left out
@@ -176,6 +177,7 @@ def of_pool(
         proxy=proxy,
         gold=gold,
         annotator=annotator[0] if annotator else None,
+        diagnostics=beside(pool, arms, proxy, gold),
     )
 
 
@@ -191,6 +193,7 @@ METHOD = register(
         jobs=jobs,
         run=run,
         check=check,
+        diagnostics=DIAGNOSTICS,
         less_memory="on the host lower bon.draws or bon.prompts",
         rank=20,
     )
