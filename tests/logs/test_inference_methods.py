@@ -50,6 +50,17 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert f"best-of-n, HedgeTune: n = {float(rows[0]['chosen']):.3g}, gold " in said
     assert "best-of-n, HedgeTune: n = " in (out / "report.html").read_text()
     assert (out / "pessimism.svg").exists()
+    parts, bon = read_csv(out / "goodhart.csv"), [row for row in points if row["method"] == "bon"]
+    for part, point in zip(parts, bon, strict=True):
+        gold = float(part["regressional"]) + float(part["extremal"])
+        assert gold == pytest.approx(float(part["gold"]), abs=1e-8)
+        assert gold == pytest.approx(float(point["gold"]), abs=1e-8)
+    assert float(parts[-1]["extremal"]) < -0.2  # it was made to bend
+    bent = read_csv(out / "quantiles.csv")
+    assert float(bent[-1]["gold"]) < max(float(row["gold"]) for row in bent)
+    assert abs(float(read_csv(out / "hill.csv")[0]["hill"])) < 0.5
+    assert "<svg" in (out / "goodhart.svg").read_text()
+    assert f"best-of-n: at n = 30 a straight line in the proxy gives {float(parts[-1]['regressional']):.3g}" in said
 
 
 def test_nothing_changes_where_nothing_is_asked_for(tmp_path, monkeypatch, capsys):

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 Chooser = Literal["best_of_n", "soft_best_of_n", "best_of_poisson", "pessimism", "pessimism_n"]
 
 
+MOST_DRAWN = 8  # reward models that have a row in goodhart.svg
+
+
 @dataclass(frozen=True, kw_only=True)
 class BonOptions(fits.BootstrapOptions):
     """Best-of-n, and ways to hedge it, from scores that exist already: curves.csv, fits, pictures and report.html,
     without any model. With --rules or other methods: rules.csv, how hard to optimise by several rules, each chosen on
-    half of the prompts and judged on the rest."""
+    half of the prompts and judged on the rest; and goodhart.svg and its tables, why gold bends."""
 
     table: Positional[Path]
     """JSONL or Parquet with a row per draw (prompt, proxy, gold; rm, rm_params, seed, ... if there are several RMs) or
@@ -62,7 +65,9 @@ def main(args: Sequence[str]) -> None:
         print(f"{options.table}: {prompts:,} prompts x {draws:,} draws {label(table)}".rstrip())
         found += curves(table, asked)
     out = options.out or fits.beside(options.table, "_bon")
-    lines = write_rules(out, tables, asked, options) if options.rules or set(asked.methods) != {"best_of_n"} else []
+    lines = []
+    if options.rules or set(asked.methods) != {"best_of_n"}:
+        lines = [*write_rules(out, tables, asked, options), *write_anatomy(out, tables, asked)]
     fitted = scaling.summarise(found, options.bootstrap, options.level, 0.0)
     write_csv(out / "curves.csv", COLUMNS, [row for curve in found for row in to_rows(curve)])
     fits.show(found, fitted, out, run_report.UNIT, lines)
@@ -71,6 +76,29 @@ def main(args: Sequence[str]) -> None:
 def label(table: "ScoreTable") -> str:
     """Which reward model a table is of; empty where there is one."""
     return " ".join(f"{name}={value}" for name, value in table.meta.items())
+
+
+def write_anatomy(out: Path, tables: "list[ScoreTable]", asked: "Asked") -> list[str]:
+    """goodhart.csv, quantiles.csv, hill.csv, goodhart.svg, and a line per reward model on the terminal, returned."""
+    from rmo.logs.goodhart_tables import GOODHART, HILL, QUANTILES, anatomy, columns
+    from rmo.report.figures.anatomy import Panels
+    from rmo.report.figures.anatomy import anatomy as draw
+    from rmo.report.figures.style import svg
+    from rmo.runtime.files import write_csv, write_text
+
+    found = [anatomy(table, asked) for table in tables]
+    write_csv(out / "goodhart.csv", columns(found, GOODHART), [row for one in found for row in one.curve_rows()])
+    write_csv(out / "quantiles.csv", columns(found, QUANTILES), [row for one in found for row in one.quantile_rows()])
+    write_csv(out / "hill.csv", columns(found, HILL), [row for one in found for row in one.tail_rows()])
+    names = [label(table) for table in tables]
+    shown = [
+        Panels(name, one.binned(), (one.ns, one.parts.gold_K, one.parts.regressional_K), one.tail)
+        for name, one in zip(names, found, strict=True)
+    ]
+    write_text(out / "goodhart.svg", svg(draw(shown[:MOST_DRAWN])))
+    lines = [f"best-of-n{f' of {name}' if name else ''}: {one.line()}" for name, one in zip(names, found, strict=True)]
+    print("\n".join(lines))
+    return lines
 
 
 def write_rules(out: Path, tables: "list[ScoreTable]", asked: "Asked", options: BonOptions) -> list[str]:
