@@ -33,21 +33,30 @@ def smallest(f: Files) -> list[Group]:
 def inference_methods(f: Files) -> Figure:
     """Ways to choose among draws, at equal KL.
 
-    Gold (solid) and proxy (dashed) against KL for the smallest RM, means over seeds: best-of-n and its hedges, which
-    train nothing. KL of best-of-n and best-of-Poisson is a bound; T and beta are in units of the proxy's score."""
+    For the smallest RM, means over seeds, best-of-n and its hedges, which train nothing. Left: gold (solid) and proxy
+    (dashed) against KL, a dot where a curve ends. Right: gold less best-of-n's at the same KL, as far as both go. KL of
+    best-of-n and best-of-Poisson is a bound; temperature and beta are in units of the proxy's score."""
     groups = smallest(f)
-    figure, (axis,) = panels(1, 7.2, 4.6)
+    figure, (left, right) = panels(2, 5.2, 4.2)
     handles = []
+    base_kl, base_gold = mean_curve(groups[0], "gold")
     for group, colour in zip(groups, itertools.cycle(COLOURS), strict=False):
-        for score, ls, lw in (("gold", "-", 1.6), ("proxy", "--", 0.9)):
-            axis.plot(*mean_curve(group, score), ls, color=colour, lw=lw)
+        kl, gold = mean_curve(group, "gold")
+        left.plot(kl, gold, color=colour, lw=1.6)
+        left.plot(kl[-1:], gold[-1:], "o", color=colour, ms=4)
+        left.plot(*mean_curve(group, "proxy"), "--", color=colour, lw=0.9)
+        shared = kl <= base_kl[-1]
+        beside = np.interp(np.sqrt(kl[shared]), np.sqrt(base_kl), base_gold)
+        right.plot(kl[shared], gold[shared] - beside, color=colour, lw=1.4)
         setting = f", {group.id.settings}" if group.id.settings else ""
         handles.append(Line2D([], [], color=colour, lw=1.6, label=find(group.method).title + setting))
-    axis.axhline(0, color="0.6", lw=0.8)
-    sqrt_axis(axis, largest_kl(groups))
-    axis.set_xlabel("KL from the initial policy, nats (square-root scale)")
-    axis.set_ylabel("RM score (gold standard deviations)")
-    axis.set_title(f"RM of {size(groups[0].params)} parameters", loc="left", fontsize=10)
+    for axis in (left, right):
+        axis.axhline(0, color="0.6", lw=0.8)
+        sqrt_axis(axis, largest_kl(groups))
+        axis.set_xlabel("KL from the initial policy, nats (square-root scale)")
+    left.set_ylabel("RM score (gold standard deviations)")
+    left.set_title(f"RM of {size(groups[0].params)} parameters", loc="left", fontsize=10)
+    right.set_title("gold less best-of-n's at equal KL", loc="left", fontsize=10)
     kinds = [line_kind("gold"), line_kind("proxy", lw=0.9, ls="--")]
     figure.legend(handles=[*handles, *kinds], loc="outside lower center", ncols=3, fontsize=7.5)
     return figure
