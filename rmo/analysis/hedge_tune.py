@@ -47,12 +47,13 @@ def hedge(family: Family) -> Choice:
 
     slopes = np.array([slope(float(x)) for x in family.places])
     turns = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
-    roots = [float(optimize.brentq(slope, *family.places[i : i + 2], xtol=1e-10, rtol=1e-10)) for i in turns]
+    brackets = [(float(family.places[i]), float(family.places[i + 1])) for i in turns]
+    roots = [float(optimize.root_scalar(slope, bracket=ends, xtol=1e-10, rtol=1e-10).root) for ends in brackets]
     first, last = float(family.places[0]), float(family.places[-1])
     where = {"start": first, "end": last} | {f"root {i}": x for i, x in enumerate(roots)}
     heights = {name: gold(x) for name, x in where.items()}
     best = max(heights, key=lambda name: (heights[name], name))  # a root before an end of the same height
-    found = {"start": "start", "end": "end"}.get(best, "root")
+    found: Literal["root", "start", "end"] = "root" if best.startswith("root") else "end" if best == "end" else "start"
     return Choice(where[best], heights[best], found, sentence(found, family.parameter, len(roots)))
 
 

@@ -33,7 +33,7 @@ class Asked:
     max_n: int = 0  # 0: a quarter of the draws
     points: int = 32
     temperatures: tuple[float, ...] = (0.1, 0.3)
-    betas: tuple[float, ...] = (0.1, 0.3)
+    betas: tuple[float, ...] = (0.01, 0.1)
 
     def largest_n(self, draws: int) -> int:
         return self.max_n or score_tables.default_max_n(draws)
@@ -123,11 +123,16 @@ TITLES = {BEST_OF_N: best_of_n.METHOD.title, **{
 }}  # fmt: skip
 
 
+def shown(x: float) -> str:
+    """Three digits, and all of a number of thousands."""
+    return f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"
+
+
 def line(row: Row) -> str:
     """A rule's row in words."""
-    chosen = f"{row['parameter']} = {row['chosen']:.3g}"
+    chosen = f"{row['parameter']} = {shown(row['chosen'])}"
     if row["parameter"].startswith("1/T"):
-        temperature = f"{1 / row['chosen']:.3g}" if row["chosen"] else "infinite"
+        temperature = shown(1 / row["chosen"]) if row["chosen"] else "infinite"
         chosen = f"T = {temperature}{row['parameter'].removeprefix('1/T')}"
     regret = f"regret {row['regret']:.2g} [{row['regret_low']:.2g}, {row['regret_high']:.2g}]"
     return f"{TITLES[row['method']]}, {row['rule']}: {chosen}, gold {row['gold']:.3g}, {regret}; {row['why']}"

@@ -44,7 +44,7 @@ class Pessimism(MethodSettings):
 class PessimismOverN(MethodSettings):
     """The same with lambda from n draws, over n."""
 
-    betas: tuple[float, ...] = (0.1, 0.3)
+    betas: tuple[float, ...] = (0.01, 0.1)
     """In units of the calibrated proxy's score; one curve for each."""
     max_n: int = 1024
     """Largest n."""

@@ -41,8 +41,9 @@ class BonOptions(fits.BootstrapOptions):
     temperatures: tuple[float, ...] = (0.1, 0.3)
     """T of soft_best_of_n, a curve each. One unit is a difference of proxy scores that stands for one standard
     deviation of gold, so 0.1 is cold and 1 is warm."""
-    betas: tuple[float, ...] = (0.1, 0.3)
-    """beta of pessimism_n, a curve each, in the same unit."""
+    betas: tuple[float, ...] = (0.01, 0.1)
+    """beta of pessimism_n, a curve each, in the same unit: at 0.1 it stays near the initial policy, at 0.001 it is
+    nearly best-of-n."""
     rules: bool = False
     """Write rules.csv and rules.json for best_of_n alone too: n by HedgeTune (where gold turns), by the fitted peak, by
     the lower end of its interval, and the largest; with gold there and what each leaves lying (regret)."""
