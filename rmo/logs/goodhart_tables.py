@@ -61,9 +61,11 @@ class Anatomy:
         text += f" and its bend {self.parts.extremal_K[-1]:+.3g}"
         if self.tail is None:
             return text
-        at = int(np.argmin(np.abs(self.tail.k - 0.01 * 10 * self.tail.k[-1])))  # the largest hundredth of all draws
-        text += f"; the tail of the proxy's error: Hill {self.tail.estimate[at]:.2f} (standard error"
-        return f"{text} {self.tail.error[at]:.1g}) at the largest {self.tail.k[at]:,}"
+        total = 10 * self.tail.k[-1]  # a tenth of all values is the most that it uses
+        many, few = (int(np.argmin(np.abs(self.tail.k - share * total))) for share in (0.01, 0.001))
+        text += f"; Hill of the proxy's error {self.tail.estimate[many]:.2f} at the largest {self.tail.k[many]:,}"
+        text += f" and {self.tail.estimate[few]:.2f} (standard error {self.tail.error[few]:.1g}) at the largest"
+        return f"{text} {self.tail.k[few]:,}: toward 0 is a light tail"
 
 
 def anatomy(table: ScoreTable, asked: Asked) -> Anatomy:
