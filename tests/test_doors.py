@@ -27,7 +27,7 @@ from rmo.config import checks
 def experiment():
     RandomTie = sys.modules["rmo_plugin_toys"].RandomTie
     smoke = checks.load("{ROOT}/configs/smoke.py")
-    sweep = replace(smoke.proxies.sweeps[0], combined=(Combined("middle", "median"),))
+    sweep = replace(smoke.proxies.sweeps[0], combined=(Combined("middle", "midrange"),))
     return replace(
         smoke, name="toys", methods=(RandomTie(),), ppo=replace(smoke.ppo, against=()), gold_as_proxy=GoldAsProxy(ppo_seeds=0),
         proxies=replace(smoke.proxies, sizes=smoke.proxies.sizes[:2], sweeps=(sweep,)),
@@ -109,4 +109,4 @@ def test_toy_reward_is_a_member_of_every_method(toys):
     rows = read_csv(toys / "curves.csv")
     for method, gold in (("bon", {"gold"}), ("random_tie", set())):  # the toy does not ask for gold's own row
         combined = {row["rm_combined"] for row in rows if row["method"] == method}
-        assert combined == {"", "middle: median of 2"} | gold
+        assert combined == {"", "middle: midrange of 2"} | gold

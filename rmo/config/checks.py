@@ -254,7 +254,15 @@ def sweep_of_proxies(e: config.Experiment, sweep: config.Sweep, where: str) -> N
     distinct_names(sweep.combined, f"{where}.combined")
     for c in sweep.combined:
         indices((c.recipe,), sweep.recipes, f"{where}.combined.recipe", f"the recipes of sweep {sweep.name}")
-        indices(c.seeds, tuple(range(e.proxies.seeds)), f"{where}.combined.seeds", "proxies.seeds")
+        several_seeds(e, c, f"{where}.combined {c.name}")
+
+
+def several_seeds(e: config.Experiment, c: config.Combined, where: str) -> None:
+    """RMs that are combined are at least two, and different ones."""
+    indices(c.seeds, tuple(range(e.proxies.seeds)), f"{where}: seeds", "proxies.seeds")
+    need(len(set(c.seeds)) == len(c.seeds), f"{where}: seeds {c.seeds} names a seed twice")
+    many = len(c.seeds) or e.proxies.seeds
+    need(many > 1, f"{where} is an ensemble of one: give it two seeds or more, or raise proxies.seeds")
 
 
 def recipe_of_proxies(e: config.Experiment, recipe: config.Recipe, where: str) -> None:

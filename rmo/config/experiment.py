@@ -135,13 +135,15 @@ class Combined:
     name: str = "mean"
     """Part of the names of its stages."""
     how: str = "mean"
-    """mean, worst_case, uncertainty_penalised, weight_averaged, or what else is registered in rmo/rewards."""
+    """mean, worst_case, uncertainty_penalised, weight_averaged, median, mean_less_deviation, pessimistic, or what else
+    is registered in rmo/rewards."""
     recipe: int = 0
     """Which of the sweep's recipes, as an index."""
     seeds: tuple[int, ...] = ()
     """Which RM seeds; empty means all."""
     coefficient: float = 0.5
-    """Of uncertainty_penalised: what the variance over RMs is multiplied by."""
+    """Of uncertainty_penalised what the variance over RMs is multiplied by, of mean_less_deviation the standard
+    deviation; of pessimistic what a nat of reweighting costs."""
 
 
 @dataclass(frozen=True)

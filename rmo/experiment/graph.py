@@ -127,11 +127,12 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
 
 
 def known_combinations(e: config.Experiment) -> None:
-    """Raises ConfigError where a sweep combines RMs in a way that nobody registered."""
+    """Raises ConfigError where a sweep combines RMs in a way that nobody registered, or with a coefficient that it
+    cannot take."""
     for sweep in e.proxies.sweeps:
         for c in sweep.combined:
             try:
-                combination.find(c.how)
+                combination.check(c.how, c.coefficient)
             except ValueError as error:
                 raise config.ConfigError(f"sweep {sweep.name}, combined {c.name}: {error}") from error
 

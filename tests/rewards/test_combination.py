@@ -32,7 +32,41 @@ def test_combinations_against_their_definitions():
     assert (combine_tables("worst_case", scores, 0.5) <= mean).all()
 
 
-@pytest.mark.parametrize("how", ["mean", "worst_case", "uncertainty_penalised"])
+def test_further_combinations_by_hand():
+    scores = np.array([[1.0, 0.0], [2.0, 3.0], [6.0, 3.0]])
+    np.testing.assert_array_equal(combine_tables("median", scores, 0.5), [2.0, 3.0])
+    np.testing.assert_array_equal(combine_tables("median", scores[:2], 0.5), [1.5, 1.5])
+    np.testing.assert_allclose(combine_tables("mean_less_deviation", scores[1:], 0.5), [4.0 - 0.5 * 2.0, 3.0])
+    seen = combine_tables("pessimistic", scores, 2.0)
+    by_hand = -2.0 * np.log((np.exp(-0.5) + np.exp(-1.0) + np.exp(-3.0)) / 3)
+    assert seen[0] == pytest.approx(by_hand, rel=1e-12)  # tables keep their precision
+    assert seen.dtype == np.float64
+
+
+def test_pessimism_lies_between_the_worst_case_and_the_mean():
+    scores = np.random.default_rng(1).normal(size=(4, 50))
+    np.testing.assert_allclose(combine_tables("pessimistic", scores, 1e-9), scores.min(0), atol=1e-8)
+    np.testing.assert_allclose(combine_tables("pessimistic", scores, 1e9), scores.mean(0), atol=1e-6)
+    b = 100.0  # and near the mean it is the uncertainty-penalised one with 1 / 2b
+    near = combine_tables("uncertainty_penalised", scores, 1 / (2 * b))
+    np.testing.assert_allclose(combine_tables("pessimistic", scores, b), near, atol=1e-4)  # of 5e-3
+    falling = [combine_tables("pessimistic", scores, b) for b in (10.0, 1.0, 0.1)]
+    assert (falling[0] > falling[1]).all()
+    assert (falling[1] > falling[2]).all()
+
+
+def test_pessimism_is_the_least_mean_over_reweightings():
+    """min over weights w of E_w[r] + b KL(w || equal), by brute force over two RMs."""
+    scores, b = np.array([[0.3], [1.7]]), 0.8
+    w = np.linspace(1e-6, 1 - 1e-6, 20_001)
+    price = b * (w * np.log(2 * w) + (1 - w) * np.log(2 * (1 - w)))
+    least = (w * scores[0] + (1 - w) * scores[1] + price).min()
+    assert combine_tables("pessimistic", scores, b)[0] == pytest.approx(least, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    "how", ["mean", "worst_case", "uncertainty_penalised", "median", "mean_less_deviation", "pessimistic"]
+)
 def test_one_score_function_on_the_device_and_on_the_host(how):
     """What PPO sees of several RMs is what best-of-n sees in its tables."""
     params, each = members(3), Calibration(jnp.array([0.0, 0.5, 1.0]), jnp.array([1.0, 2.0, 0.5]))
@@ -61,8 +95,8 @@ def test_a_single_rm_is_the_calibrated_score():
 
 
 def test_wrong_combinations():
-    with pytest.raises(ValueError, match=r"called 'median'.*use one of mean, worst_case"):
-        combination.find("median")
+    with pytest.raises(ValueError, match=r"called 'middle'.*use one of mean, worst_case"):
+        combination.find("middle")
     with pytest.raises(ValueError, match="give one of scores and params"):
         combination.register(combination.Combination("nothing", "here"))
     with pytest.raises(ValueError, match="weight_averaged combines parameters"):
