@@ -28,6 +28,7 @@ class Curve:
     fall_se: np.ndarray | None = None  # f64[K], paired over prompts: s.e. of gold minus the curve's highest gold
     kl_given: np.ndarray | None = None  # f64[K], best-of-n's KL from its winners' probabilities (metrics.kl_bon_given)
     kl_given_KQ: np.ndarray | None = None
+    spread: np.ndarray | None = None  # f64[K], how far several RMs are apart on what was selected or written
 
     @property
     def method(self) -> str:

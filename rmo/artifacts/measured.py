@@ -7,7 +7,7 @@ import numpy as np
 from rmo.analysis.curve import Curve, axis_number, from_prompts
 from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.stages import Optimised, Scores
-from rmo.methods.bench import JUDGED
+from rmo.methods.bench import JUDGED, SPREAD
 from rmo.methods.method import Method
 from rmo.runtime.files import Row
 
@@ -31,17 +31,21 @@ def curves(method: Method, optimised: Optimised, scores: Scores) -> list[Curve]:
         if record.kl_given is not None:
             given_KQ = record.kl_given[m, keep]
             curve = replace(curve, kl_given=given_KQ.mean(-1), kl_given_KQ=given_KQ)
+        if SPREAD in record.judged and np.isfinite(apart_KQ := record.judged[SPREAD][m, keep]).all():
+            curve = replace(curve, spread=apart_KQ.mean(-1))
         out.append(curve)
     return out
 
 
 def path_rows(optimised: Optimised) -> list[Row]:
-    """How each reward judges pairs of the optimised policy's own samples, point by point along its path, and what the
-    annotator says beside gold."""
+    """How each reward judges pairs of the optimised policy's own samples, point by point along its path, how far apart
+    the RMs of a combined one are on them, and what the annotator says beside gold."""
     record, out = optimised.record, []
     for m, id in enumerate(optimised.ids()):
         for k in record.points(m) if record.judged or record.annotator is not None else ():
             row = {name: float(record.judged[name][m, k].mean()) for name in JUDGED if name in record.judged}
+            if SPREAD in record.judged and np.isfinite(record.judged[SPREAD][m, k]).all():
+                row[SPREAD] = float(record.judged[SPREAD][m, k].mean())
             if record.kl_given is not None:
                 row["kl_given"] = float(record.kl_given[m, k].mean())
             if record.annotator is not None:

@@ -89,7 +89,7 @@ class RunBench:
     def reward(self, chosen: Sequence[int]) -> tuple[Reward, RewardParams]:
         """Raises RunError where an RM reads text and cannot do so inside a program of several devices."""
         reward, params = self.scored.reward(chosen)
-        readers = reward.reader, self.run.reader("gold", self.experiment.gold.model)
+        readers = *reward.readers, self.run.reader("gold", self.experiment.gold.model)
         on_cpu = jax.default_backend() == "cpu"
         alone = self.mesh.size == 1 or (not on_cpu and jax.process_count() == 1)
         if not alone and any(isinstance(reader, TextReader) for reader in readers):

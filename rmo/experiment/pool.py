@@ -173,7 +173,10 @@ class Scored:
     def pool(self) -> Pool:
         """The pool with every reward's scores."""
         calibrations = [found.calibration for found in self.files.calibrations()]
-        return pool_of(self.run, self.samples, list(self.calibrated(self.raw_tables(), calibrations)))
+        tables = list(self.calibrated(self.raw_tables(), calibrations))
+        spreads = [spread_of([tables[part] for part in self.parts_of(c)]) for c in self.combined]
+        found = pool_of(self.run, self.samples, tables)
+        return found._replace(spread_MQN=[*(None for _ in self.singles), *spreads]) if spreads else found
 
     # Rewards for optimisers.
 
@@ -261,6 +264,11 @@ def pool_of(run: Run, samples: Samples, proxy_MQN: list[np.ndarray]) -> Pool:
 
     pool_texts = PoolTexts(texts, len(prompts), run.world.eos, run.world.vocab)
     return Pool(proxy_MQN, gold_table(run, samples), logps, run.gold_logits, judged, pool_texts)
+
+
+def spread_of(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """How far several RMs are apart, f64[Q, N], from their calibrated tables."""
+    return np.asarray(combination.spread(np.stack(tables)))  # type: ignore[arg-type]
 
 
 def stacked(calibrations: Sequence[Calibration]) -> Calibration:

@@ -33,6 +33,8 @@ class Pool(NamedTuple):
     logits: float  # of a preference, that one unit of these scores is
     annotator_QN: np.ndarray | None = None  # f64, where the world has one; mean 0, variance 1 on the main policy's pool
     texts: PoolTexts | None = None  # the draws themselves, where they are at hand
+    # f64[Q, N], how far the RMs of a combined reward are apart (`combination.spread`); None of a single RM.
+    spread_MQN: Sequence[np.ndarray | None] | None = None
 
 
 class Judge(NamedTuple):
@@ -131,7 +133,8 @@ class Record:
     gold: np.ndarray  # f[M, K, Q]
     real: np.ndarray | None = None  # bool[M, K], False where a member has fewer points; None: all are real
     kl_given: np.ndarray | None = None  # f64[M, K, Q], a tighter estimate where `kl` is a bound
-    # How the proxy judges pairs of the optimised policy's own responses, f[M, K, Q] (metrics.agreement).
+    # How the proxy judges pairs of the optimised policy's own responses, f[M, K, Q] (metrics.agreement); of several
+    # RMs also how far they are apart on single ones (`SPREAD`), NaN where there is one RM.
     judged: dict[str, np.ndarray] = field(default_factory=dict)
     diagnostics: dict[str, np.ndarray] = field(default_factory=dict)  # f[M, K] each
     annotator: np.ndarray | None = None  # f[M, K, Q], means of what gold learned from, where the world has it
@@ -147,3 +150,4 @@ class Record:
 
 
 JUDGED = ("accuracy", "confidence", "support")
+SPREAD = "spread"

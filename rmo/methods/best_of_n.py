@@ -10,7 +10,7 @@ from scipy.special import gammaln
 
 from rmo.config import Experiment
 from rmo.config.names import GOLD_SCORES, scored, scores_name
-from rmo.methods.bench import JUDGED, Arm, Bench, Pool, Record
+from rmo.methods.bench import JUDGED, SPREAD, Arm, Bench, Pool, Record
 from rmo.methods.method import Job, Method, Need, register
 from rmo.methods.wording import Wording
 
@@ -183,6 +183,10 @@ def run(bench: Bench, job: Job) -> Record:
         found |= {"draw": pairs_KQD[..., 0], **judged(proxy_QN, pool.gold_QN, pairs_KQD, pool.logits)}
         if pool.annotator_QN is not None:
             found["annotator"] = best_of_n(proxy_QN, pool.annotator_QN, ns)[1]
+        if pool.spread_MQN is not None:
+            apart_QN = pool.spread_MQN[m]
+            unknown_KQ = np.full(gold_KQ.shape, np.nan)
+            found[SPREAD] = unknown_KQ if apart_QN is None else best_of_n(proxy_QN, apart_QN, ns)[1]
         for name, value in found.items():
             columns.setdefault(name, []).append(value)
     stacked = {name: np.stack(values) for name, values in columns.items()}
@@ -194,7 +198,7 @@ def run(bench: Bench, job: Job) -> Record:
         proxy=stacked["proxy"],
         gold=stacked["gold"],
         kl_given=stacked["kl_given"],
-        judged={name: stacked[name] for name in JUDGED},
+        judged={name: stacked[name] for name in (*JUDGED, SPREAD) if name in stacked},
         annotator=stacked.get("annotator"),
         wording=of_winners(pool, ns),
         draw=stacked["draw"],

@@ -100,6 +100,11 @@ def pessimistic(scores_K: jax.Array, coefficient: float) -> jax.Array:
     return least[0] - coefficient * xp.log(xp.exp((least - scores_K) / coefficient).mean(axis=0))
 
 
+def spread(scores_K: jax.Array) -> jax.Array:
+    """How far K reward models are apart: the population standard deviation of their calibrated scores."""
+    return scores_K.std(axis=0)
+
+
 def average_params(params_K: Params) -> Params:
     """Parameters averaged in float32, heads included."""
     return jax.tree.map(lambda x: jnp.mean(x, axis=0, dtype=jnp.float32).astype(x.dtype), params_K)
@@ -112,6 +117,8 @@ register(Combination("median", "Eisenstein et al. 2023, section 5", scores=media
 register(
     Combination("mean_less_deviation", "Eisenstein et al. 2023, section 5: mean minus std", scores=mean_less_deviation)
 )
-PESSIMISTIC = "Ben-Tal and Teboulle 1986: the entropic certainty equivalent, distributional pessimism"
+PESSIMISTIC = (
+    "distributional pessimism, arXiv 2606.09073; the entropic certainty equivalent of Ben-Tal and Teboulle 1986"
+)
 register(Combination("pessimistic", PESSIMISTIC, scores=pessimistic, divides=True))
 register(Combination("weight_averaged", "Rame et al. 2024: WARM", params=average_params))

@@ -15,11 +15,12 @@ from rmo.rewards.calibration import Calibration
 
 
 class RewardParams(NamedTuple):
-    """The arrays of one reward. Of several RMs, `params` and `each` have a leading axis K."""
+    """The arrays of one reward. Of several RMs, `params` and `each` have a leading axis K; of RMs of several shapes
+    they are tuples of such, one per shape."""
 
     params: Params
     calibration: Calibration  # of the one score
-    each: Calibration | None = None  # of every RM's own, before they are combined
+    each: Calibration | tuple[Calibration, ...] | None = None  # of every RM's own, before they are combined
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,36 @@ class Reward:
         """Calibrated scores f32[B] of sequences, as the policy wrote them."""
         return self.of_read(p, *self.reader(tokens_BT, mask_BT))
 
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """One per shape of RM."""
+        return (self.reader,)
+
     def of_read(self, p: RewardParams, tokens_BS: jax.Array, mask_BS: jax.Array) -> jax.Array:
         """The same of sequences that the reader has read."""
+        return self.of_members(p, self.members(p, tokens_BS, mask_BS))
+
+    def members(self, p: RewardParams, tokens_BS: jax.Array, mask_BS: jax.Array) -> jax.Array:
+        """What the one score is made of, f32[K, B]: calibrated scores of every RM, or the raw ones of a single RM."""
         if not self.how:
-            return p.calibration(scoring.score(self.rm, p.params, tokens_BS, mask_BS))
-        assert p.each is not None
+            return scoring.score(self.rm, p.params, tokens_BS, mask_BS)[None]
+        assert isinstance(p.each, Calibration)
+        return of_one_shape(self.rm, p.params, p.each, tokens_BS, mask_BS)
 
-        def one(params: Params, calibration: Calibration) -> jax.Array:
-            return calibration(scoring.score(self.rm, params, tokens_BS, mask_BS))
+    def of_members(self, p: RewardParams, scores_KB: jax.Array) -> jax.Array:
+        """The one score, f32[B]."""
+        return p.calibration(combine(self.how, scores_KB, self.coefficient) if self.how else scores_KB[0])
 
-        scores_KB = jax.vmap(one)(p.params, p.each)
-        return p.calibration(combine(self.how, scores_KB, self.coefficient))
+
+def of_one_shape(
+    rm: RewardModel, params_K: Params, each_K: Calibration, tokens_BS: jax.Array, mask_BS: jax.Array
+) -> jax.Array:
+    """Calibrated scores f32[K, B] of K reward models of one shape."""
+
+    def one(params: Params, calibration: Calibration) -> jax.Array:
+        return calibration(scoring.score(rm, params, tokens_BS, mask_BS))
+
+    return jax.vmap(one)(params_K, each_K)
 
 
 def combine_tables(how: str, scores_K: np.ndarray, coefficient: float) -> np.ndarray:

@@ -21,13 +21,14 @@ from rmo.experiment.audit import audit
 from rmo.experiment.efficiency import annotator_rows, initial_texts, split_rows
 from rmo.experiment.run import Run
 from rmo.methods import method as methods
+from rmo.methods.bench import SPREAD
 from rmo.methods.best_of_n import nested, nested_ns
 from rmo.runtime.files import Row
 from rmo.tracking.jsonl import Log
 
 RM = ["rm_params", "rm_comparisons", "rm_recipe", "seed", "steps"]
 RM += ["validation_loss", "validation_accuracy", "calibration_error"]
-PATHS = [*ID, "step_or_n", "kl", "accuracy", "confidence", "support", "kl_given", "gold", "annotator"]
+PATHS = [*ID, "step_or_n", "kl", "accuracy", "confidence", "support", "kl_given", "gold", "annotator", SPREAD]
 DIAGNOSTICS = [*ID, "step", "kl", "proxy", "gold", "kl_efficiency"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from rmo.analysis.curve_id import Settings
 from rmo.config import Against, Experiment
 from rmo.config.names import GOLD_SCORES, other_policies, scores_name, size_names, sizes_of, sweep_named
-from rmo.methods.bench import Arm, Bench, Record, RewardRow
+from rmo.methods.bench import JUDGED, SPREAD, Arm, Bench, Record, RewardRow
 from rmo.methods.method import Diagnostic, Job, Method, Need, register
 from rmo.methods.wording import Wording
 
@@ -148,7 +148,7 @@ def record_of(members: Sequence[Arm], history: dict) -> Record:
         proxy=by_member(read["proxy"]),
         gold=by_member(read["gold"]),
         real=by_member(fresh),
-        judged={name: by_member(read[name]) for name in ("accuracy", "confidence", "support")},
+        judged={name: by_member(read[name]) for name in (*JUDGED, SPREAD) if name in read},
         diagnostics={name: by_member(x) for name, x in means.items()},
         annotator=by_member(read["annotator"]) if "annotator" in read else None,
         wording=Wording(*(by_member(read[name]) for name in Wording._fields)) if "rates" in read else None,

@@ -15,11 +15,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmo import config
+from rmo.methods.bench import SPREAD
 from rmo.methods.ppo import update as ppo
 from rmo.methods.ppo.update import Frozen, PPOState, Setup, Task, iteration
 from rmo.models import metrics, scoring
 from rmo.models.sampling import join, response_stats, sample
 from rmo.models.transformer import Params
+from rmo.rewards import combination
 from rmo.runtime import flops, hosts, sharding
 from rmo.runtime.types import Tree
 from rmo.training.tracker import Checkpoints, Tracker
@@ -159,13 +161,15 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, j
         logps, ref_logps = stats["logps"], stats["ref_logps"]
         tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, drawn.mask)
         for_proxy, for_gold = s.reward.reader(tokens_BT, mask_BT), s.gold_reader(tokens_BT, mask_BT)
+        scores_KB = s.reward.members(task.reward, *for_proxy)
+        apart = {SPREAD: combination.spread(scores_KB)} if s.reward.how else {}
         length = jnp.sum(drawn.mask, axis=1)
         ended = jnp.any((drawn.tokens == s.eos) & drawn.mask, axis=1)
         return {
             "kl": jnp.sum(stats["kl"] * drawn.mask, axis=1),
             "kl_k1": metrics.kl_k1(logps, ref_logps, drawn.mask),
             "kl_k3": metrics.kl_k3(logps, ref_logps, drawn.mask),
-            "proxy": s.reward.of_read(task.reward, *for_proxy),
+            "proxy": s.reward.of_members(task.reward, scores_KB),
             "gold": frozen.gold_calibration(scoring.score(s.gold, frozen.gold, *for_gold)),
             "proxy_cut": s.reward.reader.cut(for_proxy[1]),
             "gold_cut": s.gold_reader.cut(for_gold[1]),
@@ -174,6 +178,7 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, j
             "unfinished": 1.0 - ended.astype(jnp.float32),
             "tokens": drawn.tokens,
             "mask": drawn.mask,
+            **apart,
         }
 
     def one(task: Task, policy: Params):
@@ -323,7 +328,8 @@ def take_read(
         log.did(float(np.nansum(made * length)) * s.c.batch, float(made.sum()) * cost)
     seen = {"read": measured, "last": last, "iteration": states.iteration}
     climb.history = record(climb.history, seen, climb.k)
-    means = {name: jnp.mean(measured[name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
+    named = [name for name in ("kl", "proxy", "gold", "length", "entropy", SPREAD) if name in measured]
+    means = {name: jnp.mean(measured[name], axis=-1) for name in named}
     shown = {f"last_{name}": value for name, value in last.items()} if climb.k else {}
     log.write(climb.k, {**means, "iteration": states.iteration, **shown})
     target, read_at = after_read(s, states)
