@@ -17,7 +17,7 @@ from rmo.runtime.files import Json, Row, read_csv, read_json, write_csv, write_j
 BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "trunks", "proxies", "scores")
 GATHERERS = ("fits", "report")  # only gather what others made, and are made again with any of it
 PLANNED = "planned.json"  # {stage: its path} of what the last `rmo run` was asked for
-TEXT = ("method", "rm_recipe", "rm_combined", "settings", "variant")  # columns of tables that are no numbers
+TEXT = ("method", "rm_recipe", "rm_combined", "settings", "variant", "place")  # columns of tables that are no numbers
 
 
 def numbers(rows: list[dict[str, str]]) -> list[Row]:
