@@ -1,5 +1,6 @@
 """An experiment is one frozen value: every dataclass of it can be imported from here."""
 
+from rmo.config.ensembles import Ensemble, with_each_left_out
 from rmo.config.experiment import (
     PPO,
     SFT,
@@ -35,6 +36,7 @@ __all__ = [
     "Combined",
     "Comparisons",
     "ConfigError",
+    "Ensemble",
     "Experiment",
     "Fits",
     "Gold",
@@ -52,4 +54,5 @@ __all__ = [
     "WorldConfig",
     "digest",
     "to_json",
+    "with_each_left_out",
 ]

@@ -70,6 +70,7 @@ def check(experiment: config.Experiment) -> None:
     for w, sweep in enumerate(e.proxies.sweeps):
         sweep_of_proxies(e, sweep, f"proxies.sweeps.{w}")
     need(bool(e.proxies.sweeps) and e.proxies.sweeps[0].best_of_n, "proxies.sweeps: the first is best-of-n's main one")
+    ensembles(e)
     other_policies(e)
     every = range(len(e.proxies.sizes))
     have = [(i, e.proxies.named(r)) for w in e.proxies.sweeps for i in w.sizes or every for r in w.recipes]
@@ -146,7 +147,7 @@ def numbers(owner: Any, path: str, may_be_zero: set[str]) -> None:
             if (
                 where in may_be_zero
                 or item.name in MAY_BE_ZERO_ANYWHERE
-                or isinstance(owner, config.Recipe | config.Combined | config.MethodSettings)
+                or isinstance(owner, config.Recipe | config.Combined | config.Ensemble | config.MethodSettings)
             ):
                 need(value >= 0, f"{where} is {value}: it must be at least 0")
             else:
@@ -183,7 +184,9 @@ def indices(given: tuple[int, ...], owners: tuple, where: str, what: str) -> Non
         need(0 <= index < len(owners), f"{where} has {index}: {what} holds indices 0 to {len(owners) - 1}")
 
 
-def distinct_names(parts: Sequence[config.Sweep | config.Against | config.Combined], where: str) -> None:
+def distinct_names(
+    parts: Sequence[config.Sweep | config.Against | config.Combined | config.Ensemble], where: str
+) -> None:
     """Names that directories can have, each once."""
     names = [part.name for part in parts]
     need(len(set(names)) == len(names), f"{where} has two entries of one name: {', '.join(names)}")
@@ -257,10 +260,33 @@ def sweep_of_proxies(e: config.Experiment, sweep: config.Sweep, where: str) -> N
         several_seeds(e, c, f"{where}.combined {c.name}")
 
 
-def several_seeds(e: config.Experiment, c: config.Combined, where: str) -> None:
-    """RMs that are combined are at least two, and different ones."""
+def ensembles(e: config.Experiment) -> None:
+    """Ensembles over RM sizes are of two sizes or more, which one sweep has."""
+    distinct_names(e.ensembles, "ensembles")
+    sweeps = {sweep.name: sweep for sweep in e.proxies.sweeps if sweep.best_of_n}
+    for i, c in enumerate(e.ensembles):
+        where = f"ensembles.{i}"
+        there = f"proxies.sweeps with best-of-n has {', '.join(sweeps)}"
+        need(c.sweep in sweeps, f"{where}.sweep is {c.sweep!r}: {there}")
+        sweep = sweeps[c.sweep]
+        indices((c.recipe,), sweep.recipes, f"{where}.recipe", f"the recipes of sweep {sweep.name}")
+        have = sweep.sizes or tuple(range(len(e.proxies.sizes)))
+        need(set(c.sizes) <= set(have), f"{where}.sizes is {c.sizes}: sweep {sweep.name} has sizes {have}")
+        need(len(set(c.sizes)) == len(c.sizes), f"{where}.sizes {c.sizes} names a size twice")
+        one = f"{where} is of one RM size: give it two or more, or combine the seeds of one in Sweep.combined"
+        need(len(c.sizes or have) > 1, one)
+        seeds_of(e, c, where)
+
+
+def seeds_of(e: config.Experiment, c: config.Combined | config.Ensemble, where: str) -> None:
+    """Seeds that there are, each once."""
     indices(c.seeds, tuple(range(e.proxies.seeds)), f"{where}: seeds", "proxies.seeds")
     need(len(set(c.seeds)) == len(c.seeds), f"{where}: seeds {c.seeds} names a seed twice")
+
+
+def several_seeds(e: config.Experiment, c: config.Combined, where: str) -> None:
+    """RMs that are combined are at least two, and different ones."""
+    seeds_of(e, c, where)
     many = len(c.seeds) or e.proxies.seeds
     need(many > 1, f"{where} is an ensemble of one: give it two seeds or more, or raise proxies.seeds")
 

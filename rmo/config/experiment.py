@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from rmo.config.ensembles import Ensemble as Ensemble
 from rmo.config.identity import memory
 from rmo.config.model import Model as Model
 from rmo.config.world import Text as Text
@@ -238,6 +239,8 @@ class Against:
     """Which of that sweep's recipes, as indices; empty means all."""
     combined: tuple[int, ...] = ()
     """Which of that sweep's combined rewards too, as indices; empty means none."""
+    ensembles: tuple[int, ...] = ()
+    """Which of the experiment's ensembles over RM sizes too, as indices; empty means none."""
     sizes: tuple[int, ...] = ()
     """Which of proxies.sizes, as indices; empty means all that the sweep has."""
     kl_coefs: tuple[float, ...] = (0.0,)
@@ -362,6 +365,8 @@ class Experiment:
     gold_as_proxy: GoldAsProxy = field(default_factory=GoldAsProxy)
     methods: tuple[MethodSettings, ...] = ()
     """Settings of further methods: which ones there are is for rmo/methods to say."""
+    ensembles: tuple[Ensemble, ...] = ()
+    """Rewards made of RMs of several sizes, measured beside the others; those of one size are `Sweep.combined`."""
     fits: Fits = field(default_factory=Fits)
     tags: tuple[str, ...] = ()
     """Tags of the run in wandb; nothing depends on them."""

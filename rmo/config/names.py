@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from rmo.config.ensembles import Ensemble
 from rmo.config.experiment import Experiment, Sweep
 from rmo.config.model import Model
 
@@ -50,6 +51,16 @@ def scores_name(e: Experiment, size: int, sweep: Sweep, policy: int = 0) -> str:
     """`w16x2-main-p32x2`: of the stage that scores a policy's pool with those proxies, after `scores/`."""
     name = proxies_name(e, size, sweep)
     return f"{name}-{policy_name(e.policies[policy])}" if policy else name
+
+
+def ensemble_name(c: Ensemble) -> str:
+    """`sizes-mean`: of the stage that scores the pool with an ensemble over RM sizes, after `scores/`."""
+    return f"sizes-{c.name}"
+
+
+def sizes_of_ensemble(e: Experiment, c: Ensemble) -> tuple[int, ...]:
+    """Which of proxies.sizes an ensemble is made of."""
+    return c.sizes or sizes_of(e, sweep_named(e, c.sweep))
 
 
 def other_policies(e: Experiment) -> Iterator[tuple[int, int]]:

@@ -17,15 +17,18 @@ from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
 from rmo.config.names import (
     GOLD_SCORES,
     GOLD_TRUNK,
+    ensemble_name,
     of_policy,
     proxies_name,
     scored,
     scores_name,
     sizes_of,
+    sizes_of_ensemble,
     sweep_named,
     trunk_name,
 )
 from rmo.experiment.bench import RunBench
+from rmo.experiment.ensembles import EnsembleScored
 from rmo.experiment.gold import gold
 from rmo.experiment.pool import GoldScored, Rewarding, Scored
 from rmo.experiment.run import Run, StageOf
@@ -37,7 +40,7 @@ from rmo.experiment.stages.prompts import prompts
 from rmo.experiment.stages.proxies import proxies
 from rmo.experiment.stages.report import report
 from rmo.experiment.stages.samples import samples
-from rmo.experiment.stages.scores import gold_scores, scores
+from rmo.experiment.stages.scores import ensemble_scores, gold_scores, scores
 from rmo.experiment.stages.trunks import trunks
 from rmo.methods import method as methods
 from rmo.rewards import combination
@@ -109,6 +112,11 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         name = f"scores/{scores_name(e, size, sweep, policy)}"
         add(name, partial(make_scores, size=size, sweep=sweep, policy=policy), (combined,), *before)
     of_stage: dict[str, Source] = {scores_name(e, *which): source_of(*which) for which in scored(e)}
+    for c in e.ensembles:
+        before = [f"scores/{scores_name(e, i, sweep_named(e, c.sweep))}" for i in sizes_of_ensemble(e, c)]
+        make = partial(make_ensemble_scores, which=c)
+        add(f"scores/{ensemble_name(c)}", make, (dataclasses.replace(c, sizes=()),), "samples", *before)
+        of_stage[ensemble_name(c)] = source_of_ensemble(c)
     if e.gold_as_proxy.optimised:
         add(f"scores/{GOLD_SCORES}", make_gold_scores, (), "samples")
         of_stage[GOLD_SCORES] = GoldScored
@@ -135,6 +143,14 @@ def known_combinations(e: config.Experiment) -> None:
                 combination.check(c.how, c.coefficient)
             except ValueError as error:
                 raise config.ConfigError(f"sweep {sweep.name}, combined {c.name}: {error}") from error
+    for c in e.ensembles:
+        try:
+            found = combination.check(c.how, c.coefficient)
+        except ValueError as error:
+            raise config.ConfigError(f"ensemble {c.name}: {error}") from error
+        if found.scores is None:
+            unlike = "averages parameters, which RMs of different sizes do not share: combine their scores"
+            raise config.ConfigError(f"ensemble {c.name}: {c.how} {unlike}, as mean does")
 
 
 def slice_of_proxies(e: config.Experiment, shape: config.Model, sweep: config.Sweep) -> tuple:
@@ -150,6 +166,10 @@ def make_scores(run: Run, out: Path, size: int, sweep: config.Sweep, policy: int
     scores(Scored(run, size, sweep, policy), out)
 
 
+def make_ensemble_scores(run: Run, out: Path, which: config.Ensemble) -> None:
+    ensemble_scores(EnsembleScored(run, which), out)
+
+
 def make_gold_scores(run: Run, out: Path) -> None:
     gold_scores(GoldScored(run), out)
 
@@ -159,6 +179,15 @@ def source_of(size: int, sweep: config.Sweep, policy: int) -> Source:
 
     def source(run: Run) -> Rewarding:
         return Scored(run, size, sweep, policy)
+
+    return source
+
+
+def source_of_ensemble(which: config.Ensemble) -> Source:
+    """How to come by the reward of an ensemble over RM sizes."""
+
+    def source(run: Run) -> Rewarding:
+        return EnsembleScored(run, which)
 
     return source
 

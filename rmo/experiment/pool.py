@@ -16,7 +16,7 @@ import numpy as np
 
 from rmo.analysis.curve_id import GOLD, Settings
 from rmo.artifacts.stages import Proxies, ProxyRow, Samples, Scores, Stage
-from rmo.config import Combined, Model, Sweep
+from rmo.config import Combined, Ensemble, Model, Sweep
 from rmo.config.names import GOLD_SCORES, of_policy, proxies_name, scores_name
 from rmo.experiment import annotator
 from rmo.experiment.run import Run
@@ -93,7 +93,7 @@ class Scored:
     def combined(self) -> tuple[Combined, ...]:
         return () if self.policy else self.sweep.combined
 
-    def parts_of(self, c: Combined) -> list[int]:
+    def parts_of(self, c: Combined | Ensemble) -> list[int]:
         """Places among the single RMs of those that are combined."""
         of_recipe = [i for i, (_, row) in enumerate(self.singles) if row.recipe_index == c.recipe]
         return [i for i in of_recipe if not c.seeds or self.singles[i][1].seed in c.seeds]

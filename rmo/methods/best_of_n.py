@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from rmo.config import Experiment
-from rmo.config.names import GOLD_SCORES, scored, scores_name
+from rmo.config.names import GOLD_SCORES, ensemble_name, scored, scores_name
 from rmo.methods.bench import JUDGED, SPREAD, Arm, Bench, Pool, Record
 from rmo.methods.method import Job, Method, Need, register
 from rmo.methods.wording import Wording
@@ -126,6 +126,8 @@ def jobs(e: Experiment) -> Iterator[Job]:
     for size, sweep, policy in scored(e):
         name = scores_name(e, size, sweep, policy)
         yield Job(name, name, settings, policy)
+    for c in e.ensembles:
+        yield Job(ensemble_name(c), ensemble_name(c), settings)
     if e.gold_as_proxy.pool:
         yield Job(GOLD_SCORES, GOLD_SCORES, settings)
 

@@ -13,7 +13,7 @@ from rmo.experiment import graph
 ROOT = Path(__file__).parents[2]
 CLASSES = [
     config.Optimizer, config.World, config.Text, config.SFT, config.Gold, config.Comparisons, config.Recipe,
-    config.Combined, config.Sweep, config.Proxies, config.BestOfN, config.Against, config.PPO, config.Tilt,
+    config.Combined, config.Ensemble, config.Sweep, config.Proxies, config.BestOfN, config.Against, config.PPO, config.Tilt,
     config.GoldAsProxy, config.OtherPolicy, config.Fits, config.Model, config.Experiment,
 ]  # fmt: skip
 MARKED = {("Model", "remat"), ("Optimizer", "accumulate"), ("BestOfN", "chunk"), ("PPO", "chunk")}
@@ -24,6 +24,7 @@ EVERY = dataclasses.replace(
     TINY,
     other_policies=(config.OtherPolicy(config.Model(width=32)),),
     proxies=dataclasses.replace(TINY.proxies, sweeps=SWEEPS),
+    ensembles=(config.Ensemble(),),
 )
 TEXT = dataclasses.replace(EVERY, world=config.Text(prompts="prompts.jsonl", tokenizer="some"))
 

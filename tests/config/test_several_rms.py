@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from rmo import config
-from rmo.config import Combined, checks
+from rmo.config import Against, Combined, Ensemble, Model, Sweep, checks, with_each_left_out
 from rmo.experiment import graph
 
 BASE = config.Experiment(proxies=config.Proxies(seeds=3))
@@ -14,6 +14,15 @@ BASE = config.Experiment(proxies=config.Proxies(seeds=3))
 def combined(*entries, seeds=3):
     sweep = dataclasses.replace(BASE.proxies.sweeps[0], combined=entries)
     return dataclasses.replace(BASE, proxies=dataclasses.replace(BASE.proxies, sweeps=(sweep,), seeds=seeds))
+
+
+SIZES = (Model(width=16, layers=1, heads=2), Model(width=32, layers=1, heads=2), Model(width=48, layers=1, heads=2))
+
+
+def over_sizes(*entries, against=(), **proxies):
+    here = dataclasses.replace(BASE.proxies, sizes=SIZES, **proxies)
+    ppo = dataclasses.replace(BASE.ppo, against=(Against(ensembles=against),))
+    return dataclasses.replace(BASE, proxies=here, ensembles=entries, ppo=ppo)
 
 
 def planned(e):
@@ -47,3 +56,53 @@ def test_every_way_to_combine_is_planned():
 )
 def test_wrong_combinations_are_refused(entry, seeds, message):
     refused(combined(entry, seeds=seeds), message)
+
+
+def test_ensembles_over_sizes_are_stages_of_their_own():
+    plan = planned(over_sizes(Ensemble("two", sizes=(0, 2)), Ensemble("all", "worst_case"), against=(1,)))
+    upstream = {stage.name for stage in plan["scores/sizes-two"].upstream}
+    assert upstream == {"samples", "scores/w16x1-main", "scores/w48x1-main"}
+    assert {"bon/sizes-two", "bon/sizes-all", "ppo/sizes-all-main"} <= set(plan)
+    assert "ppo/sizes-two-main" not in plan
+    alone = planned(over_sizes())
+    new = {"fits", "report"} | {name for name in plan if "sizes-" in name}
+    assert {name: stage.path for name, stage in plan.items() if name not in new} == {
+        name: stage.path for name, stage in alone.items() if name not in new
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "more", "message"),
+    [
+        (Ensemble(sizes=(1,)), {}, "ensembles.0 is of one RM size: give it two or more"),
+        (Ensemble(sizes=(1, 1)), {}, r"ensembles.0.sizes \(1, 1\) names a size twice"),
+        (Ensemble(sizes=(1, 3)), {}, r"ensembles.0.sizes is \(1, 3\): sweep main has sizes \(0, 1, 2\)"),
+        (Ensemble(sweep="other"), {}, "ensembles.0.sweep is 'other': proxies.sweeps with best-of-n has main"),
+        (Ensemble(recipe=1), {}, "ensembles.0.recipe has 1"),
+        (Ensemble(seeds=(3,)), {}, "ensembles.0: seeds has 3"),
+        (
+            Ensemble(how="weight_averaged"),
+            {},
+            "weight_averaged averages parameters, which RMs of different sizes do not",
+        ),
+        (Ensemble(how="pessimistic", coefficient=0.0), {}, "ensemble sizes: coefficient is 0"),
+        (Ensemble(), {"against": (1,)}, "ppo.against.0.ensembles has 1: the ensembles holds indices 0 to 0"),
+        (Ensemble(), {"sweeps": (Sweep(sizes=(1,)),)}, "ensembles.0 is of one RM size"),
+    ],
+)
+def test_wrong_ensembles_are_refused(entry, more, message):
+    refused(over_sizes(entry, **more), message)
+
+
+def test_ppo_against_an_ensemble_that_is_not_there():
+    refused(over_sizes(against=(0,)), "ppo.against.0.ensembles has 0: there are no ensembles")
+
+
+def test_an_ensemble_without_each_of_its_seeds():
+    found = with_each_left_out(Combined("uwo", "uncertainty_penalised", coefficient=0.7), 3)
+    assert [c.name for c in found] == ["uwo", "uwo-without-0", "uwo-without-1", "uwo-without-2"]
+    assert [c.seeds for c in found] == [(), (1, 2), (0, 2), (0, 1)]
+    assert {(c.how, c.coefficient) for c in found} == {("uncertainty_penalised", 0.7)}
+    planned(combined(*found))
+    assert [e.seeds for e in with_each_left_out(Ensemble(seeds=(0, 2)), 3)[1:]] == [(2,), (0,)]
+    refused(combined(*with_each_left_out(Combined(), 2), seeds=2), "mean-without-0 is an ensemble of one")

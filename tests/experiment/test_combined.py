@@ -8,16 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.run_files import Fits, RunFiles
-from rmo.config import Against, Combined, Model, Recipe, Sweep
+from rmo.config import Against, Combined, Ensemble, Model, Recipe, Sweep
 from rmo.experiment import graph
+from rmo.experiment.ensembles import EnsembleScored
 from rmo.experiment.pool import Scored
 from rmo.models import transformer
+from rmo.models.sampling import join
 from rmo.models.transformer import RewardModel
 from rmo.report.page import texts
 from rmo.rewards import combination
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams
+from rmo.runtime import sharding
 from tests.helpers.smoke import CLI, ENV, ROOT, SMOKE, copied
 
 SWEEP = Sweep(
@@ -36,7 +40,10 @@ def experiment():
     return dataclasses.replace(
         SMOKE,
         proxies=dataclasses.replace(SMOKE.proxies, sweeps=(SWEEP,)),
-        ppo=dataclasses.replace(SMOKE.ppo, against=(Against(name="climb", sizes=(0,), combined=(0, 3)),)),
+        ensembles=(Ensemble(how="worst_case"),),
+        ppo=dataclasses.replace(
+            SMOKE.ppo, against=(Against(name="climb", sizes=(0,), combined=(0, 3), ensembles=(0,)),)
+        ),
     )
 
 
@@ -69,14 +76,47 @@ def test_every_combination_has_curves(combined):
     assert len(sizes) == 3
     for rm_params in sizes:
         of_size = [c for c in found if (c.method, c.id.rm_params) == ("bon", rm_params)]
-        assert {c.id.rm_combined for c in of_size} == how | {""}
+        of_sizes = {"sizes: worst_case of 6 in 3 sizes"} if rm_params == max(sizes) else set()  # its largest RM's
+        assert {c.id.rm_combined for c in of_size} == how | {""} | of_sizes
         assert all(c.id.seed is None for c in of_size if c.id.rm_combined)
     climbed = [curve for curve in found if curve.method == "ppo"]
-    assert [curve.id.rm_combined for curve in climbed] == ["", "", "mean: mean of 2", "warm: weight_averaged of 2"]
+    assert [curve.id.rm_combined for curve in climbed] == [
+        "", "", "mean: mean of 2", "warm: weight_averaged of 2", "sizes: worst_case of 6 in 3 sizes"
+    ]  # fmt: skip
     for curve in found:
         assert curve.proxy[-1] > curve.proxy[0]
         if curve.method == "bon":
             assert curve.proxy[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_how_far_rms_are_apart_is_beside_what_is_selected(combined):
+    """In paths.csv, of combined rewards alone; not of averaged weights in PPO, where one RM is run."""
+    rows = Fits(combined).table("paths")
+    known = {(row["method"], CurveId.of_cells(row).rm_combined.partition(":")[0]) for row in rows if row["spread"] >= 0}
+    names = {"mean", "worst", "uwo", "warm", "sizes"}
+    assert known == {("bon", name) for name in names} | {("ppo", "mean"), ("ppo", "sizes")}
+
+
+def test_an_ensemble_over_sizes_is_made_of_every_sizes_calibrated_scores(combined):
+    run = graph.open_run(experiment(), combined)
+    scored, parts = EnsembleScored(run, experiment().ensembles[0]), [Scored(run, size, SWEEP) for size in range(3)]
+    tables = np.stack([table for part in parts for table in list(part.pool().proxy_MQN)[:2]])
+    own, pool = scored.files.calibrations()[0].calibration, scored.pool()
+    np.testing.assert_allclose(pool.proxy_MQN[0] / own.scale + own.shift, tables.min(0), atol=1e-9)
+    np.testing.assert_allclose(pool.spread_MQN[0], tables.std(0), atol=1e-9)
+    assert pool.proxy_MQN[0].mean() == pytest.approx(0, abs=1e-9)
+
+
+def test_ppo_sees_of_several_sizes_what_best_of_n_sees(combined):
+    """The pool's draws, read as PPO reads, have the scores of the table."""
+    run = graph.open_run(experiment(), combined, sharding.make_mesh())
+    scored = EnsembleScored(run, experiment().ensembles[0])
+    reward, p = scored.reward([0, 0])
+    draws, prompts = scored.samples.draws(1), scored.samples.prompts
+    before, mask = (np.repeat(x[1:2], len(draws.tokens), axis=0) for x in (prompts.tokens, prompts.mask))
+    seen = jax.vmap(reward, in_axes=(0, None, None))(p, *join(before, mask, draws.tokens, draws.mask))
+    for scores_N in seen:
+        np.testing.assert_allclose(scores_N, scored.pool().proxy_MQN[0][1], atol=1e-3)
 
 
 def test_single_rms_are_as_without_combinations(combined, smoke):

@@ -34,7 +34,7 @@ def true_gold(id: CurveId, d: np.ndarray) -> np.ndarray:
 def made_up(id: CurveId, truth: Callable[[CurveId, np.ndarray], np.ndarray] = true_gold) -> Curve:
     """A curve with a little noise over prompts; its proxy is straight in d."""
     d = np.linspace(0, LARGEST_KL.get(id.method, 9.0) ** 0.5, POINTS)
-    kl, rng = d**2, np.random.default_rng(id.seed)
+    kl, rng = d**2, np.random.default_rng(id.seed or 0)
     noise = 0.01 * d[:, None] * rng.normal(size=(1, PROMPTS))
     slope = 0.4 if id.method == PPO else 1.5
     curve = from_prompts(id, np.arange(1, POINTS + 1), kl, slope * d[:, None] + noise, truth(id, d)[:, None] + noise)
@@ -64,7 +64,12 @@ def ids() -> list[CurveId]:
         for recipe in recipes
     ]
     against_gold = [CurveId(method, GOLD, policy_params=SMALL, rm_combined="gold", seed=0) for method in GOLD_METHODS]
-    return [*(CurveId(**{**vars(id), "seed": seed}) for id in out for seed in range(SEEDS)), *against_gold]
+    several = [
+        CurveId(method, SIZES[0], DATA[-1], rm_combined=how, policy_params=SMALL)
+        for method in (BEST_OF_N, PPO)
+        for how in ("mean: mean of 2", "worst: worst_case of 2")
+    ]
+    return [*(CurveId(**{**vars(id), "seed": seed}) for id in out for seed in range(SEEDS)), *against_gold, *several]
 
 
 def reward_models() -> list[dict]:
@@ -93,7 +98,8 @@ def files_of(curves: Sequence[Curve]) -> Files:
             point = {**curve.id.cells(), "step": curve.step_or_n[k], "kl": curve.kl[k]}
             gold = curve.gold[k]
             judged = {"accuracy": 0.6, "confidence": 0.7, "support": 0.6}
-            paths.append({**point, **judged, "gold": gold, "annotator": 0.8 * gold})
+            apart = {"spread": 1 + 0.03 * k} if " of 2" in curve.id.rm_combined else {}
+            paths.append({**point, **judged, **apart, "gold": gold, "annotator": 0.8 * gold})
             split.append({**point, "gold": gold, **parts("kl", curve.kl[k]), **parts("gold", gold)})
             if curve.method == PPO:
                 health = {"clip_fraction": k / POINTS, "entropy": 1.0, "length": 9.0, "explained_variance": 0.5}

@@ -12,6 +12,7 @@ from rmo.analysis.scaling import summarise
 from rmo.artifacts.measured import curves, diagnostic_rows, path_rows
 from rmo.artifacts.run_files import Fits
 from rmo.artifacts.stages import Optimised, Proxies, Samples, Scores
+from rmo.claims import ensemble_table
 from rmo.claims.claim import applies, claims, judge
 from rmo.claims.evidence import Evidence
 from rmo.config import Recipe
@@ -19,6 +20,7 @@ from rmo.config.names import of_policy
 from rmo.experiment import efficiency
 from rmo.experiment.audit import audit
 from rmo.experiment.efficiency import annotator_rows, initial_texts, split_rows
+from rmo.experiment.ensembles import costs
 from rmo.experiment.run import Run
 from rmo.methods import method as methods
 from rmo.methods.bench import SPREAD
@@ -46,7 +48,10 @@ def fits(run: Run, out: Path) -> None:
     files.write("coefficients", summarise(found, f.bootstrap, f.level, f.min_d))
     gold = {row["policy_params"]: np.array(row["gold_per_prompt"]) for row in starts}
     against_rms = [curve for curve in found if not curve.id.against_gold]
-    files.write("claims", verdicts(out, Evidence(against_rms, rms, gold, f.bootstrap, min_d=f.min_d), f.level))
+    evidence = Evidence(against_rms, rms, gold, f.bootstrap, min_d=f.min_d)
+    files.write("claims", verdicts(out, evidence, f.level))
+    if several := ensemble_table.table(evidence, costs(run), f.level):
+        files.write_table("ensembles", ensemble_table.COLUMNS, several)
     files.write("gold", audit(run))
     stages, initial = list(optimised_stages(run)), initial_texts(run)
     main = [stage for stage in stages if stage[2].samples == "samples"]  # other policies start from other texts
@@ -142,7 +147,7 @@ def growing_n(run: Run, prompts: int = 6) -> list[Row]:
         if name.startswith("scores/"):
             scores = Scores(run.path(name))
             first = scores.rows()[0]
-            if (first.comparisons, first.recipe) == main:
+            if (first.comparisons, first.recipe) == main and not first.combined:
                 out += growing_n_of(run, name, scores, prompts)
     return out
 

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from rmo.artifacts.stages import Calibrated, Scores
+from rmo.experiment.ensembles import EnsembleScored
 from rmo.experiment.pool import GoldScored, Scored
+from rmo.experiment.run import Run
 from rmo.methods.best_of_n import best_of_n
 from rmo.models import metrics, scoring
 from rmo.models.transformer import Params
@@ -40,6 +42,17 @@ def gold_scores(scored: GoldScored, out: Path) -> None:
     files.write_start(start_1Q, start_1Q[0])
 
 
+def ensemble_scores(scored: EnsembleScored, out: Path) -> None:
+    """An ensemble over RM sizes: their calibrated scores combined, and calibrated again."""
+    files, raw_QN = Scores(out), scored.combined(scored.tables())
+    scored.write_rows()
+    gold_gap_C = gold_gaps(scored.run, scored.parts[0].proxies.validation().gold)
+    found = calibrated(scored.run, raw_QN, scored.combined(scored.on_validation()), gold_gap_C)
+    files.write_calibrations([found])
+    start_1Q, gold_1Q = best_of_n(found.calibration(raw_QN), scored.gold_table(), np.array([1]))
+    files.write_start(start_1Q, gold_1Q[0])
+
+
 def score_pool(scored: Scored, out: Path, params: Params) -> list[np.ndarray]:
     """Raw scores f64[Q, N] of every RM; a program scores one prompt's draws with all of them."""
     run, files, samples = scored.run, Scores(out), scored.samples
@@ -68,20 +81,33 @@ def calibrate(
     """Every reward's calibration: the mean on the initial policy's samples is 0; the unit is where sigmoid(gap) fits
     gold's soft labels best, in gold's standard deviations. `main`: calibrations on the main policy's pool, whose zero
     is kept so that policies can be compared."""
-    run, held, logits = scored.run, scored.proxies.validation(), scored.run.gold_logits
-    gold = run.gold_calibration()(held.gold)
-    gold_gap_C = (gold[:, 0] - gold[:, 1]) * logits
+    held = scored.proxies.validation()
+    gold_gap_C = gold_gaps(scored.run, held.gold)
     pairs_M = [held.scores[m] for m, _ in scored.singles] + averaged_on_validation(scored, params)
     out: list[Calibrated] = []
     for i in range(len(scored.rows())):
         done = [found.calibration for found in out]
         raw_QN, pairs_C2 = (before_calibration(scored, tables, done) for tables in (raw_M, pairs_M))
-        gap_C = pairs_C2[:, 0] - pairs_C2[:, 1]
-        scale = soft_label_scale(gap_C, gold_gap_C) / logits
-        error = metrics.calibration_error(gap_C * scale * logits, 1 / (1 + np.exp(-gold_gap_C)))
-        shift = main[scored.singles[i][0]].calibration.shift if main else float(raw_QN.mean())
-        out.append(Calibrated(Calibration(shift, scale), error))
+        found = calibrated(scored.run, raw_QN, pairs_C2, gold_gap_C)
+        if main:
+            shift = main[scored.singles[i][0]].calibration.shift
+            found = found._replace(calibration=found.calibration._replace(shift=shift))
+        out.append(found)
     return out
+
+
+def gold_gaps(run: Run, gold_C2: np.ndarray) -> np.ndarray:
+    """By how much gold prefers the first response of every comparison, f64[C], in logits."""
+    gold = run.gold_calibration()(gold_C2)
+    return (gold[:, 0] - gold[:, 1]) * run.gold_logits
+
+
+def calibrated(run: Run, raw_QN: np.ndarray, pairs_C2: np.ndarray, gold_gap_C: np.ndarray) -> Calibrated:
+    """The calibration of one reward, from its scores of the pool and of the held-out comparisons."""
+    logits, gap_C = run.gold_logits, pairs_C2[:, 0] - pairs_C2[:, 1]
+    scale = soft_label_scale(gap_C, gold_gap_C) / logits
+    error = metrics.calibration_error(gap_C * scale * logits, 1 / (1 + np.exp(-gold_gap_C)))
+    return Calibrated(Calibration(float(raw_QN.mean()), scale), error)
 
 
 def before_calibration(scored: Scored, raw_M: list[np.ndarray], done: list[Calibration]) -> np.ndarray:

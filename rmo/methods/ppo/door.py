@@ -8,7 +8,7 @@ import numpy as np
 
 from rmo.analysis.curve_id import Settings
 from rmo.config import Against, Experiment
-from rmo.config.names import GOLD_SCORES, other_policies, scores_name, size_names, sizes_of, sweep_named
+from rmo.config.names import GOLD_SCORES, ensemble_name, other_policies, scores_name, size_names, sizes_of, sweep_named
 from rmo.methods.bench import JUDGED, SPREAD, Arm, Bench, Record, RewardRow
 from rmo.methods.method import Diagnostic, Job, Method, Need, register
 from rmo.methods.wording import Wording
@@ -24,18 +24,22 @@ class Plan:
 
 
 def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every entry of ppo.against and RM size, one for each combined reward there, for every other policy,
-    and for gold as its own proxy."""
+    """One stage for every entry of ppo.against and RM size, one for each combined reward and ensemble there, for every
+    other policy, and for gold as its own proxy."""
     settings, names = dataclasses.replace(e.ppo, against=()), size_names(e.proxies.sizes)
     for against in e.ppo.against:
         sweep = sweep_named(e, against.sweep)
-        alone = dataclasses.replace(against, sizes=(), combined=())
+        alone = dataclasses.replace(against, sizes=(), combined=(), ensembles=())
         for size in against.sizes or sizes_of(e, sweep):
             name, scores = f"{names[size]}-{against.name}", scores_name(e, size, sweep)
             yield Job(name, scores, (e.seed, settings, alone), details=Plan(against))
             for c in against.combined:
                 of = sweep.combined[c]
                 yield Job(f"{name}-{of.name}", scores, (e.seed, settings, alone, of), details=Plan(against, c))
+        for of_sizes in (e.ensembles[i] for i in against.ensembles):
+            scores = ensemble_name(of_sizes)
+            how = dataclasses.replace(alone, sweep="", recipes=())
+            yield Job(f"{scores}-{against.name}", scores, (e.seed, settings, how), details=Plan(against, 0))
     main = e.proxies.sweeps[0]
     against = Against(sweep=main.name, recipes=(0,))
     for policy, size in other_policies(e):
@@ -75,10 +79,12 @@ def check_against(e: Experiment, against: Against, where: str, need: Need) -> No
     for field, owners, what in (
         (against.recipes, sweep.recipes, "recipes"),
         (against.combined, sweep.combined, "combined"),
+        (against.ensembles, e.ensembles, "ensembles"),
     ):
         for index in field:
             last = len(owners) - 1
-            holds = f"the {what} of sweep {sweep.name} holds indices 0 to {last}"
+            of = "" if what == "ensembles" else f" of sweep {sweep.name}"
+            holds = f"the {what}{of} holds indices 0 to {last}" if owners else f"there are no {what}{of}"
             need(0 <= index <= last, f"{where}.{what} has {index}: {holds}")
     have = sizes_of(e, sweep)
     need(set(against.sizes) <= set(have), f"{where}.sizes is {against.sizes}: sweep {sweep.name} has sizes {have}")
@@ -94,7 +100,9 @@ def optimised_by(e: Experiment, against: Against) -> list[tuple]:
     rewards = [*recipes, *(sweep.combined[c] for c in against.combined)]
     sizes = against.sizes or sizes_of(e, sweep)
     how = against.lr_scale, against.d_per_step
-    return [(i, reward, coef, *how) for i in sizes for reward in rewards for coef in against.kl_coefs]
+    of_sizes = [(None, e.ensembles[i]) for i in against.ensembles]
+    every = [*((i, reward) for i in sizes for reward in rewards), *of_sizes]
+    return [(*reward, coef, *how) for reward in every for coef in against.kl_coefs]
 
 
 def arms(rewards: Sequence[RewardRow], plan: Plan) -> list[Arm]:
