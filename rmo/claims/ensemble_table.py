@@ -1,6 +1,6 @@
 """Ensembles beside the mean of their single RMs and beside the one that validation accuracy chooses: gain and cost."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,28 +40,41 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Place:
-    """Where lines are compared: each at its own peak, or all at one d."""
+    """Where lines are compared: each at its own peak, or all at one d. Beyond its end a line is not known."""
 
     name: str  # peak, end, spread (where the spread of the RMs says stop), kl=2
     d: float | None = None  # None: each at its own peak
 
     def gold(self, found: Line) -> float:
-        return found.peak()[1] if self.d is None else float(found.at(self.d))
-
-    def reached(self, found: Line) -> bool:
-        return self.d is None or self.d <= found.end + 1e-9
+        if self.d is None:
+            return found.peak()[1]
+        return float(found.at(self.d)) if self.d <= found.end + 1e-9 else np.nan
 
 
 def table(evidence: Evidence, costs: Mapping[tuple, Cost], level: float) -> list[Row]:
     """A row for every ensemble and place. `gain` is its gold less the mean of its single RMs', `over_best` less that of
     the RM that validation accuracy chooses, `regret` its highest gold less that at this place; each with an interval
     over prompts and over `seeds` RM seeds: where that is 1, which seeds form the ensemble is not in it."""
-    return [
-        row_at(evidence, e, place, costs.get(rm_of(e.group.id)), level)
-        for method in methods.names()
-        for e in ensembles(evidence.whole, method)
-        for place in places(evidence.whole, e)
-    ]
+    whole = evidence.whole
+    every = [e for method in methods.names() for e in ensembles(whole, method)]
+    return [row for e in every for row in rows_of(evidence, e, costs.get(rm_of(e.group.id)), level)]
+
+
+def rows_of(evidence: Evidence, e: EnsembleCurve, cost: Cost | None, level: float) -> list[Row]:
+    """The rows of one ensemble."""
+    whole, found = evidence.whole, places(evidence.whole, e)
+    mine, single, best = three_lines(whole, e)
+    values_NPC = on_rows(evidence, e, found)
+    out = []
+    for p, place in enumerate(found):
+        kl = (mine.peak()[0] if place.d is None else place.d) ** 2
+        row: Row = {**e.group.id.cells(), "place": place.name, "kl": kl, "gold": place.gold(mine)}
+        row |= {"singles": place.gold(single), "best": place.gold(best) if best else None}
+        for name, values_N in zip(COMPARED, values_NPC[:, p].T, strict=True):
+            row |= with_interval(name, values_N, evidence, level)
+        row |= {"seeds": e.seeds, "members": e.members}
+        out.append(row | (cost._asdict() if cost else {}))
+    return out
 
 
 def places(view: View, e: EnsembleCurve) -> list[Place]:
@@ -71,51 +84,40 @@ def places(view: View, e: EnsembleCurve) -> list[Place]:
     return [*out, Place("spread", min(stop_d(e), mine.end))] if e.curve.spread is not None else out
 
 
-def row_at(evidence: Evidence, e: EnsembleCurve, place: Place, cost: Cost | None, level: float) -> Row:
-    """One row."""
-    whole = evidence.whole
-    mine, single = line(whole, e), whole.line(e.singles)
-    best = known_best(whole, e)
-    kl = (mine.peak()[0] if place.d is None else place.d) ** 2
-    row: Row = {**e.group.id.cells(), "place": place.name, "kl": kl, "gold": place.gold(mine)}
-    row |= {"singles": place.gold(single) if place.reached(single) else None}
-    row |= {"best": place.gold(best) if best and place.reached(best) else None}
-    for name, statistic in statistics(e, place, single, best).items():
-        row |= with_interval(name, evidence, statistic, level)
-    row |= {"seeds": e.seeds, "members": e.members}
-    return row | (cost._asdict() if cost else {})
-
-
-def known_best(view: View, e: EnsembleCurve) -> Line | None:
+def three_lines(view: View, e: EnsembleCurve) -> tuple[Line, Line, Line | None]:
+    """The ensemble's, the single RMs' mean, and that of the RM that validation accuracy chooses, where it is known."""
     try:
-        return best_single(view, e)
+        best = best_single(view, e)
     except Missing:
-        return None
+        best = None
+    return line(view, e), view.line(e.singles), best
 
 
-def statistics(e: EnsembleCurve, place: Place, single: Line, best: Line | None) -> dict[str, Callable[[View], float]]:
-    """What is compared at a place, as functions of a resample."""
-
-    def gain(view: View) -> float:
-        return place.gold(line(view, e)) - place.gold(view.line(e.singles))
-
-    def over_best(view: View) -> float:
-        return place.gold(line(view, e)) - place.gold(best_single(view, e))
-
-    def regret(view: View) -> float:
-        mine = line(view, e)
-        return mine.peak()[1] - place.gold(mine)
-
-    out: dict[str, Callable[[View], float]] = {"gain": gain} if place.reached(single) else {}
-    out |= {"over_best": over_best} if best and place.reached(best) else {}
-    return out | ({"regret": regret} if place.d is not None else {})
+def on_rows(evidence: Evidence, e: EnsembleCurve, found: list[Place]) -> np.ndarray:
+    """What is compared (`COMPARED`) at every place, f64[N, P, 3], on every row that intervals need; NaN where a line
+    does not reach so far. Other rows repeat the first."""
+    values = np.empty((len(evidence.resamples.share_NQ), len(found), len(COMPARED)))
+    values[:] = compared(evidence.whole, e, found)
+    for n in evidence.resamples.exact[1:]:
+        values[n] = compared(evidence.view(int(n)), e, found)
+    return values
 
 
-def with_interval(name: str, evidence: Evidence, statistic: Callable[[View], float], level: float) -> Row:
-    """A smooth statistic and the ends of its interval, as cells."""
-    r = evidence.resamples
-    values_N = np.full(len(r.share_NQ), statistic(evidence.whole))
-    for n in r.exact[1:]:
-        values_N[n] = statistic(evidence.view(int(n)))
-    low, high = t_interval(float(values_N[0]), error(values_N, r), (1 - level) / 2)
+def compared(view: View, e: EnsembleCurve, found: list[Place]) -> list[tuple[float, float, float]]:
+    """(gain, over_best, regret) at every place."""
+    mine, single, best = three_lines(view, e)
+    top = mine.peak()[1]
+    out = []
+    for place in found:
+        gold = place.gold(mine)
+        over_best = gold - place.gold(best) if best else np.nan
+        out.append((gold - place.gold(single), over_best, top - gold if place.d is not None else np.nan))
+    return out
+
+
+def with_interval(name: str, values_N: np.ndarray, evidence: Evidence, level: float) -> Row:
+    """A smooth statistic and the ends of its interval, as cells; none where it is not known."""
+    if not np.isfinite(values_N).all():
+        return {}
+    low, high = t_interval(float(values_N[0]), error(values_N, evidence.resamples), (1 - level) / 2)
     return {name: float(values_N[0]), f"{name}_low": low, f"{name}_high": high}
