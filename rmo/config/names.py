@@ -54,8 +54,8 @@ def scores_name(e: Experiment, size: int, sweep: Sweep, policy: int = 0) -> str:
 
 
 def ensemble_name(c: Ensemble) -> str:
-    """`sizes-mean`: of the stage that scores the pool with an ensemble over RM sizes, after `scores/`."""
-    return f"sizes-{c.name}"
+    """`ensemble-sizes`: of the stage that scores the pool with an ensemble over RM sizes, after `scores/`."""
+    return f"ensemble-{c.name}"
 
 
 def sizes_of_ensemble(e: Experiment, c: Ensemble) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""`scores/sizes-...`: an ensemble over RM sizes, the one reward of its stage, from what every size's stage scored."""
+"""`scores/ensemble-...`: an ensemble over RM sizes, the one reward of its stage, from what each size scored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

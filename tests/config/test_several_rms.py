@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from rmo import config
-from rmo.config import Against, Combined, Ensemble, Model, Sweep, checks, with_each_left_out
+from rmo.config import Against, Combined, Ensemble, Model, Recipe, Sweep, checks, with_each_left_out
 from rmo.experiment import graph
 
 BASE = config.Experiment(proxies=config.Proxies(seeds=3))
@@ -60,12 +60,12 @@ def test_wrong_combinations_are_refused(entry, seeds, message):
 
 def test_ensembles_over_sizes_are_stages_of_their_own():
     plan = planned(over_sizes(Ensemble("two", sizes=(0, 2)), Ensemble("all", "worst_case"), against=(1,)))
-    upstream = {stage.name for stage in plan["scores/sizes-two"].upstream}
+    upstream = {stage.name for stage in plan["scores/ensemble-two"].upstream}
     assert upstream == {"samples", "scores/w16x1-main", "scores/w48x1-main"}
-    assert {"bon/sizes-two", "bon/sizes-all", "ppo/sizes-all-main"} <= set(plan)
-    assert "ppo/sizes-two-main" not in plan
+    assert {"bon/ensemble-two", "bon/ensemble-all", "ppo/ensemble-all-main"} <= set(plan)
+    assert "ppo/ensemble-two-main" not in plan
     alone = planned(over_sizes())
-    new = {"fits", "report"} | {name for name in plan if "sizes-" in name}
+    new = {"fits", "report"} | {name for name in plan if "ensemble-" in name}
     assert {name: stage.path for name, stage in plan.items() if name not in new} == {
         name: stage.path for name, stage in alone.items() if name not in new
     }
@@ -106,3 +106,17 @@ def test_an_ensemble_without_each_of_its_seeds():
     planned(combined(*found))
     assert [e.seeds for e in with_each_left_out(Ensemble(seeds=(0, 2)), 3)[1:]] == [(2,), (0,)]
     refused(combined(*with_each_left_out(Combined(), 2), seeds=2), "mean-without-0 is an ensemble of one")
+
+
+def test_ppo_against_ensembles_of_clean_and_of_noisy_labels():
+    """They are other rewards, however alike they are called; the same one twice is refused."""
+    sweeps = (
+        Sweep(combined=(Combined(), Combined("worst", "worst_case"))),
+        Sweep("noise", (Recipe(flip=0.25),), combined=(Combined(),)),
+    )
+    both = Against(combined=(0,)), Against("noise", sweep="noise", combined=(0,))
+    proxies = dataclasses.replace(BASE.proxies, sweeps=sweeps)
+    e = dataclasses.replace(BASE, proxies=proxies, ppo=dataclasses.replace(BASE.ppo, against=both))
+    assert {"ppo/w16x1-main-mean", "ppo/w16x1-noise-mean"} <= set(planned(e))
+    twice = dataclasses.replace(e, ppo=dataclasses.replace(BASE.ppo, against=(Against(combined=(0, 0)),)))
+    refused(twice, "optimises one proxy twice")

@@ -97,7 +97,8 @@ def optimised_by(e: Experiment, against: Against) -> list[tuple]:
     """What tells the curves of one entry of ppo.against from those of another."""
     sweep = sweep_named(e, against.sweep)
     recipes = [sweep.recipes[r] for r in against.recipes] or sweep.recipes
-    rewards = [*recipes, *(sweep.combined[c] for c in against.combined)]
+    combined = [sweep.combined[c] for c in against.combined]
+    rewards = [*recipes, *((sweep.recipes[c.recipe], c) for c in combined)]
     sizes = against.sizes or sizes_of(e, sweep)
     how = against.lr_scale, against.d_per_step
     of_sizes = [(None, e.ensembles[i]) for i in against.ensembles]
