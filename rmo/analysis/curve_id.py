@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 Value = float | str
 GOLD = "gold"  # `rm_combined` where the reward is gold itself
+NO_RM = "no RM"  # `rm_combined` where a policy learns from comparisons without a reward model
 # Fields of a training recipe: in tables of rmo before 0.3 they stand in one column with a method's settings.
 RECIPE = ("prompts", "epochs", "flip", "weight_decay", "dropout", "smoothing", "stop_early")
 
@@ -111,7 +112,7 @@ class CurveId:
     rm_params: int = 0  # without embeddings; 0 where not known
     rm_comparisons: int | None = None  # that the RM was trained on
     rm_recipe: Settings = field(default_factory=Settings)  # how it was trained, where not as in the paper
-    rm_combined: str = ""  # how several RMs make one score, or GOLD; empty: it is one RM that was trained on labels
+    rm_combined: str = ""  # how several RMs make one score, or GOLD, NO_RM; empty: one RM, trained on labels
     policy_params: int | None = None
     settings: Settings = field(default_factory=Settings)  # of the method, where not its default
     seed: int | None = None  # of the RM
@@ -125,6 +126,11 @@ class CurveId:
     def against_gold(self) -> bool:
         """Whether gold is its own proxy here: no RM of a sweep, and nothing that can be overoptimised."""
         return self.rm_combined == GOLD
+
+    @property
+    def against_rm(self) -> bool:
+        """Whether what is optimised is one RM of a sweep, or several combined: neither gold nor labels alone."""
+        return self.rm_combined not in (GOLD, NO_RM)
 
     @property
     def group(self) -> "CurveId":

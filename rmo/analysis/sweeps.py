@@ -12,12 +12,13 @@ class Missing(Exception):
 
 
 def main_family(groups: Sequence[Group], method: str) -> list[Group]:
-    """The main sweep over RM sizes, smallest first: most sizes, most comparisons. Gold as its own proxy is in no sweep.
+    """The main sweep over RM sizes, smallest first: most sizes, most comparisons. What has no
+    RM of a size, gold as its own proxy too, is in no sweep.
 
     Raises:
       Missing: there are no groups.
     """
-    groups = [g for g in groups if not g.id.against_gold]
+    groups = [g for g in groups if g.id.against_rm]
     if not groups:
         raise Missing(f"no {method} curves")
     return families(groups)[0]

@@ -110,7 +110,8 @@ def of_log(method: Method, reads: list[Row], members: list[int]) -> Curve | None
     if not reads:
         return None
     names = (method.axis, "kl", "proxy", "gold")
-    every = {name: np.array([row[name] for row in reads], np.float64) for name in names}
+    unknown = [np.nan] * len(reads[0]["kl"])  # of a method that has no proxy
+    every = {name: np.array([row.get(name, unknown) for row in reads], np.float64) for name in names}
     id, curves = CurveId(method.name), []
     for m in members or range(every["kl"].shape[1]):
         step, kl, proxy, gold = (values[:, m] for values in every.values())
@@ -149,7 +150,8 @@ def picture(curves: dict[str, Curve], width: int, height: int, color: bool) -> s
                 letter, line = chr(ord("a") + i % 26), COLORS[i % len(COLORS)]
                 gold, proxy = ("braille", "dot") if color else (letter.upper(), letter)
                 figure.plot(c.d.tolist(), c.gold.tolist(), marker=gold, color=line)
-                figure.plot(c.d.tolist(), c.proxy.tolist(), marker=proxy, color=line)
+                if np.isfinite(c.proxy).all():
+                    figure.plot(c.d.tolist(), c.proxy.tolist(), marker=proxy, color=line)
         figure.title(method.short)
     drawn = plotext.build()
     return drawn if color else plotext.uncolorize(drawn)
@@ -174,7 +176,8 @@ def legend(curves: dict[str, Curve], width: int, color: bool) -> list[str]:
         for method in shown:
             if c := curves.get(f"{method.name}/{name}"):
                 top, now = (f"{c.gold[k]:.2f} at {c.kl[k]:.1f}" for k in (int(np.argmax(c.gold)), -1))
-                line += f"  {top:>14}{now:>14}{c.proxy[-1]:>7.2f}"
+                said = f"{c.proxy[-1]:.2f}" if np.isfinite(c.proxy[-1]) else "none"
+                line += f"  {top:>14}{now:>14}{said:>7}"
             else:
                 line += " " * 37
         out.append(mark + line.rstrip()[: width - 2])

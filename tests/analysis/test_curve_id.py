@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rmo.analysis.curve_id import CurveId, Settings
+from rmo.analysis.curve_id import GOLD, NO_RM, CurveId, Settings
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,14 @@ def test_what_curves_have_in_common():
     # For the bootstrap an RM is its size and data: one seed's luck is shared by all recipes.
     assert ONE.rm == dataclasses.replace(ONE, rm_recipe=Settings()).rm == seed.rm
     assert ONE.rm != dataclasses.replace(ONE, rm_combined="").rm
+
+
+def test_gold_and_labels_alone_are_no_rm_of_a_sweep():
+    how = {"": True, "mean: mean of 2": True, GOLD: False, NO_RM: False}
+    assert {name: dataclasses.replace(ONE, rm_combined=name).against_rm for name in how} == how
+    alone = CurveId("direct", 0, 2000, rm_combined=NO_RM, seed=1, settings=Settings(beta=0.1))
+    assert CurveId.of_cells({name: str(cell) for name, cell in alone.cells().items() if cell is not None}) == alone
+    assert alone.label([alone]) == "no RM, beta=0.1"
 
 
 def test_labels_say_what_differs():

@@ -1,11 +1,13 @@
 """Which groups belong together, and curves on one grid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from rmo.analysis import sweeps
 from rmo.analysis.curve import Curve, common_d, regrid
-from rmo.analysis.curve_id import CurveId, Settings
+from rmo.analysis.curve_id import GOLD, NO_RM, CurveId, Settings
 from rmo.analysis.fitting import group
 
 D = np.linspace(0, 2, 9)
@@ -36,6 +38,10 @@ def test_main_family_and_plain_groups():
     assert ids(sweeps.plain(groups, "bon", policy_params=5)) == [(100, 4000)]
     with pytest.raises(sweeps.Missing, match="no ppo curves"):
         sweeps.main_family([], "ppo")
+    for alone in (GOLD, NO_RM):  # is in no sweep over RM sizes
+        without = [replace(c, id=replace(c.id, rm_combined=alone)) for c in GRID]
+        with pytest.raises(sweeps.Missing, match="no bon curves"):
+            sweeps.main_family(group(without, "bon"), "bon")
 
 
 def test_numbers_of_comparisons():

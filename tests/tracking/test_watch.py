@@ -168,6 +168,19 @@ def test_the_view_of_a_run_under_way(run):
     assert watch.view(run, (), 120, 40, color=True)[1]
 
 
+def test_a_method_without_a_proxy_is_watched_by_its_gold():
+    reads = [{"iteration": [k], "kl": [k * k], "gold": [k]} for k in range(3)]
+    found = watch.of_log(find("ppo"), reads, [])
+    assert found is not None
+    assert found.gold[-1] == 2.0
+    assert np.isnan(found.proxy).all()
+    curves = {"ppo/labels": found}
+    assert watch.legend(curves, 100, color=False)[-1].endswith("2.00 at 4.0   2.00 at 4.0   none")
+    drawn = watch.picture(curves, 100, 20, color=False)
+    assert "A" in drawn
+    assert "a" not in drawn
+
+
 def test_any_run_directory_can_be_watched(run, tmp_path):
     """One that does not say what was planned, through the command; one without curves; none at all."""
     (run / PLANNED).unlink()

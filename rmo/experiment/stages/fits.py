@@ -141,13 +141,13 @@ def growing_n(run: Run, prompts: int = 6) -> list[Row]:
     """Paper Table 2: for the first prompts, the best of the first n draws at growing n against the first seed of every
     RM of the main recipe."""
     recipe = run.experiment.proxies.sweeps[0].recipes[0]
-    main = recipe.comparisons, Settings.differing(recipe, Recipe(recipe.comparisons))
+    main = recipe.comparisons, Settings.differing(recipe, Recipe(recipe.comparisons)), ""
     out: list[Row] = []
     for name in run.stages:
         if name.startswith("scores/"):
             scores = Scores(run.path(name))
             first = scores.rows()[0]
-            if (first.comparisons, first.recipe) == main and not first.combined:
+            if (first.comparisons, first.recipe, first.combined) == main:
                 out += growing_n_of(run, name, scores, prompts)
     return out
 

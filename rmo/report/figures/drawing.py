@@ -41,7 +41,7 @@ class Files:
 
     def methods(self) -> list[Method]:
         """Those that the run has curves of, against RMs of a sweep."""
-        there = {curve.method for curve in self.curves if not curve.id.against_gold}
+        there = {curve.method for curve in self.curves if curve.id.against_rm}
         return [method for method in methods.every() if method.name in there]
 
     def groups(self, method: str, **wanted: object) -> list[Group]:

@@ -18,7 +18,7 @@ def summary_sentence(curves: Sequence[Curve], claims: list[Row], unit: str = "")
     """What happened to the smallest and the largest proxy, in words computed from the curves and, where they were
     judged, claims C1a and C1b. `unit` is a sentence that says what scores are counted in."""
     parts, several = [], False
-    curves = [curve for curve in curves if not curve.id.against_gold]
+    curves = [curve for curve in curves if curve.id.against_rm]
     for method in methods.every():
         groups = fitting.group(curves, method.name)
         several = several or any(len(g.curves) > 1 for g in groups)
