@@ -63,6 +63,11 @@ def sizes_of_ensemble(e: Experiment, c: Ensemble) -> tuple[int, ...]:
     return c.sizes or sizes_of(e, sweep_named(e, c.sweep))
 
 
+def comparisons_name(sweep: Sweep) -> str:
+    """`comparisons-main`: of the stage, after `scores/`, of a sweep's labels without an RM."""
+    return f"comparisons-{sweep.name}"
+
+
 def other_policies(e: Experiment) -> Iterator[tuple[int, int]]:
     """(policy, RM size) of every pair that the experiment's other policies ask for; all against the main recipe."""
     main = e.proxies.sweeps[0]

@@ -10,11 +10,12 @@ import numpy as np
 from rmo.artifacts.stages import Optimised, Policy, Samples
 from rmo.checkpoints import saved_model
 from rmo.config import Experiment
-from rmo.config.names import of_policy
+from rmo.config.names import of_policy, sweep_named
 from rmo.experiment import annotator
+from rmo.experiment.labelled import comparisons_of
 from rmo.experiment.pool import Rewarding
 from rmo.experiment.run import Run
-from rmo.methods.bench import Arm, Judge, Pool, RewardRow
+from rmo.methods.bench import Arm, Comparisons, Judge, Pool, RewardRow
 from rmo.methods.method import Job, Method
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.rewards.reward import Reward, RewardParams
@@ -106,6 +107,9 @@ class RunBench:
     def read_prompts(self) -> tuple[np.ndarray, np.ndarray]:
         found = Samples(self.run.path("samples")).prompts
         return found.tokens, found.mask
+
+    def comparisons(self) -> Comparisons:
+        return comparisons_of(self.run, sweep_named(self.experiment, self.scored.files.sweep), self.rewards)
 
     def begin(self, members: Sequence[Arm]) -> None:
         ids = [self.scored.files.id_of(self.method.name, arm) for arm in members]

@@ -17,6 +17,7 @@ from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
 from rmo.config.names import (
     GOLD_SCORES,
     GOLD_TRUNK,
+    comparisons_name,
     ensemble_name,
     of_policy,
     proxies_name,
@@ -30,6 +31,7 @@ from rmo.config.names import (
 from rmo.experiment.bench import RunBench
 from rmo.experiment.ensembles import EnsembleScored
 from rmo.experiment.gold import gold
+from rmo.experiment.labelled import Labelled, slice_of_labels
 from rmo.experiment.pool import GoldScored, Rewarding, Scored
 from rmo.experiment.run import Run, StageOf
 from rmo.experiment.stages.comparisons import comparisons
@@ -40,7 +42,7 @@ from rmo.experiment.stages.prompts import prompts
 from rmo.experiment.stages.proxies import proxies
 from rmo.experiment.stages.report import report
 from rmo.experiment.stages.samples import samples
-from rmo.experiment.stages.scores import ensemble_scores, gold_scores, scores
+from rmo.experiment.stages.scores import ensemble_scores, gold_scores, label_scores, scores
 from rmo.experiment.stages.trunks import trunks
 from rmo.methods import method as methods
 from rmo.rewards import combination
@@ -120,13 +122,19 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
     if e.gold_as_proxy.optimised:
         add(f"scores/{GOLD_SCORES}", make_gold_scores, (), "samples")
         of_stage[GOLD_SCORES] = GoldScored
-    for method in methods.every():
-        for job in method.jobs(e):
-            if job.scores not in of_stage:
-                there = ", ".join(of_stage)
-                raise config.ConfigError(f"{method} optimises against scores/{job.scores}: there are {there}")
-            make = partial(make_optimised, method=method, job=job, source=of_stage[job.scores])
-            add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
+    jobs = [(method, job) for method in methods.every() for job in method.jobs(e)]
+    for sweep in e.proxies.sweeps:
+        name = comparisons_name(sweep)
+        if any(job.scores == name for _, job in jobs):
+            make, labels = partial(make_label_scores, sweep=sweep), slice_of_labels(e.proxies, sweep)
+            add(f"scores/{name}", make, labels, "samples", "comparisons")
+            of_stage[name] = partial(Labelled, sweep=sweep)
+    for method, job in jobs:
+        if job.scores not in of_stage:
+            there = ", ".join(of_stage)
+            raise config.ConfigError(f"{method} optimises against scores/{job.scores}: there are {there}")
+        make = partial(make_optimised, method=method, job=job, source=of_stage[job.scores])
+        add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
     measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]
     add("fits", fits, (e.fits,), *measured)
     # The page shows the note and the whole config.
@@ -172,6 +180,10 @@ def make_ensemble_scores(run: Run, out: Path, which: config.Ensemble) -> None:
 
 def make_gold_scores(run: Run, out: Path) -> None:
     gold_scores(GoldScored(run), out)
+
+
+def make_label_scores(run: Run, out: Path, sweep: config.Sweep) -> None:
+    label_scores(Labelled(run, sweep), out)
 
 
 def source_of(size: int, sweep: config.Sweep, policy: int) -> Source:

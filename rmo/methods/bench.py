@@ -37,6 +37,23 @@ class Pool(NamedTuple):
     spread_MQN: Sequence[np.ndarray | None] | None = None
 
 
+class Pairs(NamedTuple):
+    """C pairs of responses, each behind the prompt that both answer, the one that gold's labels prefer first."""
+
+    tokens: np.ndarray  # i32[C, 2, T], prompt (left-padded, as `read_prompts` has them) and response
+    mask: np.ndarray  # bool[C, 2, T]
+    gold: np.ndarray  # f[C, 2], calibrated
+
+
+class Comparisons(NamedTuple):
+    """The run's comparisons, and which of them each row of `Bench.rewards` learns from, with which labels."""
+
+    train: Pairs
+    held_out: Pairs  # to other prompts
+    used: Sequence[np.ndarray]  # of each row, i64[its comparisons], rows of `train`
+    sides: Sequence[np.ndarray]  # of each row, i64[C, 2], where in `train` what it takes as preferred and as other is
+
+
 class Judge(NamedTuple):
     """The gold RM, as it is read along the way."""
 
@@ -103,6 +120,10 @@ class Bench(Protocol):
 
     def read_prompts(self) -> tuple[np.ndarray, np.ndarray]:
         """(tokens i32[Q, P], mask), the held-out prompts of the pool."""
+        ...
+
+    def comparisons(self) -> Comparisons:
+        """What the rewards' rows learn from, for methods that learn from labels themselves."""
         ...
 
     def begin(self, members: Sequence["Arm"]) -> None:

@@ -7,8 +7,11 @@ import pytest
 
 from rmo import config
 from rmo.config import Combined
+from rmo.config.names import comparisons_name
 from rmo.experiment import graph
 from rmo.experiment.stages.report import status
+from rmo.methods import method as methods
+from rmo.methods.method import Job
 from rmo.runtime.files import RunError
 from tests.helpers.smoke import SMOKE
 
@@ -33,6 +36,26 @@ def test_combined_rewards_change_no_stage_before_their_scores():
     sweep = dataclasses.replace(SMOKE.proxies.sweeps[0], combined=(Combined("mean"),))
     combined = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, sweeps=(sweep,)))
     assert {name.split("/")[0] for name in changed(combined)} == {"scores", "bon", "ppo", "fits", "report"}
+
+
+def test_a_method_that_learns_from_labels_waits_for_the_comparisons_and_for_no_rm(monkeypatch):
+    """Its stage of labels is there where a method asks for it, and depends on what the labels depend on alone."""
+
+    def jobs(e):
+        yield Job("toy", comparisons_name(e.proxies.sweeps[0]), ())
+
+    methods.every()
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    assert "scores/comparisons-main" not in graph.plan(SMOKE)
+    methods.register(dataclasses.replace(methods.find("tilt"), name="toy", jobs=jobs))
+    made = graph.plan(SMOKE)
+    assert [stage.name for stage in made["toy/toy"].upstream] == ["scores/comparisons-main"]
+    assert [stage.name for stage in made["scores/comparisons-main"].upstream] == ["samples", "comparisons"]
+    before = paths(SMOKE)
+    for change, same in (({"optimizer": config.Optimizer(lr=1.0)}, True), ({"seeds": 3}, False)):
+        e = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, **change))
+        assert (graph.plan(e)["toy/toy"].path == made["toy/toy"].path) == same
+        assert graph.plan(e)["proxies/w8x1-main"].path != before["proxies/w8x1-main"]
 
 
 def test_stale_is_detected(smoke):

@@ -16,6 +16,7 @@ from rmo.artifacts.stages import Comparisons, Proxies, ProxyRow, Validation
 from rmo.checkpoints import saved_model
 from rmo.config import Model, Recipe, Sweep
 from rmo.config.checks import STOPPING
+from rmo.experiment.labelled import labels_of, usable
 from rmo.experiment.run import Run
 from rmo.models import metrics, scoring, transformer
 from rmo.models.transformer import Params, RewardModel
@@ -112,14 +113,11 @@ def order_of(
     """What one recipe and seed train on, of the training comparisons to these prompts. `gaps` f[S, C] are of those RMs
     that choose for recipes with a `choice`."""
     p = run.experiment.proxies
-    end = len(prompt_C) - (STOPPING if p.stops_early(recipe) else 0)
-    asked = recipe.first_half if recipe.choice else recipe
-    used = data.chosen_rows(prompt_C[:end], asked, run.rng(f"comparisons of seed {seed}"))
+    used, sides = labels_of(run, prompt_C, recipe, seed)
     if recipe.choice:
         assert gaps is not None
-        used = active_choice.spent(recipe.choice, used, gaps[asked][:, :end], seed, recipe.comparisons)
-    flipped = run.rng(f"flipped labels {seed}").random(len(prompt_C)) < recipe.flip
-    sides = np.where(flipped[:, None], [[1, 0]], [[0, 1]])
+        half = gaps[recipe.first_half][:, : usable(p, recipe, len(prompt_C))]
+        used = active_choice.spent(recipe.choice, used, half, seed, recipe.comparisons)
     order = data.epochs(len(used), p.batch, run.seeds(f"proxy order {seed}"))
     return Order(used, sides, order, p.steps_of(recipe))
 

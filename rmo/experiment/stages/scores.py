@@ -8,6 +8,7 @@ import numpy as np
 
 from rmo.artifacts.stages import Calibrated, Scores
 from rmo.experiment.ensembles import EnsembleScored
+from rmo.experiment.labelled import Labelled
 from rmo.experiment.pool import GoldScored, Scored
 from rmo.experiment.run import Run
 from rmo.methods.best_of_n import best_of_n
@@ -51,6 +52,15 @@ def ensemble_scores(scored: EnsembleScored, out: Path) -> None:
     files.write_calibrations([found])
     start_1Q, gold_1Q = best_of_n(found.calibration(raw_QN), scored.gold_table(), np.array([1]))
     files.write_start(start_1Q, gold_1Q[0])
+
+
+def label_scores(labelled: Labelled, out: Path) -> None:
+    """Of labels without an RM there is nothing to score: what is known of them, and where gold's curves begin."""
+    files, gold_QN = Scores(out), labelled.gold_table()
+    labelled.write_rows()
+    start_1Q, _ = best_of_n(gold_QN, gold_QN, np.array([1]))
+    no_proxy_MQ = np.full((len(labelled.files.rows()), len(gold_QN)), np.nan)
+    files.write_start(no_proxy_MQ, start_1Q[0])
 
 
 def score_pool(scored: Scored, out: Path, params: Params) -> list[np.ndarray]:
