@@ -108,8 +108,10 @@ class RunBench:
         found = Samples(self.run.path("samples")).prompts
         return found.tokens, found.mask
 
-    def comparisons(self) -> Comparisons:
-        return comparisons_of(self.run, sweep_named(self.experiment, self.scored.files.sweep), self.rewards)
+    def comparisons(self, chosen: Sequence[int]) -> Comparisons:
+        rows = self.rewards
+        sweep = sweep_named(self.experiment, self.scored.files.sweep)
+        return comparisons_of(self.run, sweep, {i: rows[i] for i in chosen})
 
     def begin(self, members: Sequence[Arm]) -> None:
         ids = [self.scored.files.id_of(self.method.name, arm) for arm in members]

@@ -4,7 +4,7 @@ Its rows are the comparisons that the RMs of a sweep are trained on, recipe by r
 trained on a row's labels and the RM of that recipe and seed have seen the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -105,25 +105,29 @@ class Labelled:
         self.files.write("samples", self.sweep.name, nothing, policy, rows)
 
 
-def comparisons_of(run: Run, sweep: Sweep, rows: Sequence[RewardRow]) -> bench.Comparisons:
+def comparisons_of(run: Run, sweep: Sweep, rows: Mapping[int, RewardRow]) -> bench.Comparisons:
     """The run's comparisons with the labels of these rows.
 
     Raises:
-      RunError: a row is of several seeds, or of gold, and so of no labels of its own.
+      RunError: a row is of several seeds or of gold, or RMs choose its comparisons.
     """
-    if any(row.seed is None or row.comparisons is None or sweep.recipes[row.recipe_index].choice for row in rows):
+    if any(
+        row.seed is None or row.comparisons is None or sweep.recipes[row.recipe_index].choice for row in rows.values()
+    ):
         raise RunError(
-            "labels are those of one recipe and seed, drawn by chance: gold, combined rewards and recipes "
-            "whose comparisons RMs choose have none"
+            "labels are those of one recipe and seed, drawn by chance: of gold, of combined rewards and where RMs "
+            "choose the comparisons there are none"
         )
     dataset, calibration = Comparisons(run.path("comparisons")).dataset, run.gold_calibration()
     train, held = (data.read_comparisons(dataset, split) for split in ("train", "validation"))
-    labels = [labels_of(run, train.prompt, sweep.recipes[row.recipe_index], row.seed or 0) for row in rows]
+    labels = {
+        i: labels_of(run, train.prompt, sweep.recipes[row.recipe_index], row.seed or 0) for i, row in rows.items()
+    }
     return bench.Comparisons(
         train=bench.Pairs(train.tokens, train.mask, calibration(train.gold)),
         held_out=bench.Pairs(held.tokens, held.mask, calibration(held.gold)),
-        used=[found.used for found in labels],
-        sides=[found.sides for found in labels],
+        used={i: found.used for i, found in labels.items()},
+        sides={i: found.sides for i, found in labels.items()},
     )
 
 

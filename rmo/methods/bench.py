@@ -4,7 +4,7 @@
 test may provide another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -46,12 +46,12 @@ class Pairs(NamedTuple):
 
 
 class Comparisons(NamedTuple):
-    """The run's comparisons, and which of them each row of `Bench.rewards` learns from, with which labels."""
+    """The run's comparisons, and which of them rows of `Bench.rewards` learn from, with which labels."""
 
     train: Pairs
     held_out: Pairs  # to other prompts
-    used: Sequence[np.ndarray]  # of each row, i64[its comparisons], rows of `train`
-    sides: Sequence[np.ndarray]  # of each row, i64[C, 2], where in `train` what it takes as preferred and as other is
+    used: Mapping[int, np.ndarray]  # by row, i64[its comparisons], places in `train`
+    sides: Mapping[int, np.ndarray]  # by row, i64[C, 2], where in `train` what it takes as preferred and as other is
 
 
 class Judge(NamedTuple):
@@ -122,8 +122,8 @@ class Bench(Protocol):
         """(tokens i32[Q, P], mask), the held-out prompts of the pool."""
         ...
 
-    def comparisons(self) -> Comparisons:
-        """What the rewards' rows learn from, for methods that learn from labels themselves."""
+    def comparisons(self, chosen: Sequence[int]) -> Comparisons:
+        """What the rewards at these places learn from, for methods that learn from labels themselves."""
         ...
 
     def begin(self, members: Sequence["Arm"]) -> None:
