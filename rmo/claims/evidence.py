@@ -10,7 +10,7 @@ import numpy as np
 from rmo.analysis import sweeps
 from rmo.analysis.bootstrap import Resamples, resample
 from rmo.analysis.curve import Curve, common_d, regrid
-from rmo.analysis.curve_id import CurveId, Settings
+from rmo.analysis.curve_id import COLUMNS, CurveId, Settings
 from rmo.analysis.fitting import Family, Group, group, low_part
 from rmo.analysis.forms import lower_end
 from rmo.analysis.sweeps import Missing
@@ -104,7 +104,8 @@ class Evidence:
     """All that a run measured.
 
     `reward_models` are rows with rm_params, rm_comparisons, rm_recipe, seed, validation_loss, validation_accuracy;
-    `starts` gives each policy's own gold per prompt, by its parameter count, on one scale.
+    `starts` gives each policy's own gold per prompt, by its parameter count, on one scale; `diagnostics` the tables of
+    methods, by name, a row per point of a curve with its identity, kl and what the method says of its health.
     """
 
     curves: Sequence[Curve]
@@ -113,6 +114,7 @@ class Evidence:
     draws: int = 1000
     seed: int = 0
     min_d: float = 0.3
+    diagnostics: dict[str, list[Row]] = field(default_factory=dict)
 
     @cached_property
     def groups(self) -> dict[str, list[Group]]:
@@ -144,6 +146,14 @@ class Evidence:
                 gold = np.stack([regrid(d, c, prompts(c, "gold")) for c in g.curves])
                 proxy = np.stack([regrid(d, c, prompts(c, "proxy")) for c in g.curves])
                 out[id(g)] = Tables(d, gold, proxy, np.array([place[id(c)] for c in g.curves]))
+        return out
+
+    @cached_property
+    def health(self) -> dict[CurveId, list[Row]]:
+        """Rows of the diagnostics by the curve that they are of."""
+        out: dict[CurveId, list[Row]] = {}
+        for row in (row for rows in self.diagnostics.values() for row in rows):
+            out.setdefault(CurveId.of_cells({name: row[name] for name in COLUMNS}), []).append(row)
         return out
 
     @cached_property
@@ -266,6 +276,14 @@ class View:
     def steps(self, g: Group) -> list[tuple[np.ndarray, np.ndarray, float]]:
         """(step, KL, weight) of every seed."""
         return [(c.step_or_n, c.kl, w) for c, w in zip(g.curves, self.weights(g), strict=True)]
+
+    def diagnostic(self, g: Group, name: str) -> list[tuple[np.ndarray, float]]:
+        """(one number per point f64[K], weight) of every seed."""
+        tables = [self.evidence.health.get(c.id) for c in g.curves]
+        if not all(tables):
+            raise Missing(f"no {name} along {g.method}")
+        values = [np.array([row[name] for row in rows], np.float64) for rows in tables if rows]
+        return list(zip(values, map(float, self.weights(g)), strict=True))
 
     def rms(self, **wanted: object) -> list[tuple[int, int]]:
         """(rm_params, rm_comparisons) of the reward models with these fields, each once; plain ones by default."""

@@ -42,13 +42,13 @@ def fits(run: Run, out: Path) -> None:
     files.write_curves(found)
     files.write_table("reward_models", RM, rms)
     write_paths(run, files)
-    write_diagnostics(run, files, frontier_of(found))
+    health = write_diagnostics(run, files, frontier_of(found))
     files.write("policies", starts)
     files.write("nested", growing_n(run))
     files.write("coefficients", summarise(found, f.bootstrap, f.level, f.min_d))
     gold = {row["policy_params"]: np.array(row["gold_per_prompt"]) for row in starts}
     against_rms = [curve for curve in found if not curve.id.against_gold]
-    evidence = Evidence(against_rms, rms, gold, f.bootstrap, min_d=f.min_d)
+    evidence = Evidence(against_rms, rms, gold, f.bootstrap, min_d=f.min_d, diagnostics=health)
     files.write("claims", verdicts(out, evidence, f.level))
     if several := ensemble_table.table(evidence, costs(run), f.level):
         files.write_table("ensembles", ensemble_table.COLUMNS, several)
@@ -68,14 +68,17 @@ def write_paths(run: Run, files: Fits) -> None:
     files.write_table("paths", PATHS, rows)
 
 
-def write_diagnostics(run: Run, files: Fits, frontier: dict[CurveId, Curve]) -> None:
-    """A table of every method that has diagnostics, under its name."""
+def write_diagnostics(run: Run, files: Fits, frontier: dict[CurveId, Curve]) -> dict[str, list[Row]]:
+    """A table of every method that has diagnostics, under its name; the rows by it."""
+    tables = {}
     for method in methods.every():
         mine = [stage for stage in optimised_stages(run) if stage[0] == method]
         if mine and method.diagnostics:
             columns = [*DIAGNOSTICS, *(d.name for d in method.diagnostics)]
             rows = [row for stage in mine for row in diagnostic_rows(*stage, frontier)]
             files.write_table(method.name, columns, rows)
+            tables[method.name] = rows
+    return tables
 
 
 def verdicts(out: Path, evidence: Evidence, level: float) -> list[Row]:
