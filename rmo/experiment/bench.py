@@ -17,6 +17,7 @@ from rmo.experiment.pool import Rewarding
 from rmo.experiment.run import Run
 from rmo.methods.bench import Arm, Comparisons, Judge, Pool, RewardRow
 from rmo.methods.method import Job, Method
+from rmo.models.reader import Reader
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime.checkpointer import Checkpoints
@@ -90,12 +91,15 @@ class RunBench:
     def reward(self, chosen: Sequence[int]) -> tuple[Reward, RewardParams]:
         """Raises RunError where an RM reads text and cannot do so inside a program of several devices."""
         reward, params = self.scored.reward(chosen)
-        readers = *reward.readers, self.run.reader("gold", self.experiment.gold.model)
+        self.can_read_inside(*reward.readers, self.run.reader("gold", self.experiment.gold.model))
+        return reward, params
+
+    def can_read_inside(self, *readers: Reader) -> None:
+        """Raises RunError where one reads text and cannot do so inside a program of several devices."""
         on_cpu = jax.default_backend() == "cpu"
         alone = self.mesh.size == 1 or (not on_cpu and jax.process_count() == 1)
         if not alone and any(isinstance(reader, TextReader) for reader in readers):
             raise RunError("training against an RM that reads text needs one process, and of CPUs one device")
-        return reward, params
 
     def annotated(self, tokens_QDR: np.ndarray, mask_QDR: np.ndarray) -> np.ndarray | None:
         return annotator.responses(self.run, tokens_QDR, mask_QDR) if self.run.world.has_annotator else None
@@ -109,6 +113,7 @@ class RunBench:
         return found.tokens, found.mask
 
     def comparisons(self, chosen: Sequence[int]) -> Comparisons:
+        self.can_read_inside(self.run.reader("gold", self.experiment.gold.model))
         rows = self.rewards
         sweep = sweep_named(self.experiment, self.scored.files.sweep)
         return comparisons_of(self.run, sweep, {i: rows[i] for i in chosen})
