@@ -93,7 +93,10 @@ def begin(s: Setup, reference: Params, task: Task) -> State:
     return State(jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), jnp.int32(0), policy)
 
 
-def split_at(s: Setup, tokens_BT: jax.Array, mask_BT: jax.Array) -> tuple[jax.Array, ...]:
+Split = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def split_at(s: Setup, tokens_BT: jax.Array, mask_BT: jax.Array) -> Split:
     """(prompts, their mask, responses, their mask) of whole sequences."""
     return tokens_BT[:, : s.prompt], mask_BT[:, : s.prompt], tokens_BT[:, s.prompt :], mask_BT[:, s.prompt :]
 
