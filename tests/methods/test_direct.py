@@ -107,8 +107,9 @@ def test_the_first_read_is_the_reference():
         assert not np.asarray(out[name]).any(), name
     assert np.asarray(out["held_accuracy"]).tolist() == [0.5, 0.5]
     assert (np.asarray(out["accuracy"]) == 0.5).all()
-    prompts = [jnp.repeat(x, s.c.read_draws, axis=0) for x in frozen.read_prompts]
-    gold = scoring.score(s.gold, frozen.gold, *join(*prompts, out["tokens"][0], out["mask"][0]))
+    prompts, prompt_mask = (jnp.repeat(x, s.c.read_draws, axis=0) for x in frozen.read_prompts)
+    joined = join(prompts, prompt_mask, out["tokens"][0], out["mask"][0])
+    gold = scoring.score(s.gold, frozen.gold, *joined)
     np.testing.assert_allclose(out["gold"][0], gold.reshape(4, -1).mean(1), rtol=1e-4, atol=1e-6)
 
 
