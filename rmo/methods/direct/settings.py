@@ -26,7 +26,7 @@ class Direct(MethodSettings):
     """Passes over the comparisons."""
     batch: int = 64
     """Comparisons of a step."""
-    optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=1e-4, schedule="constant"))
+    optimizer: Optimizer = field(default_factory=lambda: Optimizer(lr=5e-5, schedule="constant"))
     kl_max: float = 64.0
     """Stop when the policy's exact KL from the initial policy has reached this, in nats."""
     d_step: float = 0.3
