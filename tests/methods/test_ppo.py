@@ -10,6 +10,7 @@ import pytest
 from rmo import config
 from rmo.analysis.curve_id import Settings
 from rmo.methods.bench import RewardRow
+from rmo.methods.ppo import estimator
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.methods.ppo import setup as ppo_setup
 from rmo.methods.ppo import update as ppo
@@ -69,7 +70,7 @@ def test_gae_against_the_definition(lam):
     rewards, values = rng.normal(size=(5, 7)).astype(np.float32), rng.normal(size=(5, 7)).astype(np.float32)
     lengths = np.array([1, 3, 7, 5, 2])
     mask = np.arange(7)[None] < lengths[:, None]
-    advantages, returns = ppo.gae(jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(mask), lam)
+    advantages, returns = estimator.gae(jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(mask), lam)
     for row, length in enumerate(lengths):
         expected = gae_by_definition(rewards[row], values[row], length, lam)
         np.testing.assert_allclose(advantages[row, :length], expected, atol=1e-5)

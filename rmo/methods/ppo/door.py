@@ -1,17 +1,22 @@
 """RL: PPO against a reward, gold read along the way (paper section 3): its stages, its members, its record."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmo.analysis.curve_id import Settings
-from rmo.config import Against, Experiment
+from rmo.config import PPO, Against, Experiment
 from rmo.config.names import GOLD_SCORES, ensemble_name, other_policies, scores_name, size_names, sizes_of, sweep_named
 from rmo.methods.bench import JUDGED, SPREAD, Arm, Bench, Record, RewardRow
 from rmo.methods.method import Diagnostic, Job, Method, Need, register
+from rmo.methods.ppo.regulariser import Regulariser
 from rmo.methods.wording import Wording
+
+if TYPE_CHECKING:
+    from rmo.methods.ppo.estimator import Estimator
 
 
 @dataclass(frozen=True)
@@ -21,30 +26,52 @@ class Plan:
     against: Against
     combined: int | None = None  # which of the sweep's combined rewards; None: its single ones
     gold_seeds: int = 0  # runs against gold itself; 0: against a sweep
+    regulariser: Regulariser | None = None
+    estimator: "Callable[[], Estimator] | None" = None  # how it learns; None: by a critic, as PPO does
+    settings: Settings = dataclasses.field(
+        default_factory=Settings
+    )  # of all its curves, beside those that members differ in
+    size: int = 0  # which of proxies.sizes
+
+
+def regularisers(e: Experiment) -> list[Regulariser]:
+    """Those that the experiment asks for."""
+    return [settings for settings in e.methods if isinstance(settings, Regulariser)]
+
+
+def climbs(e: Experiment, c: PPO, plan: Plan, settings: Sequence[object] = ()) -> Iterator[Job]:
+    """A stage for every RM size of `plan.against`, and one for each combined reward and ensemble there. `settings`: on what, beside
+    `c`, its numbers depend."""
+    against, names = plan.against, size_names(e.proxies.sizes)
+    sweep = sweep_named(e, against.sweep)
+    alone = dataclasses.replace(against, sizes=(), combined=(), ensembles=())
+    for size in against.sizes or sizes_of(e, sweep):
+        name, scores = f"{names[size]}-{against.name}", scores_name(e, size, sweep)
+        of_size = dataclasses.replace(plan, size=size)
+        yield Job(name, scores, (e.seed, c, alone, *settings), details=of_size)
+        for index in against.combined:
+            of, details = sweep.combined[index], dataclasses.replace(of_size, combined=index)
+            yield Job(f"{name}-{of.name}", scores, (e.seed, c, alone, of, *settings), details=details)
+    for of_sizes in (e.ensembles[i] for i in against.ensembles):
+        scores, how = ensemble_name(of_sizes), dataclasses.replace(alone, sweep="", recipes=())
+        details = dataclasses.replace(plan, combined=0)
+        yield Job(f"{scores}-{against.name}", scores, (e.seed, c, how, *settings), details=details)
 
 
 def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every entry of ppo.against and RM size, one for each combined reward and ensemble there, for every
-    other policy, and for gold as its own proxy."""
-    settings, names = dataclasses.replace(e.ppo, against=()), size_names(e.proxies.sizes)
+    """One stage for every entry of ppo.against and of a regulariser, and RM size, one for each combined reward and
+    ensemble there, for every other policy, and for gold as its own proxy."""
+    settings = dataclasses.replace(e.ppo, against=())
     for against in e.ppo.against:
-        sweep = sweep_named(e, against.sweep)
-        alone = dataclasses.replace(against, sizes=(), combined=(), ensembles=())
-        for size in against.sizes or sizes_of(e, sweep):
-            name, scores = f"{names[size]}-{against.name}", scores_name(e, size, sweep)
-            yield Job(name, scores, (e.seed, settings, alone), details=Plan(against))
-            for c in against.combined:
-                of = sweep.combined[c]
-                yield Job(f"{name}-{of.name}", scores, (e.seed, settings, alone, of), details=Plan(against, c))
-        for of_sizes in (e.ensembles[i] for i in against.ensembles):
-            scores = ensemble_name(of_sizes)
-            how = dataclasses.replace(alone, sweep="", recipes=())
-            yield Job(f"{scores}-{against.name}", scores, (e.seed, settings, how), details=Plan(against, 0))
+        yield from climbs(e, settings, Plan(against))
+    for regulariser in regularisers(e):
+        alone = dataclasses.replace(regulariser, against=Against())
+        yield from climbs(e, settings, Plan(regulariser.against, regulariser=regulariser), [alone])
     main = e.proxies.sweeps[0]
     against = Against(sweep=main.name, recipes=(0,))
     for policy, size in other_policies(e):
         name = scores_name(e, size, main, policy)
-        yield Job(name, name, (e.seed, settings, against), policy, Plan(against))
+        yield Job(name, name, (e.seed, settings, against), policy, Plan(against, size=size))
     if seeds := e.gold_as_proxy.ppo_seeds:
         plan = Plan(Against(sweep=""), gold_seeds=seeds)
         yield Job(GOLD_SCORES, GOLD_SCORES, (e.seed, settings, seeds), details=plan)
@@ -53,12 +80,15 @@ def jobs(e: Experiment) -> Iterator[Job]:
 def check(e: Experiment, need: Need) -> None:
     """The settings, and what the policy is optimised against."""
     c = e.ppo
-    names = [against.name for against in c.against]
-    need(len(set(names)) == len(names), f"ppo.against has two entries of one name: {', '.join(names)}")
-    need(all(n and "/" not in n for n in names), "ppo.against: names are part of directory names, so no slashes")
+    check_names([*c.against, *(r.against for r in regularisers(e))], "ppo.against", need)
     for i, against in enumerate(c.against):
         check_against(e, against, f"ppo.against.{i}", need)
+    for r in regularisers(e):
+        check_against(e, r.against, f"{type(r).__name__}.against", need)
+        positive = bool(r.coefs) and min(r.coefs) > 0
+        need(positive, f"{type(r).__name__}.coefs is {r.coefs}: give one or several above 0; ppo.against is without")
     runs = [run for against in c.against for run in optimised_by(e, against)]
+    runs += [(run, r.setting, coef) for r in regularisers(e) for run in optimised_by(e, r.against) for coef in r.coefs]
     twice = "ppo.against optimises one proxy twice with equal settings: for repeats use seeds"
     need(len(set(runs)) == len(runs), twice)
     need(c.batch % c.minibatches == 0, f"ppo.minibatches is {c.minibatches}: it must divide ppo.batch {c.batch}")
@@ -68,6 +98,13 @@ def check(e: Experiment, need: Need) -> None:
     for name in ("policy_optimizer", "critic_optimizer"):
         parts = getattr(c, name).accumulate
         need(batch % parts == 0, f"ppo.{name}.accumulate is {parts}: it must divide the batch of {batch}")
+
+
+def check_names(entries: Sequence[Against], where: str, need: Need) -> None:
+    """Names that directories can have, each once."""
+    names = [against.name for against in entries]
+    need(len(set(names)) == len(names), f"{where} has two entries of one name: {', '.join(names)}")
+    need(all(n and "/" not in n for n in names), f"{where}: names are part of directory names, so no slashes")
 
 
 def check_against(e: Experiment, against: Against, where: str, need: Need) -> None:
@@ -107,27 +144,30 @@ def optimised_by(e: Experiment, against: Against) -> list[tuple]:
 
 
 def arms(rewards: Sequence[RewardRow], plan: Plan) -> list[Arm]:
-    """Recipes x KL penalties x seeds; of a combined reward, KL penalties; of gold, seeds."""
+    """Recipes x `variants` x seeds; of a combined reward, variants; of gold, seeds."""
     against = plan.against
     if plan.gold_seeds:
         return [Arm(0, seed=seed) for seed in range(plan.gold_seeds)]
     if plan.combined is not None:
         place = [i for i, row in enumerate(rewards) if row.combined][plan.combined]
-        return [Arm(place, settings_of(against, kl_coef)) for kl_coef in against.kl_coefs]
+        return [Arm(place, settings) for settings in variants(plan)]
     single = [(i, row) for i, row in enumerate(rewards) if not row.combined]
     out = []
     for recipe in against.recipes or tuple(dict.fromkeys(row.recipe_index for _, row in single)):
         of_recipe = [i for i, row in single if row.recipe_index == recipe]
-        out += [Arm(i, settings_of(against, kl_coef)) for kl_coef in against.kl_coefs for i in of_recipe]
+        out += [Arm(i, settings) for settings in variants(plan) for i in of_recipe]
     return out
 
 
-def settings_of(against: Against, kl_coef: float) -> Settings:
-    """What identifies a curve beside its reward: the KL penalty, the path that it is anchored to and the learning rate,
-    where not the default."""
-    found = {"kl_coef": kl_coef} if kl_coef else {}
-    found |= {"d_per_step": against.d_per_step} if against.d_per_step else {}
-    return Settings(found | ({"lr_scale": against.lr_scale} if against.lr_scale != 1 else {}))
+def variants(plan: Plan) -> list[Settings]:
+    """What identifies the curves of one reward: where not the default, the KL penalty, the path that it is anchored to,
+    the learning rate, the regulariser's coefficient, and what else the method sets."""
+    against, r = plan.against, plan.regulariser
+    common = {"d_per_step": against.d_per_step} if against.d_per_step else {}
+    common |= {"lr_scale": against.lr_scale} if against.lr_scale != 1 else {}
+    penalties = [{"kl_coef": kl_coef} if kl_coef else {} for kl_coef in against.kl_coefs]
+    coefs = [{r.setting: coef} for coef in r.coefs] if r else [{}]
+    return [Settings(penalty | common | coef | dict(plan.settings)) for penalty in penalties for coef in coefs]
 
 
 def run(bench: Bench, job: Job) -> Record:
@@ -137,19 +177,19 @@ def run(bench: Bench, job: Job) -> Record:
     assert isinstance(job.details, Plan)
     members = arms(bench.rewards, job.details)
     bench.begin(members)
-    return record_of(members, optimise(bench, job.policy, job.details.against, members))
+    return record_of(members, optimise(bench, job.policy, job.details, members), METHOD)
 
 
-def record_of(members: Sequence[Arm], history: dict) -> Record:
-    """The record of PPO's history, in which arrays are [K, M, ...]."""
+def record_of(members: Sequence[Arm], history: dict, method: Method) -> Record:
+    """The record of a history in which arrays are [K, M, ...], with the diagnostics that its method has."""
 
     def by_member(x: np.ndarray) -> np.ndarray:
         return np.moveaxis(x, 0, 1)
 
     read, last, iteration = history["read"], history["last"], history["iteration"]
     fresh = np.concatenate([np.ones((1, len(members)), bool), np.diff(iteration, axis=0) > 0])
-    means = {d.name: read[d.name].mean(-1) for d in METHOD.diagnostics if d.name in read}
-    means |= {d.name: last[d.name] for d in METHOD.diagnostics if d.name in last and d.name not in read}
+    means = {d.name: read[d.name].mean(-1) for d in method.diagnostics if d.name in read}
+    means |= {d.name: last[d.name] for d in method.diagnostics if d.name in last and d.name not in read}
     return Record(
         arms=members,
         step_or_n=by_member(iteration),

@@ -103,7 +103,8 @@ def model_flops(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> floa
     rolled = flops.forward(partial(ppo.draw, s), frozen, state, task.key, loop=s.length)
     rolled += flops.forward(partial(ppo.judge, s), frozen, task, state, drawn)
     learned = flops.forward(partial(ppo.policy_loss, s), state.policy.params, part)
-    learned += flops.forward(partial(ppo.critic_loss, s), state.critic.params, part)
+    if state.critic:
+        learned += flops.forward(partial(ppo.critic_loss, s), state.critic.params, part)
     return rolled + 3 * s.c.epochs * s.c.minibatches * learned
 
 
@@ -241,13 +242,13 @@ def begin_or_resume(
     s: Setup,
     frozen: Frozen,
     tasks: Task,
-    critics: Params,
+    critics: Params | tuple[()],
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
     observe: Observe = nothing_else,
 ) -> Climb:
     """The climb as the last checkpoint left it, or before its first read."""
-    begin = jax.vmap(partial(ppo.begin, s), in_axes=(None, 0))
+    begin = jax.vmap(partial(ppo.begin, s), in_axes=(None, 0), axis_size=tasks.key.shape[0])
     shapes = jax.eval_shape(begin, frozen.reference, critics)
     placed = sharding.shardings_of(shapes, mesh)
     like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, placed)
@@ -341,7 +342,7 @@ def train_ppo(
     s: Setup,
     frozen: Frozen,
     tasks: Task,
-    critics: Params,
+    critics: Params | tuple[()],
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
     log: Tracker,
@@ -350,7 +351,8 @@ def train_ppo(
 ) -> tuple[dict[str, Tree], PPOState]:
     """Optimise every member until it is finished, reading on the way; resumes from the last checkpoint.
 
-    `critics` has the leading axis M; every policy starts at the reference. Every so many reads there is a checkpoint.
+    `critics` has the leading axis M, or is () where the estimator needs none; every policy starts at the reference.
+    Every so many reads there is a checkpoint.
 
     Returns (history, final states). history["read"] holds `read`'s values per read, [K, M, Q] (`tokens`, `mask`:
     [K, M, Q, R]), and what `observe` says, on the host, of all samples of a read; history["last"] the metrics of the

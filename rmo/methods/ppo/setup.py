@@ -11,22 +11,42 @@ import numpy as np
 from rmo.config import PPO, Against, Experiment
 from rmo.methods.bench import Arm, Bench
 from rmo.methods.ppo import loop, update
+from rmo.methods.ppo.door import Plan
+from rmo.methods.ppo.estimator import BY_CRITIC
 from rmo.methods.wording import wording
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params
 from rmo.rewards.reward import Reward, RewardParams
 
 
-def optimise(bench: Bench, policy: int, against: Against, members: Sequence[Arm]) -> dict:
+def optimise(bench: Bench, policy: int, plan: Plan, members: Sequence[Arm]) -> dict:
     """What `loop.train_ppo` found of all members, arrays [K, M, ...]; the policies are kept."""
+    setup, frozen, tasks = start(bench, policy, plan, members)
+    critics = ()
+    if setup.estimator.critic:
+        critics = first_critics(bench, setup.c, setup.lm, setup.reward, tasks.reward, frozen.reference)
+    tracker = bench.tracker(setup.reads, "read")
+    observe = observer(bench, setup.c.read_draws)
+    history, states = loop.train_ppo(
+        setup, frozen, tasks, critics, bench.mesh, bench.checkpoints, tracker, observe=observe
+    )
+    bench.keep_policies(states.policy.params, len(members))
+    return history
+
+
+def start(
+    bench: Bench, policy: int, plan: Plan, members: Sequence[Arm]
+) -> tuple[update.Setup, update.Frozen, update.Task]:
+    """What all members share, and what each has of its own (a leading axis)."""
     lm, reference = bench.policy()
     gold = bench.gold()
     reward, params = bench.reward([arm.reward for arm in members])
-    c = scaled(bench.experiment, policy, against)
-    large = loop.fills(lm.shape)
+    c = scaled(bench.experiment, policy, plan.against)
+    large, regulariser = loop.fills(lm.shape), plan.regulariser and plan.regulariser.at(bench)
     setup = update.Setup(
         lm, bench.critic(), reward, gold.rm, c, bench.length, bench.eos,
         side_by_side=jax.default_backend() != "cpu" and not large, in_phases=large, gold_reader=gold.reader,
+        estimator=plan.estimator() if plan.estimator else BY_CRITIC, regulariser=regulariser,
     )  # fmt: skip
     on_device = partial(jax.tree.map, jnp.asarray)
     frozen = update.Frozen(
@@ -38,17 +58,12 @@ def optimise(bench: Bench, policy: int, against: Against, members: Sequence[Arm]
     key = jax.random.fold_in(bench.key("ppo"), reward.rm.shape.weights % 2**32)
     seeds = jnp.asarray([bench.rewards[arm.reward].seed or 0 if arm.seed is None else arm.seed for arm in members])
     keys = jax.vmap(partial(jax.random.fold_in, key))(seeds)
-    penalties, paths = (
-        jnp.asarray([arm.settings.number(name) for arm in members], jnp.float32) for name in ("kl_coef", "d_per_step")
-    )
-    tasks = update.Task(params, keys, penalties, paths)
-    critics = first_critics(bench, c, lm, reward, params, reference)
-    tracker = bench.tracker(setup.reads, "read")
-    history, states = loop.train_ppo(
-        setup, frozen, tasks, critics, bench.mesh, bench.checkpoints, tracker, observe=observer(bench, c.read_draws)
-    )
-    bench.keep_policies(states.policy.params, len(members))
-    return history
+
+    def of_arms(name: str) -> jax.Array:
+        return jnp.asarray([arm.settings.number(name) for arm in members], jnp.float32)
+
+    coefs = of_arms(regulariser.setting) if regulariser else ()
+    return setup, frozen, update.Task(params, keys, of_arms("kl_coef"), of_arms("d_per_step"), coefs)
 
 
 ANNOTATED = 8  # samples of each prompt, at most, that the annotator is asked about

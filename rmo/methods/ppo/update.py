@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from rmo import config
+from rmo.methods.ppo.estimator import BY_CRITIC, Estimator, Values
+from rmo.methods.ppo.regulariser import Episodes, Regulariser
 from rmo.models import metrics, scoring, transformer
 from rmo.models.reader import IDS, Reader
 from rmo.models.sampling import join, response_stats, sample
@@ -21,6 +23,7 @@ from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime import sharding
+from rmo.runtime.types import Tree
 from rmo.training import losses
 from rmo.training.update import TrainState, init_state, make_optimizer, update
 
@@ -40,6 +43,8 @@ class Setup:
     side_by_side: bool = True
     in_phases: bool = False  # sampling, scoring and updating are programs of their own
     gold_reader: Reader = IDS
+    estimator: Estimator = BY_CRITIC
+    regulariser: Regulariser | None = None
 
     @property
     def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -71,6 +76,7 @@ class Task(NamedTuple):
     key: jax.Array
     kl_coef: jax.Array  # f32[]
     d_per_step: jax.Array  # f32[], the path that an anchored member is held to; 0: none
+    coef: Tree = ()  # f32[], of the regulariser; () without one
 
 
 class PPOState(NamedTuple):
@@ -81,13 +87,13 @@ class PPOState(NamedTuple):
     target: jax.Array  # f32[], sqrt(KL) at which gold is read next
     read_at: jax.Array  # i32[], iteration at which gold was read last
     policy: TrainState
-    critic: TrainState
+    critic: TrainState | tuple[()]  # none where the estimator needs none
 
 
-def begin(s: Setup, reference: Params, critic: Params) -> PPOState:
+def begin(s: Setup, reference: Params, critic: Params | tuple[()]) -> PPOState:
     """The state before the first iteration: the policy is the reference."""
     policy_tx, critic_tx = s.optimizers
-    policy, critic_state = init_state(reference, policy_tx), init_state(critic, critic_tx)
+    policy, critic_state = init_state(reference, policy_tx), init_state(critic, critic_tx) if critic else ()
     return PPOState(jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), jnp.int32(0), policy, critic_state)
 
 
@@ -99,27 +105,9 @@ class Rollout(NamedTuple):
     tokens: jax.Array
     mask: jax.Array
     logps: jax.Array
-    values: jax.Array
+    values: Values
     advantages: jax.Array
-    returns: jax.Array
-
-
-def gae(rewards_BR: jax.Array, values_BR: jax.Array, mask_BR: jax.Array, lam: float) -> tuple[jax.Array, jax.Array]:
-    """(advantages, returns) f32[B, R] with gamma 1 (Schulman et al. 2015, eq. 16); the episode ends with the mask.
-
-    delta_t = r_t + V_{t+1} - V_t and A_t = delta_t + lam A_{t+1}, with V and A zero after the last token.
-    """
-    values_BR = values_BR * mask_BR
-    after_BR = jnp.concatenate([values_BR[:, 1:], jnp.zeros_like(values_BR[:, :1])], axis=1)
-    delta_BR = (rewards_BR + after_BR - values_BR) * mask_BR
-
-    def backwards(advantage_B, delta_B):
-        advantage_B = delta_B + lam * advantage_B
-        return advantage_B, advantage_B
-
-    _, advantages_RB = jax.lax.scan(backwards, jnp.zeros_like(delta_BR[:, 0]), delta_BR.T, reverse=True)
-    advantages_BR = advantages_RB.T * mask_BR
-    return advantages_BR, advantages_BR + values_BR
+    returns: Values
 
 
 ANCHOR = 4.0  # KL coefficient per unit of sqrt(KL) ahead of the path: a tenth ahead costs about what gold gains
@@ -167,9 +155,12 @@ def in_chunks(s: Setup, fn: Any, *trees: Any) -> Any:
 
 
 def draw(s: Setup, frozen: Frozen, state: PPOState, key: jax.Array) -> Drawn:
-    """Sample a batch of episodes. Each has its own key, so it does not matter which go together."""
+    """Sample a batch of episodes. Each has its own key, so it does not matter which go together; responses to one
+    prompt stand next to one another."""
     prompt_key, sample_key = jax.random.split(key)
-    rows_B = jax.random.randint(prompt_key, (s.c.batch,), 0, frozen.train_prompts[0].shape[0])
+    each = s.estimator.responses
+    rows_B = jax.random.randint(prompt_key, (s.c.batch // each,), 0, frozen.train_prompts[0].shape[0])
+    rows_B = rows_B if each == 1 else jnp.repeat(rows_B, each)
 
     def some(rows_B, keys_B) -> Drawn:
         prompts, prompt_mask = (sharding.split(x[rows_B]) for x in frozen.train_prompts)
@@ -183,12 +174,15 @@ def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -
     """Score episodes and prepare them for the update. Old log-probs are teacher-forced, as in the update, so that the
     first ratio is 1; `sampler_gap` is how far the sampler's own are from them."""
 
-    def some(rows_B, tokens, mask, drawn_logps) -> dict[str, jax.Array]:
+    def some(rows_B, tokens, mask, drawn_logps) -> dict[str, Tree]:
         prompts, prompt_mask = (sharding.split(x[rows_B]) for x in frozen.train_prompts)
-        policy, critic = state.policy.params, state.critic.params
+        policy = state.policy.params
         stats = response_stats(s.lm, policy, prompts, prompt_mask, tokens, mask, frozen.reference)
         tokens_BT, mask_BT = join(prompts, prompt_mask, tokens, mask)
-        values = transformer.values(s.critic, critic, tokens_BT, mask_BT, slice(prompts.shape[1] - 1, -1)) * mask
+        values: Values = ()
+        if state.critic:
+            critic, where = state.critic.params, slice(prompts.shape[1] - 1, -1)
+            values = transformer.values(s.critic, critic, tokens_BT, mask_BT, where) * mask
         logps = stats["logps"] * mask
         return {
             "logps": logps, "ref_logps": stats["ref_logps"] * mask, "values": values,
@@ -199,18 +193,21 @@ def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -
     found, mask = in_chunks(s, some, *drawn), drawn.mask
     prompts, prompt_mask = (sharding.split(x[drawn.rows]) for x in frozen.train_prompts)
     logps, values = found["logps"], found["values"]
-    kl_coef = penalty(task, state)
-    rewards = episode_rewards(found["score"], logps, found["ref_logps"], mask, kl_coef)
-    advantages, returns = gae(rewards, values, mask, s.c.lam)
-    advantages = metrics.whiten(advantages, mask)
+    kl_coef, score, said = penalty(task, state), found["score"], {}
+    if s.regulariser:
+        score, said = s.regulariser.reward(Episodes(score, logps, found["ref_logps"], mask), task.coef)
+    rewards = episode_rewards(score, logps, found["ref_logps"], mask, kl_coef)
+    advantages, returns = s.estimator.advantages(s, rewards, values, mask)
+    if state.critic:
+        said = {**said, "explained_variance": metrics.explained_variance(values, returns, mask)}
     out = Rollout(prompts, prompt_mask, drawn.tokens, mask, logps, values, advantages, returns)
     return out, {
         "kl": jnp.mean(found["kl"]),
         "proxy": jnp.mean(found["score"]),
         "length": jnp.mean(jnp.sum(mask, axis=1).astype(jnp.float32)),
-        "explained_variance": metrics.explained_variance(values, returns, mask),
         "sampler_gap": jnp.max(found["gap"]),
         "kl_coef": kl_coef,
+        **said,
     }
 
 
@@ -218,9 +215,9 @@ def policy_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, di
     """A train.Loss for the policy."""
     stats = response_stats(s.lm, params, batch.prompts, batch.prompt_mask, batch.tokens, batch.mask)
     logps_BR = stats["logps"] * batch.mask
-    loss, out = losses.clipped_policy(logps_BR, batch.logps, batch.advantages, batch.mask, s.c.clip)
+    loss, out = s.estimator.loss(logps_BR, batch.logps, batch.advantages, batch.mask, s.c.clip)
     entropy = metrics.masked_mean(stats["entropy"], batch.mask)
-    return loss, {**out, "entropy": entropy, "tokens": batch.mask.sum()}
+    return loss, {"tokens": batch.mask.sum(), **out, "entropy": entropy}
 
 
 def critic_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -233,7 +230,7 @@ def critic_loss(s: Setup, params: Params, batch: Rollout) -> tuple[jax.Array, di
 
 def learn(
     s: Setup, state: PPOState, batch: Rollout, key: jax.Array
-) -> tuple[TrainState, TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, TrainState | tuple[()], dict[str, jax.Array]]:
     """Epochs x minibatches of updates: (policy, critic, metrics)."""
     policy_tx, critic_tx = s.optimizers
     orders = jax.vmap(lambda key: jax.random.permutation(key, s.c.batch))(jax.random.split(key, s.c.epochs))
@@ -244,19 +241,24 @@ def learn(
         policy, policy_metrics = update(
             policy, partial(policy_loss, s), part, policy_tx, s.c.policy_optimizer.accumulate
         )
-        critic, critic_metrics = update(
-            critic, partial(critic_loss, s), part, critic_tx, s.c.critic_optimizer.accumulate
-        )
-        return (policy, critic), {**policy_metrics, "critic_loss": critic_metrics["loss"]}
+        if critic:
+            critic, critic_metrics = update(
+                critic, partial(critic_loss, s), part, critic_tx, s.c.critic_optimizer.accumulate
+            )
+            policy_metrics = {**policy_metrics, "critic_loss": critic_metrics["loss"]}
+        return (policy, critic), policy_metrics
 
     rows = orders.reshape(s.c.epochs * s.c.minibatches, -1)
     (policy, critic), seen = jax.lax.scan(minibatch, (state.policy, state.critic), rows)
-    out = {name: jnp.mean(seen[name]) for name in ("clip_fraction", "approx_kl", "entropy", "critic_loss")}
+    names = ("clip_fraction", "approx_kl", "entropy", *(("critic_loss",) if critic else ()))
+    out = {name: jnp.mean(seen[name]) for name in names}
     return policy, critic, out | {"first_ratio": seen["ratio"][0], "policy_loss": jnp.mean(seen["loss"])}
 
 
 def after(
-    state: PPOState, rolled: dict[str, jax.Array], learned: tuple[TrainState, TrainState, dict[str, jax.Array]]
+    state: PPOState,
+    rolled: dict[str, jax.Array],
+    learned: tuple[TrainState, TrainState | tuple[()], dict[str, jax.Array]],
 ) -> tuple[PPOState, dict[str, jax.Array]]:
     """(state after an iteration, what `learn` measured)."""
     policy, critic, measured = learned
