@@ -122,6 +122,10 @@ class RunBench:
         ids = [self.scored.files.id_of(self.method.name, arm) for arm in members]
         Optimised(self.out).write_arms(self.scored.name, members, ids)
 
+    def kept(self, stage: str) -> Params:
+        members = len(Optimised(self.run.path(stage)).arms())
+        return self.run.load(stage, self.run.lm(self.job.policy), members, master=True)
+
     def keep_policies(self, params: Params, members: int) -> None:
         lm = self.run.lm(self.job.policy)
         saved_model.save(self.out, lm, params, Policy(self.run.path("sft")).tokenizer, members)

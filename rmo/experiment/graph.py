@@ -133,8 +133,10 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
         if job.scores not in of_stage:
             there = ", ".join(of_stage)
             raise config.ConfigError(f"{method} optimises against scores/{job.scores}: there are {there}")
+        if absent := [name for name in job.after if name not in out]:
+            raise config.ConfigError(f"{method}/{job.name} needs {', '.join(absent)}: no stage before it is called so")
         make = partial(make_optimised, method=method, job=job, source=of_stage[job.scores])
-        add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}")
+        add(f"{method.name}/{job.name}", make, (job.settings,), f"scores/{job.scores}", *job.after)
     measured = [name for name in out if name.split("/")[0] in ("proxies", "scores", *methods.names())]
     add("fits", fits, (e.fits,), *measured)
     # The page shows the note and the whole config.

@@ -134,6 +134,10 @@ class Bench(Protocol):
         """Save the optimised policies, a leading axis of members."""
         ...
 
+    def kept(self, stage: str) -> "Params":
+        """The policies that a stage of `Job.after` saved, a leading axis of its members."""
+        ...
+
 
 class Arm(NamedTuple):
     """One of the curves of a stage."""

@@ -27,6 +27,7 @@ class Job:
     settings: object  # the slice of the config that its numbers depend on
     policy: int = 0  # which of the experiment's policies it starts from
     details: object = None  # for the method itself; nothing else looks at it
+    after: tuple[str, ...] = ()  # stages of methods before it in rank whose policies it takes: `ppo/w8x1-main`
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rmo.config.names import comparisons_name
 from rmo.experiment import graph
 from rmo.experiment.stages.report import status
 from rmo.methods import method as methods
-from rmo.methods.method import Job
+from rmo.methods.method import Job, find
 from rmo.runtime.files import RunError
 from tests.helpers.smoke import SMOKE
 
@@ -91,3 +91,16 @@ def test_groups_hold_every_stage_once_and_wait_for_all_that_comes_before():
         for name in names:
             assert {stage.name for stage in run.stages[name].upstream} <= done
         before[group] = names
+
+
+def test_a_stage_waits_for_those_whose_policies_it_takes(monkeypatch):
+    bon = find("bon")
+    job = dataclasses.replace(next(iter(bon.jobs(SMOKE))), after=("ppo/w8x1-main",))
+    toy = dataclasses.replace(bon, name="toy", rank=50, jobs=lambda e: [job])
+    monkeypatch.setitem(graph.methods._METHODS, "toy", toy)
+    stage = graph.plan(SMOKE)["toy/w8x1-main"]
+    assert [s.name for s in stage.upstream] == ["scores/w8x1-main", "ppo/w8x1-main"]
+    early = dataclasses.replace(toy, rank=0)  # before PPO, whose stages are not there yet
+    monkeypatch.setitem(graph.methods._METHODS, "toy", early)
+    with pytest.raises(config.ConfigError, match="toy/w8x1-main needs ppo/w8x1-main: no stage before it is called so"):
+        graph.plan(SMOKE)

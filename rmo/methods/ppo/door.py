@@ -40,8 +40,8 @@ def regularisers(e: Experiment) -> list[Regulariser]:
 
 
 def climbs(e: Experiment, c: PPO, plan: Plan, settings: Sequence[object] = ()) -> Iterator[Job]:
-    """A stage for every RM size of `plan.against`, and one for each combined reward and ensemble there. `settings`: on what, beside
-    `c`, its numbers depend."""
+    """A stage for every RM size of `plan.against`, and one for each combined reward and ensemble there. `settings`: on
+    what, beside `c`, its numbers depend."""
     against, names = plan.against, size_names(e.proxies.sizes)
     sweep = sweep_named(e, against.sweep)
     alone = dataclasses.replace(against, sizes=(), combined=(), ensembles=())
