@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from rmo import config
-from rmo.methods.paper import PPO
+from rmo.config.names import sweep_named
+from rmo.methods import method as methods
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.methods.ppo import update as method
+from rmo.methods.ppo.door import Plan, variants
+from rmo.methods.ppo.estimator import BY_CRITIC
 from rmo.planning.program import Program, Shape, Sketch, label, place, shapes_of, stacked, unjitted
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams
@@ -19,7 +22,7 @@ from rmo.worlds.synthetic import EOS
 
 
 class Climb(NamedTuple):
-    """What the programs of one `ppo` stage take, and what rests beside all of them."""
+    """What the programs of one stage of PPO, or of a method like it, take, and what rests beside all of them."""
 
     setup: method.Setup
     frozen: method.Frozen
@@ -39,36 +42,42 @@ class Climb(NamedTuple):
 
 
 def ppo(sketch: Sketch) -> list[Program]:
-    """Every policy's climbs, against proxies and against gold; reads and iterations are the most that there can be."""
-    e, every, out = sketch.e, range(len(sketch.e.proxies.sizes)), []
-    sweeps = {sweep.name: sweep for sweep in e.proxies.sweeps}
-    for against in e.ppo.against:
-        sweep = sweeps[against.sweep]
-        members = len(against.recipes or sweep.recipes) * len(against.kl_coefs) * e.proxies.seeds
-        for i in against.sizes or sweep.sizes or every:
-            out += climb(sketch, e.policy, e.proxies.sizes[i], members)
-    for other in e.other_policies:  # against the main recipe alone, without a penalty
-        for i in other.sizes or e.proxies.sweeps[0].sizes or every:
-            out += climb(sketch, other.model, e.proxies.sizes[i], e.proxies.seeds)
-    if e.gold_as_proxy.ppo_seeds:
-        out += climb(sketch, e.policy, e.gold.model, e.gold_as_proxy.ppo_seeds)
+    """Every policy's climbs, by every method that shares PPO's loop, against proxies and against gold; reads and
+    iterations are the most that there can be."""
+    e, out = sketch.e, []
+    for kind in methods.every():
+        for job in kind.jobs(e):
+            # One that takes another's policies does not climb; a combined reward is not planned.
+            if isinstance(plan := job.details, Plan) and plan.combined is None and not job.after:
+                out += climb(sketch, kind.name, e.policies[job.policy], *climbers(e, plan), plan)
     return out
 
 
-def climb(sketch: Sketch, policy: config.Model, proxy: config.Model, members: int) -> list[Program]:
+def climbers(e: config.Experiment, plan: Plan) -> tuple[config.Model, int]:
+    """(what they optimise against, how many) of a stage."""
+    if plan.gold_seeds:
+        return e.gold.model, plan.gold_seeds
+    recipes = plan.against.recipes or sweep_named(e, plan.against.sweep).recipes
+    return e.proxies.sizes[plan.size], len(recipes) * len(variants(plan)) * e.proxies.seeds
+
+
+def climb(
+    sketch: Sketch, stage: str, policy: config.Model, proxy: config.Model, members: int, plan: Plan
+) -> list[Program]:
     """One iteration of all members or, of policies that fill the machine, the three programs of one member's; and the
     read."""
-    s = setup(sketch, policy, proxy)
+    s = setup(sketch, policy, proxy, plan)
     found = shapes(sketch, s, members)
     who = f"{members} x {label(proxy)}"
     if policy != sketch.e.policy:
         who += f", policy {label(policy)}"
     args = found.frozen, found.runs, found.states
-    read = Program(PPO, f"read, {who}", partial(unjitted(ppo_loop.read), s), args, s.reads, beside=found.kept)
-    return [*(in_phases(sketch, found, who) if s.in_phases else [side_by_side(found, who)]), read]
+    read = Program(stage, f"read, {who}", partial(unjitted(ppo_loop.read), s), args, s.reads, beside=found.kept)
+    made = in_phases(sketch, stage, found, who) if s.in_phases else [side_by_side(stage, found, who)]
+    return [*made, read]
 
 
-def setup(sketch: Sketch, policy: config.Model, proxy: config.Model) -> method.Setup:
+def setup(sketch: Sketch, policy: config.Model, proxy: config.Model, plan: Plan) -> method.Setup:
     """What is static; of an accelerator, where small policies climb side by side."""
     e, large = sketch.e, ppo_loop.fills(policy)
     return method.Setup(
@@ -82,6 +91,8 @@ def setup(sketch: Sketch, policy: config.Model, proxy: config.Model) -> method.S
         side_by_side=not large,
         in_phases=large,
         gold_reader=sketch.reader(e.gold.model),
+        estimator=plan.estimator() if plan.estimator else BY_CRITIC,
+        regulariser=plan.regulariser,
     )
 
 
@@ -92,15 +103,18 @@ def shapes(sketch: Sketch, s: method.Setup, members: int) -> Climb:
     calibration = Calibration(number, number)
     prompts, held_out = (sketch.everywhere(prompts_of(e, rows)) for rows in (e.ppo.prompts, e.bon.prompts))
     frozen = method.Frozen(sketch.master(s.lm), sketch.loaded(s.gold), calibration, prompts, held_out, number)
-    member = method.Task(RewardParams(shapes_of(s.reward.rm), calibration), sketch.key(), number, number)
-    state = jax.eval_shape(partial(method.begin, s), shapes_of(s.lm), shapes_of(s.critic))
+    coef = number if s.regulariser else ()
+    member = method.Task(RewardParams(shapes_of(s.reward.rm), calibration), sketch.key(), number, number, coef)
+    critic = shapes_of(s.critic) if s.estimator.critic else ()
+    state = jax.eval_shape(partial(method.begin, s), shapes_of(s.lm), critic)
     runs, states = place(stacked(member, members), sketch.mesh), place(stacked(state, members), sketch.mesh)
     with jax.set_mesh(sketch.mesh):
         read = jax.eval_shape(partial(read_and_kept, s), frozen, runs, states)
         measured = jax.eval_shape(partial(one_iteration, s), frozen, runs, states)
     last = stacked(measured, members)
     history = sketch.everywhere(stacked((read, last), s.reads))
-    return Climb(s, frozen, runs, states, last, (sketch.master(s.critic, members), history))
+    critics = sketch.master(s.critic, members) if s.estimator.critic else ()
+    return Climb(s, frozen, runs, states, last, (critics, history))
 
 
 def read_and_kept(s: method.Setup, frozen: method.Frozen, runs: method.Task, states: method.PPOState) -> Tree:
@@ -119,7 +133,7 @@ def one_iteration(s: method.Setup, frozen: method.Frozen, runs: method.Task, sta
     return method.iteration(s, frozen, member, state)[1]
 
 
-def side_by_side(found: Climb, who: str) -> Program:
+def side_by_side(stage: str, found: Climb, who: str) -> Program:
     """One iteration of all members; `ppo_loop.advance` repeats it until gold is to be read."""
     s = found.setup
 
@@ -127,10 +141,10 @@ def side_by_side(found: Climb, who: str) -> Program:
         return ppo_loop.over_tasks(s, partial(method.iteration, s, frozen), runs, states)
 
     args, beside = (found.blind, found.runs, found.states), (found.frozen.gold, found.kept)
-    return Program(PPO, f"iteration, {who}", iteration, args, s.c.max_steps, (2,), beside)
+    return Program(stage, f"iteration, {who}", iteration, args, s.c.max_steps, (2,), beside)
 
 
-def in_phases(sketch: Sketch, found: Climb, who: str) -> list[Program]:
+def in_phases(sketch: Sketch, stage: str, found: Climb, who: str) -> list[Program]:
     """The three programs of one member's iteration."""
     s, runs, states, blind = found.setup, found.runs, found.states, found.blind
     draw, judge, learn = (
@@ -151,7 +165,7 @@ def in_phases(sketch: Sketch, found: Climb, who: str) -> list[Program]:
     drawing, judging = (blind, runs, states, m), (blind, runs, states, m, drawn)
     learning = runs, states, found.last, m, rolled, measured
     return [
-        Program(PPO, f"sample, {policy}", draw, drawing, calls, beside=beside),
-        Program(PPO, f"score, one of {who}", judge, judging, calls, beside=beside),
-        Program(PPO, f"update, {policy}", learn, learning, calls, (1, 2), all_frozen),
+        Program(stage, f"sample, {policy}", draw, drawing, calls, beside=beside),
+        Program(stage, f"score, one of {who}", judge, judging, calls, beside=beside),
+        Program(stage, f"update, {policy}", learn, learning, calls, (1, 2), all_frozen),
     ]

@@ -9,6 +9,8 @@ import pytest
 
 from rmo import config
 from rmo.config import checks
+from rmo.methods.ppo.chi_squared import ChiSquared
+from rmo.methods.rloo import Rloo
 from rmo.planning import tpu_plan
 from rmo.planning.program import bytes_on_one_device, label
 from rmo.planning.programs import Program, programs
@@ -242,3 +244,18 @@ def test_steps_of_proxies_are_planned(mesh):
         programs(changed(SMOKE, proxies={"steps": 100, "sizes": SMOKE.proxies.sizes[:1]}), mesh), "proxies", "step"
     )
     assert step.calls == 100
+
+
+def test_methods_that_share_ppos_loop_are_planned_as_they_learn(mesh):
+    """RLOO holds no critic and makes none of its updates; a regulariser's coefficients are members."""
+    against = config.Against("other", sizes=(0,))
+    methods = (Rloo(against=(against,)), ChiSquared(against=against, coefs=(0.1, 0.2)))
+    found = programs(changed(SMOKE, methods=methods, gold_as_proxy={"ppo_seeds": 0}), mesh)
+    plain, penalised = only(found, "ppo", "iteration")
+    (rloo,) = only(found, "rloo", "iteration")
+    assert [p.name.split()[1] for p in (plain, penalised, rloo)] == ["2", "4", "2"]
+    assert work(penalised) == pytest.approx(2 * work(plain), rel=1e-3)
+    assert work(rloo) < 0.8 * work(plain)
+    held = [sum(np.prod(shape) for shape in shapes(p.args)) for p in (plain, rloo)]
+    assert held[1] < held[0]
+    assert len(only(found, "rloo", "read")) == 1
