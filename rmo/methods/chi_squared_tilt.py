@@ -85,8 +85,8 @@ def run(bench: Bench, job: Job) -> Record:
         for name, value in along(proxy_QN, pool.gold_QN, steps_K).items():
             found.setdefault(name, []).append(value)
     arrays = {name: np.stack(values) for name, values in found.items()}
-    curve = {name: arrays.pop(name) for name in ("kl", "proxy", "gold")}
-    return Record([Arm(m) for m in range(len(steps_MK))], steps_MK, **curve, diagnostics=arrays)
+    kl, proxy, gold = (arrays.pop(name) for name in ("kl", "proxy", "gold"))
+    return Record([Arm(m) for m in range(len(steps_MK))], steps_MK, kl, proxy, gold, diagnostics=arrays)
 
 
 def along(proxy_QN: np.ndarray, gold_QN: np.ndarray, steps_K: np.ndarray) -> dict[str, np.ndarray]:
@@ -97,11 +97,18 @@ def along(proxy_QN: np.ndarray, gold_QN: np.ndarray, steps_K: np.ndarray) -> dic
         weights_QN = linear(proxy_QN, float(strength))
         try:
             sure = guarantee(weights_QN, proxy_QN, gold_QN)
-            said = {"chi2": sure.chi2, "gold_gain": sure.gold_gain, "least_gold": sure.least}
+            chi2, gold_gain, least_gold = sure.chi2, sure.gold_gain, sure.least
         except ValueError:
-            said = dict.fromkeys(("chi2", "gold_gain", "least_gold"), np.nan)
-        means = {"proxy": (weights_QN * proxy_QN).sum(axis=1), "gold": (weights_QN * gold_QN).sum(axis=1)}
-        for name, value in {"kl": kl_of(weights_QN).mean(), **means, **said}.items():
+            chi2 = gold_gain = least_gold = np.nan
+        row = {
+            "kl": kl_of(weights_QN).mean(),
+            "proxy": (weights_QN * proxy_QN).sum(axis=1),
+            "gold": (weights_QN * gold_QN).sum(axis=1),
+            "chi2": chi2,
+            "gold_gain": gold_gain,
+            "least_gold": least_gold,
+        }
+        for name, value in row.items():
             found.setdefault(name, []).append(value)
     return {name: np.array(values) for name, values in found.items()}
 

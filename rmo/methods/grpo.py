@@ -6,19 +6,15 @@ per token; here it is part of the return, as of every method here, so that `kl_c
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rmo.methods.method import register
 from rmo.methods.ppo.without_critic import WithoutCritic, without_critic
 
 if TYPE_CHECKING:
     import jax
-    import numpy as np
 
-    from rmo.methods.ppo.estimator import Estimator, Values
-    from rmo.methods.ppo.update import Setup
-
-    Array = TypeVar("Array", jax.Array, np.ndarray)
+    from rmo.methods.ppo.update import Estimator, Setup, Values
 
 LEAST = 1e-4  # is added to the standard deviation: equal returns give no advantage, not 0 / 0
 
@@ -28,7 +24,7 @@ class Grpo(WithoutCritic):
     """Group-relative policy optimisation, with the batch, clip, learning rate and reads of `ppo`."""
 
 
-def normalised(returns_B: "Array", responses: int) -> "Array":
+def normalised(returns_B: "jax.Array", responses: int) -> "jax.Array":
     """Each return among those of its prompt: less their mean, over their population standard deviation, f32[B]."""
     by_prompt = returns_B.reshape(-1, responses)
     left = by_prompt - by_prompt.mean(axis=1, keepdims=True)
@@ -60,7 +56,7 @@ def advantages(
 
 
 def estimator(responses: int) -> "Estimator":
-    from rmo.methods.ppo.estimator import Estimator
+    from rmo.methods.ppo.update import Estimator
 
     return Estimator(advantages, clipped_by_response, critic=False, responses=responses)
 

@@ -6,7 +6,7 @@ is -A_i log pi(y_i), a mean over tokens, so that learning rates are comparable t
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rmo.config import Experiment
 from rmo.methods.method import Need, register
@@ -14,12 +14,8 @@ from rmo.methods.ppo.without_critic import WithoutCritic, entries, without_criti
 
 if TYPE_CHECKING:
     import jax
-    import numpy as np
 
-    from rmo.methods.ppo.estimator import Estimator, Values
-    from rmo.methods.ppo.update import Setup
-
-    Array = TypeVar("Array", jax.Array, np.ndarray)
+    from rmo.methods.ppo.update import Estimator, Setup, Values
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Rloo(WithoutCritic):
     """REINFORCE with leave-one-out, with the batch, learning rate and reads of `ppo`."""
 
 
-def leave_one_out(returns_B: "Array", responses: int) -> "Array":
+def leave_one_out(returns_B: "jax.Array", responses: int) -> "jax.Array":
     """Each return less the mean of the others of its prompt, f32[B]; so many `responses` to a prompt stand together."""
     by_prompt = returns_B.reshape(-1, responses)
     others = (by_prompt.sum(axis=1, keepdims=True) - by_prompt) / (responses - 1)
@@ -55,7 +51,7 @@ def advantages(
 
 
 def estimator(responses: int) -> "Estimator":
-    from rmo.methods.ppo.estimator import Estimator
+    from rmo.methods.ppo.update import Estimator
 
     return Estimator(advantages, reinforce, critic=False, responses=responses)
 

@@ -34,10 +34,15 @@ class WeightAverage(MethodSettings):
     """Shares s, evenly spaced from 0 to 1."""
 
 
+def entries(e: Experiment) -> list[WeightAverage]:
+    """The settings, of which an experiment may have several."""
+    return [settings for settings in e.methods if isinstance(settings, WeightAverage)]
+
+
 def jobs(e: Experiment) -> Iterator[Job]:
     """One stage for every stage of PPO from the main policy against the entries that are named."""
-    for settings in e.methods:
-        for job in door.jobs(e) if isinstance(settings, WeightAverage) else ():
+    for settings in entries(e):
+        for job in door.jobs(e):
             plan = job.details
             if isinstance(plan, door.Plan) and plan.against.name in settings.of and not (plan.gold_seeds or job.policy):
                 after = (f"{door.METHOD.name}/{job.name}",)
@@ -46,7 +51,7 @@ def jobs(e: Experiment) -> Iterator[Job]:
 
 def check(e: Experiment, need: Need) -> None:
     """The stages are there, each once, and the curve can be fitted."""
-    found = [settings for settings in e.methods if isinstance(settings, WeightAverage)]
+    found = entries(e)
     there = [against.name for against in [*e.ppo.against, *(r.against for r in door.regularisers(e))]]
     names = [name for settings in found for name in settings.of]
     for name in names:
@@ -92,6 +97,9 @@ def along(
     observe: "Observe",
 ) -> dict:
     """What is read of the averages at every share, as `loop.train_ppo` gives it: arrays [K, M, ...]."""
+    import jax
+    import jax.numpy as jnp
+
     from rmo.methods.ppo import loop
     from rmo.methods.ppo.update import PPOState
     from rmo.runtime import hosts
@@ -103,12 +111,12 @@ def along(
         policy = TrainState((), averaged(frozen.reference, end, float(share)), ())  # type: ignore[arg-type]
         state = PPOState((), (), (), (), policy, ())  # type: ignore[arg-type]  # a read looks at the policy alone
         with tracker.timed("read"):
-            whole = hosts.fetch(loop.read(s, frozen, tasks, state))
-        reads.append({**loop.kept(s, whole), **observe(whole["tokens"], whole["mask"])})
-        means = {name: whole[name].mean(axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
-        tracker.write(k, {**means, METHOD.axis: np.full(len(means["kl"]), share)})
+            whole = jax.block_until_ready(loop.read(s, frozen, tasks, state))
+        reads.append({**hosts.fetch(loop.kept(s, whole)), **observe(*hosts.fetch((whole["tokens"], whole["mask"])))})
+        means = {name: jnp.mean(whole[name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
+        tracker.write(k, {**means, METHOD.axis: jnp.full(len(tasks.key), share)})
     tracker.close()
-    stacked = {name: np.stack([np.asarray(read[name]) for read in reads]) for name in reads[0]}
+    stacked = {name: np.stack([read[name] for read in reads]) for name in reads[0]}
     steps = np.repeat(shares[:, None], stacked["kl"].shape[1], axis=1)
     return {"read": stacked, "last": {}, "iteration": steps}
 

@@ -12,7 +12,6 @@ from rmo.methods import method as methods
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.methods.ppo import update as method
 from rmo.methods.ppo.door import Plan, variants
-from rmo.methods.ppo.estimator import BY_CRITIC
 from rmo.planning.program import Program, Shape, Sketch, label, place, shapes_of, stacked, unjitted
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams
@@ -91,7 +90,7 @@ def setup(sketch: Sketch, policy: config.Model, proxy: config.Model, plan: Plan)
         side_by_side=not large,
         in_phases=large,
         gold_reader=sketch.reader(e.gold.model),
-        estimator=plan.estimator() if plan.estimator else BY_CRITIC,
+        estimator=plan.estimator() if plan.estimator else method.BY_CRITIC,
         regulariser=plan.regulariser,
     )
 

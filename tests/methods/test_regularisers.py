@@ -35,8 +35,8 @@ class Flat(Regulariser):
     coefs: tuple[float, ...] = (0.25, 3.0)
     setting: ClassVar[str] = "flat"
 
-    def reward(self, episodes, coef):
-        return jnp.full_like(episodes.score, coef), {"longest": episodes.mask.sum(axis=1).max()}
+    def reward(self, score_B, logps_BR, ref_logps_BR, mask_BR, coef):
+        return jnp.full_like(score_B, coef), {"longest": mask_BR.sum(axis=1).max()}
 
 
 def with_methods(*settings):

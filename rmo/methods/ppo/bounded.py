@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rmo.config import Against
-from rmo.methods.ppo.regulariser import Episodes, Regulariser
+from rmo.methods.ppo.regulariser import Regulariser
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ class Bounded(Regulariser):
 
     setting: ClassVar[str] = "bounded"
 
-    def reward(self, episodes: Episodes, coef: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        earned_B = bounded(episodes.score, coef)
+    def reward(
+        self, score_B: jax.Array, logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array, coef: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        earned_B = bounded(score_B, coef)
         return earned_B, {"earned": jnp.mean(earned_B)}
 
 

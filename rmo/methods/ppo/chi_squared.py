@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from rmo.config import Against
-from rmo.methods.ppo.regulariser import Episodes, Regulariser
+from rmo.methods.ppo.regulariser import Regulariser
 
 MOST = 40.0  # of |log w|
 LEAST = 1e-6  # of chi2 under the root: at the start log-ratios are rounding, and cost nothing
@@ -38,9 +38,11 @@ class ChiSquared(Regulariser):
 
     setting: ClassVar[str] = "chi2_coef"
 
-    def reward(self, episodes: Episodes, coef: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        log_ratio_B = jnp.sum((episodes.logps - episodes.ref_logps) * episodes.mask, axis=1)
-        earned_B = episodes.score - coef * cost(log_ratio_B)
+    def reward(
+        self, score_B: jax.Array, logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array, coef: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        log_ratio_B = jnp.sum((logps_BR - ref_logps_BR) * mask_BR, axis=1)
+        earned_B = score_B - coef * cost(log_ratio_B)
         return earned_B, {"earned": jnp.mean(earned_B), "log_chi2": jnp.log1p(chi_squared(log_ratio_B))}
 
 

@@ -16,7 +16,7 @@ from rmo.methods.ppo.regulariser import Regulariser
 from rmo.methods.wording import Wording
 
 if TYPE_CHECKING:
-    from rmo.methods.ppo.estimator import Estimator
+    from rmo.methods.ppo.update import Estimator
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo.config import Against
-from rmo.methods.ppo.regulariser import Episodes, Regulariser
+from rmo.methods.ppo.regulariser import Regulariser
 
 if TYPE_CHECKING:
     from rmo.methods.bench import Bench
@@ -46,8 +46,10 @@ class LengthPenalty(Regulariser):
         lengths = [texts.draws(q)[1].sum(axis=1).mean() for q in range(texts.prompts)]
         return replace(self, free=float(np.mean(lengths)))
 
-    def reward(self, episodes: Episodes, coef: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        earned_B = penalised(episodes.score, episodes.mask, coef, self.free)
+    def reward(
+        self, score_B: jax.Array, logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array, coef: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        earned_B = penalised(score_B, mask_BR, coef, self.free)
         return earned_B, {"earned": jnp.mean(earned_B)}
 
 

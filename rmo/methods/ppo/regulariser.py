@@ -1,7 +1,7 @@
 """The door for a regulariser of RL: one class in a file of its own, which changes what an episode earns."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from rmo.config import Against, MethodSettings
 
@@ -9,15 +9,6 @@ if TYPE_CHECKING:
     import jax
 
     from rmo.methods.bench import Bench
-
-
-class Episodes(NamedTuple):
-    """What a batch of episodes of the current policy shows of itself; log-probabilities are 0 where mask is unset."""
-
-    score: "jax.Array"  # f32[B], the reward model's, calibrated
-    logps: "jax.Array"  # f32[B, R], of the policy
-    ref_logps: "jax.Array"  # f32[B, R], of the policy at its start
-    mask: "jax.Array"  # bool[B, R]
 
 
 @dataclass(frozen=True)
@@ -38,6 +29,16 @@ class Regulariser(MethodSettings):
         """With what is measured of the policy's start, where it needs that."""
         return self
 
-    def reward(self, episodes: Episodes, coef: "jax.Array") -> "tuple[jax.Array, dict[str, jax.Array]]":
-        """(what the episodes earn instead of their score f32[B], numbers for the log). A pure function."""
+    def reward(
+        self,
+        score_B: "jax.Array",
+        logps_BR: "jax.Array",
+        ref_logps_BR: "jax.Array",
+        mask_BR: "jax.Array",
+        coef: "jax.Array",
+    ) -> "tuple[jax.Array, dict[str, jax.Array]]":
+        """(what episodes of the current policy earn instead of their calibrated score f32[B], numbers for the log).
+
+        Log-probabilities are those by the policy and by its start, 0 where the mask is unset. A pure function.
+        """
         raise NotImplementedError(f"{type(self).__name__} says no reward")

@@ -12,7 +12,6 @@ from rmo.config import PPO, Against, Experiment
 from rmo.methods.bench import Arm, Bench
 from rmo.methods.ppo import loop, update
 from rmo.methods.ppo.door import Plan
-from rmo.methods.ppo.estimator import BY_CRITIC
 from rmo.methods.wording import wording
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params
@@ -46,7 +45,7 @@ def start(
     setup = update.Setup(
         lm, bench.critic(), reward, gold.rm, c, bench.length, bench.eos,
         side_by_side=jax.default_backend() != "cpu" and not large, in_phases=large, gold_reader=gold.reader,
-        estimator=plan.estimator() if plan.estimator else BY_CRITIC, regulariser=regulariser,
+        estimator=plan.estimator() if plan.estimator else update.BY_CRITIC, regulariser=regulariser,
     )  # fmt: skip
     on_device = partial(jax.tree.map, jnp.asarray)
     frozen = update.Frozen(

@@ -5,17 +5,16 @@ networks. Gold is never seen by the optimiser: it is read on the way (loop.py).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from rmo import config
-from rmo.methods.ppo.estimator import BY_CRITIC, Estimator, Values
-from rmo.methods.ppo.regulariser import Episodes, Regulariser
 from rmo.models import metrics, scoring, transformer
 from rmo.models.reader import IDS, Reader
 from rmo.models.sampling import join, response_stats, sample
@@ -26,6 +25,32 @@ from rmo.runtime import sharding
 from rmo.runtime.types import Tree
 from rmo.training import losses
 from rmo.training.update import TrainState, init_state, make_optimizer, update
+
+if TYPE_CHECKING:
+    from rmo.methods.ppo.regulariser import Regulariser
+
+
+Values = Tree  # f32[B, R]; () without a critic
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How the rewards of a batch become the policy's update: what other methods do otherwise in PPO's loop."""
+
+    # (setup, rewards f32[B, R], values, mask bool[B, R]) -> (advantages f32[B, R], returns that the critic learns)
+    advantages: Callable[["Setup", jax.Array, Values, jax.Array], tuple[jax.Array, Values]]
+    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = losses.clipped_policy  # takes what this one does
+    critic: bool = True  # whether a value network is held and trained
+    responses: int = 1  # to each prompt of a batch, next to one another
+
+
+def by_critic(s: "Setup", rewards_BR: jax.Array, values_BR: Values, mask_BR: jax.Array) -> tuple[jax.Array, Values]:
+    """Generalised advantages, whitened over the batch; the critic learns the returns."""
+    advantages_BR, returns_BR = gae(rewards_BR, values_BR, mask_BR, s.c.lam)
+    return metrics.whiten(advantages_BR, mask_BR), returns_BR
+
+
+BY_CRITIC = Estimator(by_critic)  # PPO's
 
 
 @dataclass(frozen=True)
@@ -44,7 +69,7 @@ class Setup:
     in_phases: bool = False  # sampling, scoring and updating are programs of their own
     gold_reader: Reader = IDS
     estimator: Estimator = BY_CRITIC
-    regulariser: Regulariser | None = None
+    regulariser: "Regulariser | None" = None
 
     @property
     def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -108,6 +133,24 @@ class Rollout(NamedTuple):
     values: Values
     advantages: jax.Array
     returns: Values
+
+
+def gae(rewards_BR: jax.Array, values_BR: jax.Array, mask_BR: jax.Array, lam: float) -> tuple[jax.Array, jax.Array]:
+    """(advantages, returns) f32[B, R] with gamma 1 (Schulman et al. 2015, eq. 16); the episode ends with the mask.
+
+    delta_t = r_t + V_{t+1} - V_t and A_t = delta_t + lam A_{t+1}, with V and A zero after the last token.
+    """
+    values_BR = values_BR * mask_BR
+    after_BR = jnp.concatenate([values_BR[:, 1:], jnp.zeros_like(values_BR[:, :1])], axis=1)
+    delta_BR = (rewards_BR + after_BR - values_BR) * mask_BR
+
+    def backwards(advantage_B, delta_B):
+        advantage_B = delta_B + lam * advantage_B
+        return advantage_B, advantage_B
+
+    _, advantages_RB = jax.lax.scan(backwards, jnp.zeros_like(delta_BR[:, 0]), delta_BR.T, reverse=True)
+    advantages_BR = advantages_RB.T * mask_BR
+    return advantages_BR, advantages_BR + values_BR
 
 
 ANCHOR = 4.0  # KL coefficient per unit of sqrt(KL) ahead of the path: a tenth ahead costs about what gold gains
@@ -195,7 +238,7 @@ def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -
     logps, values = found["logps"], found["values"]
     kl_coef, score, said = penalty(task, state), found["score"], {}
     if s.regulariser:
-        score, said = s.regulariser.reward(Episodes(score, logps, found["ref_logps"], mask), task.coef)
+        score, said = s.regulariser.reward(score, logps, found["ref_logps"], mask, task.coef)
     rewards = episode_rewards(score, logps, found["ref_logps"], mask, kl_coef)
     advantages, returns = s.estimator.advantages(s, rewards, values, mask)
     if state.critic:

@@ -14,7 +14,7 @@ from rmo.methods.ppo import door
 from rmo.methods.ppo.door import Plan
 
 if TYPE_CHECKING:
-    from rmo.methods.ppo.estimator import Estimator
+    from rmo.methods.ppo.update import Estimator
 
 OF_CRITIC = ("explained_variance", "critic_loss")
 
