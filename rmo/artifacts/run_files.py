@@ -11,7 +11,7 @@ from rmo.artifacts.curves_csv import COLUMNS, from_rows, to_rows
 from rmo.artifacts.stages import Optimised, Stage
 from rmo.config import Experiment, to_json
 from rmo.methods import method as methods
-from rmo.runtime.files import Json, Row, read_csv, read_json, write_csv, write_json
+from rmo.runtime.files import Json, Row, RunError, read_csv, read_json, write_csv, write_json
 
 # Kinds of stages, in order; every method's come between.
 BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "trunks", "proxies", "scores")
@@ -69,6 +69,20 @@ class Fits:
         """What is for people."""
         found = [*self.directory.glob("*.csv"), *self.directory.glob("*.json")]
         return [path for path in found if path.name not in ("cost.json", PLANNED, "stages.json", "experiment.json")]
+
+
+def curves_at(path: Path) -> list[Curve]:
+    """The curves of a run directory, of a directory of kept results, or of one table.
+
+    Raises:
+      RunError: there is none; says what to give.
+    """
+    if path.suffix == ".csv":
+        return from_rows(read_csv(path), str(path))
+    if not (path / "curves.csv").exists():
+        what = "has no curves.csv (a run has one once its fits are done)" if path.exists() else "does not exist"
+        raise RunError(f"{path} {what}: give a run directory, a directory of results or a table of curves")
+    return Fits(path).curves()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rmo import config
 from rmo.analysis.curve import CurveError
 from rmo.cli import plugins
-from rmo.cli.commands import bon, dashboard, fit, list_stages, plan, report, run, sample, score, watch
+from rmo.cli.commands import bon, dashboard, fit, forecast, list_stages, plan, report, run, sample, score, watch
 from rmo.cli.commands.run import open_run as open_run  # for notebooks
 from rmo.runtime import errors, hosts
 from rmo.runtime.files import RunError
@@ -22,6 +22,7 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
   rmo list CONFIG                                       every stage instance: done, running, stopped, stale or missing
   rmo watch RUN                                         its curves so far in the terminal, and what is being made
   rmo fit LOG ... --kl COLUMN --gold COLUMN             fit anybody's logs (TRL, OpenRLHF, verl, wandb): where to stop
+  rmo forecast RUN --rm-params N --comparisons C        what to expect of an RM that was not trained, where to stop
   rmo bon TABLE                                         best-of-n from your own scores (prompt, proxy, gold): no models
   rmo score MODEL TEXTS.jsonl                           score texts with any reward model, of a run or of the hub
   rmo sample MODEL PROMPTS.jsonl --draws 4              draw responses from any policy
@@ -33,7 +34,7 @@ CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its
 Errors are one line; `--traceback` (or RMO_TRACEBACK=1) shows where they come from.
 """
 
-MODULES = (run, list_stages, watch, fit, bon, score, sample, plan, report, dashboard)
+MODULES = (run, list_stages, watch, fit, forecast, bon, score, sample, plan, report, dashboard)
 # A command is called as its file (`list`, which is a name of Python's, as list_stages).
 COMMANDS = {module.__name__.rpartition(".")[2].removesuffix("_stages"): module.main for module in MODULES}
 
