@@ -6,6 +6,7 @@ import numpy as np
 
 from rmo.analysis.curve import Curve, axis_number, from_prompts
 from rmo.analysis.curve_id import CurveId
+from rmo.artifacts.run_files import RunFiles, curves_at
 from rmo.artifacts.stages import Optimised, Scores
 from rmo.methods.bench import JUDGED, SPREAD
 from rmo.methods.method import Method
@@ -84,3 +85,11 @@ def kl_efficiency(curve: Curve, frontier: Curve | None) -> np.ndarray:
     same = np.interp(curve.kl, frontier.kl, frontier.proxy, right=np.nan)
     large = same > 0.05
     return np.where(large, curve.proxy / np.where(large, same, 1), np.nan)
+
+
+def with_prompts(run: RunFiles) -> list[Curve]:
+    """Every curve of a run with its scores per prompt; without them, from curves.csv, where a record is gone."""
+    stages = run.optimised() if (run.root / "stages.json").exists() else []
+    if not stages or not all((optimised.directory / "record.npz").exists() for _, _, optimised in stages):
+        return curves_at(run.root)
+    return [c for method, _, one in stages for c in curves(method, one, Scores(run.where[one.scores]))]

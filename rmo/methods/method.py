@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from rmo.analysis.curve import Curve
     from rmo.config import Experiment
     from rmo.methods.bench import Bench, Record
 
@@ -60,6 +61,9 @@ class Method:
     jobs: Callable[["Experiment"], Iterable[Job]]  # its stages, in order
     run: Callable[["Bench", Job], "Record"]  # makes one of them
     check: Callable[["Experiment", Need], None] = no_check  # refuses settings that cannot work
+    stop: "Callable[[Curve], float] | None" = (
+        None  # the KL at which its own rule ends a curve, without other gold than it
+    )
     shared_alpha: bool = False  # whether one alpha serves all RM sizes (paper section 3.1)
     diagnostics: tuple[Diagnostic, ...] = ()
     logs_points: bool = False  # whether its log has a row per point (axis, kl, proxy, gold), as a curve to watch
