@@ -12,7 +12,7 @@ Williams 2006, section 2.7). The seeds of a place enter as their mean and their 
 The plane and the variance are integrated out: what is known of a new place is Student's t. Scales and lengths are not
 chosen but averaged over a grid, each cell weighted by its restricted likelihood, so that few places, which cannot tell
 them, make wide intervals. Far from all places g is unknown and the plane's slope counts with all its error: intervals
-widen. Shapes are orthogonal over the curves, so that their numbers are taken as independent.
+widen. The shapes are such that what a plane leaves of their numbers is uncorrelated: they are taken as independent.
 """
 
 import itertools

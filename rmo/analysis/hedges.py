@@ -168,8 +168,11 @@ class Way:
         known of its error, as where all resamples peak at one point."""
         if values_N is None or not np.isfinite(values_N[0]):
             return None
-        known = self.uncertain and bool(np.isfinite(values_N).all()) and np.ptp(values_N) > 0
-        return {"value": float(values_N[0]), "interval": interval(values_N, self.r, level, bounds) if known else None}
+        ends = None
+        if self.uncertain and np.isfinite(values_N).all():
+            ends = interval(values_N, self.r, level, bounds)
+        varies = ends is not None and ends[1] - ends[0] > 1e-9
+        return {"value": float(values_N[0]), "interval": ends if varies else None}
 
 
 def ways(groups: Sequence[Group]) -> list[Way]:

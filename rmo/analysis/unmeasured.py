@@ -154,8 +154,9 @@ class Fitted:
         if count < least:
             raise Missing(f"{count} curves: a forecast needs at least {least}, more seeds or more {NAMES[axes[0]][1]}")
         shapes_JK = np.linalg.svd(sweep.gold_CK, full_matrices=False)[2][:SHAPES]
-        z_CJ = sweep.gold_CK @ shapes_JK.T
         x_GD = np.log10([[float(getattr(g, axis)) for axis in axes] for g in sweep.groups])
+        shapes_JK = uncorrelated(sweep.gold_CK @ shapes_JK.T, x_GD[sweep.of_C]) @ shapes_JK
+        z_CJ = sweep.gold_CK @ shapes_JK.T
         law = fit_law(places(x_GD, sweep.of_C, z_CJ))
         return cls(sweep, tuple(axes), law, shapes_JK, sweep.gold_CK - z_CJ @ shapes_JK)
 
@@ -165,6 +166,14 @@ class Fitted:
         draws = self.law.draws(place, seeds, DRAWS, rng)
         rest = self.rest_CK[rng.integers(len(self.rest_CK), size=(DRAWS, seeds))].mean(1)
         return Forecast(self.sweep, params, comparisons, seeds, draws @ self.shapes_JK + rest)
+
+
+def uncorrelated(z_CJ: np.ndarray, x_CD: np.ndarray) -> np.ndarray:
+    """The rotation f64[J, J] of scores after which what a plane over the places leaves of them is uncorrelated: a law
+    takes them one by one."""
+    plane = np.hstack([np.ones((len(x_CD), 1)), x_CD])
+    left = z_CJ - plane @ np.linalg.lstsq(plane, z_CJ, rcond=None)[0]
+    return np.linalg.eigh(left.T @ left)[1].T
 
 
 def telling(sweep: Sweep, params: int, comparisons: int | None) -> tuple[Sweep, tuple[Axis, ...]]:

@@ -55,12 +55,12 @@ def spent(run: RunFiles) -> dict[CurveId, Spent]:
     for _, _, optimised in run.optimised():
         if optimised.has_info() and optimised.scores in run.where:
             ids = optimised.ids()
-            for m, id in enumerate(ids):
-                out[id] = of_curve(run, optimised, id, len(ids), m)
+            for id in ids:
+                out[id] = of_curve(run, optimised, id, len(ids))
     return out
 
 
-def of_curve(run: RunFiles, optimised: Optimised, id: CurveId, arms: int, m: int) -> Spent:
+def of_curve(run: RunFiles, optimised: Optimised, id: CurveId, arms: int) -> Spent:
     """One member's."""
     name, many = optimised.scores, members(id)
     scores, proxies = Scores(run.where[name]), run.where.get(name.replace("scores/", "proxies/"))

@@ -145,7 +145,7 @@ def cells(row: Row) -> list[str]:
         row["label"],
         ranged(row["gold"]),
         rank(row["gold"]),
-        ranged(row["kl"]),
+        kl_text(row),
         ranged(row["twice"]),
         rank(row["twice"]),
     ]
@@ -159,6 +159,12 @@ def ranged(x: Row | None) -> str:
         return "–"
     ends = x["interval"]
     return f"{x['value']:.2f}" + (f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else "")
+
+
+def kl_text(row: Row) -> str:
+    """The KL of the peak; said where it is the last that was measured, so that gold may rise on."""
+    last = row["kl"] and row["kl"]["value"] >= row["reach_kl"] * (1 - 1e-6)
+    return ranged(row["kl"]) + (", the last" if last else "")
 
 
 def rank(x: Row | None) -> str:
@@ -192,7 +198,7 @@ def lines(found: Row) -> list[str]:
     for section in found["sections"]:
         out += ["", heading(section)]
         for row in section["rows"]:
-            text = f"  {rank(row['gold']):>2}  {row['label']}: gold {ranged(row['gold'])} at KL {ranged(row['kl'])}"
+            text = f"  {rank(row['gold']):>2}  {row['label']}: gold {ranged(row['gold'])} at KL {kl_text(row)}"
             text += f", at twice that {ranged(row['twice'])}; its stop loses {ranged(row['regret'])}"
             out.append(f"{text}; {whole(row['labels'])} labels, {whole(row['seconds'])} s")
     return [*out, ""]
@@ -209,7 +215,7 @@ def markdown(found: Row) -> str:
 
 def body(found: Row) -> list[str]:
     """hedges.html."""
-    out = ["<h1>What each way of optimising buys</h1>", *(f"<p>{html.escape(text)}</p>" for text in remarks(found))]
+    out = ["<h1>What each way of optimising buys</h1>"]
     for i, section in enumerate(found["sections"]):
         out.append(f"<h2 id=rm{i}>{html.escape(heading(section))}</h2>")
         head = "".join(f"<th>{html.escape(name)}</th>" for name in HEAD)
@@ -218,6 +224,8 @@ def body(found: Row) -> list[str]:
         known = any(row["seconds"] for row in section["rows"])
         caption = f"<figcaption>{WITH_COSTS if known else WITHOUT_COSTS}</figcaption>"
         out.append(f"<figure>{picture[picture.index('<svg') :]}{caption}</figure>")
+    out.append("<h2 id=how>How to read it</h2>")
+    out += [f"<p>{html.escape(text)}</p>" for text in remarks(found)]
     return out
 
 

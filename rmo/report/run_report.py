@@ -60,6 +60,7 @@ def write(root: Path, out: Path | None = None) -> Path:
     shown = save_all(drawn | healthy, out, run)
     body = [
         *opening(f, shown, claims),
+        hedges_link(root),
         "<h2 id=claims>The paper's claims</h2>",
         claims_intro(claims, f.experiment["fits"]["level"]),
         claims_table(claims, drawn),
@@ -91,6 +92,12 @@ def opening(f: Files, shown: dict[str, str], claims: list[Row]) -> list[str]:
     body += [summary_sentence(f.curves, claims, UNIT), "<h2 id=curves>Gold and proxy against KL</h2>"]
     body += [exhibit(d, shown, claims) for d in drawings() if d.name in FIRST and d.name in shown]
     return body + other_methods(f, shown)
+
+
+def hedges_link(root: Path) -> str:
+    """To the page of `rmo hedges`, where it was made."""
+    text = "What each way of optimising buys, side by side at the same reward model"
+    return f"<p><a href='hedges.html'>{text}</a></p>" if (root / "hedges.html").exists() else ""
 
 
 def closing(e: Row) -> list[str]:

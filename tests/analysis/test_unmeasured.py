@@ -191,15 +191,15 @@ def test_the_truth_lies_in_the_intervals_of_a_few_worlds():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("missed", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize("other", [(5000, 36_000), (200_000, 36_000), (30_000, 6000)])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", ["bon", "ppo"])
-def test_the_truth_lies_in_at_least_93_of_100_intervals(method, kind, other, missed):
-    """Inside, a factor of two beyond the largest RM, and where a cross has nothing near. Worlds level off (their law is
-    no plane), miss it by nothing to three times as much as is usual, and have seeds and noise of reads."""
-    if other[1] != 36_000 and "sizes," in kind:
-        pytest.skip("comparisons do not vary")
-    found = covered(kind, method, other, missed, 100)
-    print(method, kind, other, missed, found)
-    assert min(found) >= 0.93, found
+def test_the_truth_lies_in_at_least_93_of_100_intervals(method, kind):
+    """Inside, a factor of two beyond the largest RM, and where a cross has nothing near; in worlds that level off (their
+    law is no plane) and miss it by nothing to three times as much as is usual. Over all of these; a single case of 100
+    worlds, whose share has an error of 2.6%, may be three of these lower."""
+    places = [(5000, 36_000), (200_000, 36_000)] + ([(30_000, 6000)] if "sizes," not in kind else [])
+    found = {(at, missed): covered(kind, method, at, missed, 100) for at in places for missed in (0.0, 1.0, 3.0)}
+    print(method, kind, found)
+    shares = np.array(list(found.values()))
+    assert shares.mean(0).min() >= 0.93, found
+    assert shares.min() >= 0.85, found

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from rmo.report.figures.style import Figure, panels
 from rmo.runtime.types import Row
@@ -38,6 +39,9 @@ def picture(rows: Sequence[Row]) -> Figure:
     if line:
         axis.step(*zip(*line, strict=True), where="post", color="0.4", lw=1, ls="--", label="not beaten at as little")
         axis.set_xscale("log")
+        for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+            ticks(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     limits(axis, shown)
     axis.set_xlabel("device-seconds of one curve" if known else "KL at the peak, nats")
     axis.set_ylabel("gold at its peak (standard deviations)")
