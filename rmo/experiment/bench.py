@@ -104,8 +104,8 @@ class RunBench:
     def annotated(self, tokens_QDR: np.ndarray, mask_QDR: np.ndarray) -> np.ndarray | None:
         return annotator.responses(self.run, tokens_QDR, mask_QDR) if self.run.world.has_annotator else None
 
-    def prompts(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        found = self.run.world.prompts(self.run.rng(f"{self.method.name} prompts"), size, "optimise")
+    def prompts(self, size: int, method: str = "") -> tuple[np.ndarray, np.ndarray]:
+        found = self.run.world.prompts(self.run.rng(f"{method or self.method.name} prompts"), size, "optimise")
         return found.tokens, found.mask
 
     def read_prompts(self) -> tuple[np.ndarray, np.ndarray]:

@@ -114,8 +114,9 @@ class Bench(Protocol):
         """The annotator's scores f64[Q, D] of responses to the held-out prompts, as in the pool; None without one."""
         ...
 
-    def prompts(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens i32[size, P], mask) to optimise on, disjoint from those that are read."""
+    def prompts(self, size: int, method: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """(tokens i32[size, P], mask) to optimise on, disjoint from those that are read: of this method, or the same as
+        of another one."""
         ...
 
     def read_prompts(self) -> tuple[np.ndarray, np.ndarray]:

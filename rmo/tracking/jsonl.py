@@ -85,7 +85,9 @@ class Log:  # a `rmo.training.tracker.Tracker`
     device ever held.
     """
 
-    def __init__(self, directory: Path, name: str, total: int, unit: str = "step"):
+    def __init__(self, directory: Path, name: str, total: int, unit: str = "step", mirrored: bool = True):
+        """Without `mirrored`, of a part of a stage, nothing is sent to wandb, whose steps are the stage's own."""
+        self.mirrored = mirrored
         self.metrics, self.speed = Lines(directory / "metrics.jsonl"), Lines(directory / "speed.jsonl")
         self.bar = Progress(name, total, unit)
         self.latest: dict[str, float] = {}
@@ -97,7 +99,7 @@ class Log:  # a `rmo.training.tracker.Tracker`
         """Drop what was written after the checkpoint: those steps come again."""
         metrics, speed = self.metrics.resume(step), self.speed.resume(step)
         for at in sorted(metrics | speed):
-            Wandb.log(at, metrics.get(at, {}), speed.get(at, {}))
+            self.mirror(at, metrics.get(at, {}), speed.get(at, {}))
         self.bar.resume(step)
         self.last = time.monotonic()
 
@@ -118,8 +120,13 @@ class Log:  # a `rmo.training.tracker.Tracker`
         with self.timed("wait"):
             values = {name: value.tolist() for name, value in hosts.fetch(metrics).items()}
         self.metrics.append({"step": step, **values})
-        Wandb.log(step, values, self.pace(step))
+        self.mirror(step, values, self.pace(step))
         self.show(step + 1, **{name: values[name] for name in SHOWN if name in values})
+
+    def mirror(self, step: int, values: Row, pace: Row) -> None:
+        """A line to wandb too."""
+        if self.mirrored:
+            Wandb.log(step, values, pace)
 
     def show(self, done: int, **latest: ArrayLike) -> None:
         """So many steps are done, for people, and what is known by now: means over members."""
@@ -177,7 +184,7 @@ def parts(
                 log.last = time.monotonic()  # reading parts that were there is not making this one
             part = make(i)
             write_npz(file, **part)
-            Wandb.log(i, {}, log.pace(i))
+            log.mirror(i, {}, log.pace(i))
             if hosts.preempted():
                 log.close()
                 raise hosts.Preempted

@@ -220,6 +220,19 @@ def test_reads_lie_on_a_grid_and_members_take_their_own(tmp_path, one_device):
         assert ((both["read"][name] >= 0) & (both["read"][name] <= 1)).all()
 
 
+def test_a_member_may_begin_beyond_the_reference_and_end_before_the_others():
+    s, frozen, members, critics = make(d_step=0.25, kl_max=1.0)
+    at_the_reference = ppo.begin(s, frozen.reference, first(critics))
+    assert (float(at_the_reference.kl), float(at_the_reference.target)) == (0.0, 0.25)
+    beyond = ppo.begin(s, frozen.reference, first(critics), 0.6)
+    assert float(beyond.kl) == pytest.approx(0.6)
+    assert float(beyond.target) == 1.0  # the next of 0.25, 0.5, ... above 0.77: gold is read on one grid
+    task = first(members)
+    assert not ppo_loop.finished(s, task, beyond)  # s.c.kl_max is 1
+    ends = {end: bool(ppo_loop.finished(s, task._replace(kl_max=jnp.float32(end)), beyond)) for end in (0.5, 0.7)}
+    assert ends == {0.5: True, 0.7: False}
+
+
 class Kill(BaseException):
     """Stands for SIGKILL: nothing below catches it."""
 

@@ -10,11 +10,13 @@ from rmo.artifacts import stages as artifacts
 from rmo.experiment.run import Run
 from rmo.models import scoring
 from rmo.models.sampling import sample
+from rmo.models.transformer import Params
 from rmo.runtime import hosts
 from rmo.runtime.files import SCRATCH
 from rmo.tracking.jsonl import Log, parts
 from rmo.worlds import comparisons as data
 from rmo.worlds.rm_reader import TextReader
+from rmo.worlds.world import Prompts
 
 
 def comparisons(run: Run, out: Path) -> None:
@@ -39,34 +41,47 @@ def comparisons(run: Run, out: Path) -> None:
 
 def drawn_pairs(run: Run, out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tokens [C, 2, T], mask, raw gold scores [C, 2]) of `pairs` pairs per prompt."""
-    e, c, lm, rm = run.experiment, run.experiment.comparisons, run.lm(), run.gold_rm()
-    policy, gold_params = run.load("sft", lm), run.load("gold", rm)
+    c = run.experiment.comparisons
     prompts = run.world.prompts(run.rng("comparison prompts"), c.prompts, "comparisons")
-    draws = 2 * c.pairs
+    policy, rm = run.load("sft", run.lm()), run.gold_rm()
+    gold = run.load("gold", rm)
+    return judged_pairs(run, policy, gold, prompts, run.key("comparisons"), out)
+
+
+def judged_pairs(
+    run: Run, policy: Params, gold: Params, prompts: Prompts, key: jax.Array, out: Path, mirrored: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tokens [C, 2, T], mask, raw gold scores [C, 2]) of `pairs` pairs of a policy's responses to each prompt; made
+    part by part in `out`, whose scratch they stay in."""
+    e, c, lm, rm = run.experiment, run.experiment.comparisons, run.lm(), run.gold_rm()
+    size, draws = len(prompts.tokens), 2 * c.pairs
     per_part = max(1, e.bon.chunk // draws)
-    count = -(-c.prompts // per_part)
-    draw = jax.jit(partial(sample, lm, length=e.world.response, eos=run.world.eos))
-    gold_score, reader = jax.jit(partial(scoring.score, rm)), run.reader("gold", e.gold.model)
+    count = -(-size // per_part)
+    reader = run.reader("gold", e.gold.model)
 
     def make(i: int) -> dict[str, np.ndarray]:
-        rows = np.repeat(np.minimum(np.arange(i * per_part, (i + 1) * per_part), c.prompts - 1), draws)
+        rows = np.repeat(np.minimum(np.arange(i * per_part, (i + 1) * per_part), size - 1), draws)
         ids = i * per_part * draws + np.arange(len(rows))  # each draw has a key of its own, whatever the chunk
-        keys = jax.vmap(partial(jax.random.fold_in, run.key("comparisons")))(ids)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(ids)
         with log.timed("sample"):
-            s = draw(policy, prompts.tokens[rows], prompts.mask[rows], keys)
+            s = draw(lm, policy, prompts.tokens[rows], prompts.mask[rows], keys, e.world.response, run.world.eos)
             drawn = hosts.fetch((s.tokens, s.mask))
         log.did(drawn[1].sum(), 0)
         tokens, mask = (np.concatenate([x[rows], y], 1) for x, y in zip(prompts, drawn, strict=True))
-        keep = min(per_part, c.prompts - i * per_part) * draws
+        keep = min(per_part, size - i * per_part) * draws
         with log.timed("score"):
-            scores = hosts.fetch(gold_score(gold_params, *reader.host(tokens, mask)))
+            scores = hosts.fetch(score(rm, gold, *reader.host(tokens, mask)))
         return {"tokens": tokens[:keep], "mask": mask[:keep], "gold": scores[:keep]}
 
-    log = Log(out, "comparisons", count, "part")
+    log = Log(out, "comparisons", count, "part", mirrored)
     made = list(parts(out / SCRATCH / f"parts-{per_part}", count, make, log))
     columns = (np.concatenate([part[name] for part in made]) for name in ("tokens", "mask", "gold"))
     tokens, mask, scores = (x.reshape(-1, 2, *x.shape[1:]) for x in columns)
     return tokens, mask, scores
+
+
+draw = jax.jit(sample, static_argnames=("lm", "length", "eos"))
+score = jax.jit(scoring.score, static_argnames="rm")
 
 
 def preferred_first(rows: data.Comparisons, first_wins: np.ndarray) -> data.Comparisons:

@@ -23,7 +23,7 @@ from rmo.models.transformer import Params, RewardModel
 from rmo.runtime.checkpointer import Checkpoints
 from rmo.tracking.jsonl import Log
 from rmo.training import losses, objectives
-from rmo.training.loop import train
+from rmo.training.loop import First, train
 from rmo.training.update import Member, pick
 from rmo.worlds import active_choice
 from rmo.worlds import comparisons as data
@@ -55,28 +55,10 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
     gaps = {half: gaps_of(run, first, rm, half, rows) for half in halves(sweep)}
     orders = [order_of(run, rows.prompt, recipe, seed, gaps) for recipe, seed in members]
 
-    def batch_at(step: int) -> tuple[np.ndarray, np.ndarray]:
-        picks = [order.used[order.batch(min(step, order.steps - 1))] for order in orders]
-        index = np.stack(picks)
-        side = np.stack([order.sides[chosen] for order, chosen in zip(orders, picks, strict=True)])
-        return rows.tokens[index[..., None], side], rows.mask[index[..., None], side]
-
     keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
-    loss = objectives.proxy(rm, any(recipe.dropout for recipe in sweep.recipes))
-    optimizer = dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / shape.width)
-    steps = max(order.steps for order in orders)
-    params = train(
-        run.first(rm, keys, trunk),
-        loss,
-        batch_at,
-        steps,
-        optimizer,
-        run.mesh,
-        Checkpoints(out),
-        Log(out, f"proxy {name}", steps),
-        settings_of(run, members, orders),
-        watched_loss(p, rm, sweep, rows),
-    )
+    watched = data.Comparisons(*(x[-STOPPING:] for x in rows))
+    log = Log(out, f"proxy {name}", max(order.steps for order in orders))
+    params = trained(run, rm, run.first(rm, keys, trunk), rows, members, orders, watched, Checkpoints(out), log)
     saved_model.save(out, rm, params, tokenizer, len(members))
     held = data.read_comparisons(dataset, "validation")
     validation = validated(run, rm, params, reader.comparisons(held), len(members))
@@ -89,6 +71,42 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
         for (recipe, seed), order, scores in zip(members, orders, validation.scores, strict=True)
     ]
     files.write(transformer.count(jax.eval_shape(pick, params, 0)), rows_out, through_text)
+
+
+def trained(
+    run: Run,
+    rm: RewardModel,
+    first: First,
+    rows: data.Comparisons,
+    members: list[tuple[Recipe, int]],
+    orders: list[Order],
+    watched: data.Comparisons,
+    checkpoints: Checkpoints,
+    log: Log,
+) -> Params:
+    """Members (recipe, seed) trained in one program, each on its own of these comparisons in its own order; `watched`
+    are those that recipes which stop early are watched on."""
+    p = run.experiment.proxies
+
+    def batch_at(step: int) -> tuple[np.ndarray, np.ndarray]:
+        picks = [order.used[order.batch(min(step, order.steps - 1))] for order in orders]
+        index = np.stack(picks)
+        side = np.stack([order.sides[chosen] for order, chosen in zip(orders, picks, strict=True)])
+        return rows.tokens[index[..., None], side], rows.mask[index[..., None], side]
+
+    recipes = [recipe for recipe, _ in members]
+    return train(
+        first,
+        objectives.proxy(rm, any(recipe.dropout for recipe in recipes)),
+        batch_at,
+        max(order.steps for order in orders),
+        dataclasses.replace(p.optimizer, lr=p.optimizer.lr * 16 / rm.shape.width),
+        run.mesh,
+        checkpoints,
+        log,
+        settings_of(run, members, orders),
+        watched_loss(rm, watched) if any(map(p.stops_early, recipes)) else None,
+    )
 
 
 def halves(sweep: Sweep) -> list[Recipe]:
@@ -136,16 +154,11 @@ def settings_of(run: Run, members: list[tuple[Recipe, int]], orders: list[Order]
     )
 
 
-def watched_loss(
-    p: config.Proxies, rm: RewardModel, sweep: Sweep, rows: data.Comparisons
-) -> Callable[[Params], jax.Array] | None:
-    """The loss that recipes which stop early watch, on comparisons that none of them trains on; None without such."""
-    if not any(map(p.stops_early, sweep.recipes)):
-        return None
-    watched = rows.tokens[-STOPPING:], rows.mask[-STOPPING:]
+def watched_loss(rm: RewardModel, watched: data.Comparisons) -> Callable[[Params], jax.Array]:
+    """The loss that recipes which stop early watch, on comparisons that none of them trains on."""
 
     def loss(params: Params) -> jax.Array:
-        return losses.preference(objectives.pair_scores(rm, params, *watched))
+        return losses.preference(objectives.pair_scores(rm, params, watched.tokens, watched.mask))
 
     return loss
 

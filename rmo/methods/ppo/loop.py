@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,16 +30,18 @@ from rmo.training.update import pick
 
 
 @partial(jax.jit, static_argnames="s")
-def finished(s: Setup, state: PPOState) -> jax.Array:
+def finished(s: Setup, task: Task, state: PPOState) -> jax.Array:
     """Whether a member has reached kl_max or made max_steps."""
-    return (state.kl >= s.c.kl_max) | (state.iteration >= s.c.max_steps)
+    end = s.c.kl_max if task.kl_max is None else task.kl_max
+    return (state.kl >= end) | (state.iteration >= s.c.max_steps)
 
 
 @partial(jax.jit, static_argnames="s")
-def due(s: Setup, state: PPOState) -> jax.Array:
+def due(s: Setup, task: Task, state: PPOState) -> jax.Array:
     """Whether gold is to be read before a member goes on: sqrt(KL) is at its target, `patience` steps have passed
     since the last read, or it is finished."""
-    return (state.kl >= state.target**2) | (state.iteration >= state.read_at + s.c.patience) | finished(s, state)
+    waited = state.iteration >= state.read_at + s.c.patience
+    return (state.kl >= state.target**2) | waited | finished(s, task, state)
 
 
 def fills(shape: config.Model) -> bool:
@@ -64,7 +67,7 @@ def advance(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Tree 
         step, first = partial(iteration, s, frozen, task), state.iteration
 
         def more(carry: tuple[PPOState, Tree]) -> jax.Array:
-            return ~due(s, carry[0]) & (carry[0].iteration < first + limit)
+            return ~due(s, task, carry[0]) & (carry[0].iteration < first + limit)
 
         return jax.lax.while_loop(more, lambda carry: step(carry[0]), (state, last))
 
@@ -84,7 +87,7 @@ def in_phases(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Tre
 
     for m in range(tasks.key.shape[0]):
         for _ in range(limit):
-            if hosts.fetch(due(s, states))[m]:
+            if hosts.fetch(due(s, tasks, states))[m]:
                 break
             drawn = finish("sample", draw_one, frozen, tasks, states, m)
             batch, out = finish("score", judge_one, frozen, tasks, states, m, drawn)
@@ -132,8 +135,7 @@ def learn_one(s: Setup, tasks: Task, states: PPOState, last: Tree, m: jax.Array,
 def after_read(s: Setup, state: PPOState) -> tuple[jax.Array, jax.Array]:
     """(target, read_at) once gold was read. Targets lie on one grid and only rise, so that the number of reads is
     bounded."""
-    above = (jnp.sqrt(jnp.maximum(state.kl, 0)) // s.c.d_step + 1) * s.c.d_step
-    rise = jnp.maximum(above, state.target + 0.5 * s.c.d_step)
+    rise = jnp.maximum(ppo.grid_above(s, state.kl), state.target + 0.5 * s.c.d_step)
     return jnp.where(state.kl >= state.target**2, rise, state.target), state.iteration
 
 
@@ -209,6 +211,13 @@ def kept(s: Setup, measured: dict[str, Tree]) -> dict[str, Tree]:
     return {name: x[:, :: s.c.read_draws] if name in ("tokens", "mask") else x for name, x in measured.items()}
 
 
+class Start(NamedTuple):
+    """Where M members begin that do not begin at the reference."""
+
+    policies: Params  # a leading axis of M
+    kl: jax.Array  # f32[M], theirs from the reference
+
+
 @dataclass
 class Climb:
     """M members on their way: what `train_ppo` changes as it goes. A checkpoint holds the first four."""
@@ -230,11 +239,11 @@ class Climb:
         checkpoints.save(number, (self.states, self.history, self.last, k))
         self.saved = time.monotonic()
 
-    def unfinished(self, s: Setup) -> bool:
+    def unfinished(self, s: Setup, tasks: Task) -> bool:
         """Whether some member has iterations left, or a last read."""
         if self.k == 0:
             return True
-        going = ~finished(s, self.states) | (self.states.iteration > self.states.read_at)
+        going = ~finished(s, tasks, self.states) | (self.states.iteration > self.states.read_at)
         return self.k < s.reads and bool(jnp.any(going))
 
 
@@ -246,10 +255,12 @@ def begin_or_resume(
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
     observe: Observe = nothing_else,
+    start: Start | None = None,
 ) -> Climb:
     """The climb as the last checkpoint left it, or before its first read."""
-    begin = jax.vmap(partial(ppo.begin, s), in_axes=(None, 0), axis_size=tasks.key.shape[0])
-    shapes = jax.eval_shape(begin, frozen.reference, critics)
+    begin = jax.vmap(partial(ppo.begin, s), in_axes=(0, 0, 0) if start else (None, 0), axis_size=tasks.key.shape[0])
+    first = (start.policies, critics, start.kl) if start else (frozen.reference, critics)
+    shapes = jax.eval_shape(begin, *first)
     placed = sharding.shardings_of(shapes, mesh)
     like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, placed)
     observed = observed_shapes(s, frozen, tasks, observe)
@@ -267,10 +278,10 @@ def begin_or_resume(
         return jax.tree.map(lambda x: blank(x, s.reads), seen), jax.tree.map(blank, seen["last"])
 
     history, none = jax.jit(blanks, out_shardings=everywhere)()
-    start = jax.device_put(np.int32(0), everywhere)
-    (states, history, last, k), resumed = checkpoints.restore((like, history, none, start))
+    zero = jax.device_put(np.int32(0), everywhere)
+    (states, history, last, k), resumed = checkpoints.restore((like, history, none, zero))
     if not resumed:
-        states = jax.jit(begin, out_shardings=placed)(frozen.reference, critics)
+        states = jax.jit(begin, out_shardings=placed)(*first)
     return Climb(states, history, last, int(k), none, placed, everywhere, saved=time.monotonic())
 
 
@@ -292,7 +303,7 @@ def iterate(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, checkpoints: Ch
     Raises:
       Preempted: the run was told to stop; what is done is saved.
     """
-    while not bool(jnp.all(due(s, climb.states))):
+    while not bool(jnp.all(due(s, tasks, climb.states))):
         started, limit = time.monotonic(), np.int32(climb.limit)
         if s.in_phases:
             last = jax.tree.map(jnp.copy, climb.last)
@@ -348,11 +359,14 @@ def train_ppo(
     log: Tracker,
     every: int = 8,
     observe: Observe = nothing_else,
+    start: Start | None = None,
+    keep_end: bool = False,
 ) -> tuple[dict[str, Tree], PPOState]:
     """Optimise every member until it is finished, reading on the way; resumes from the last checkpoint.
 
-    `critics` has the leading axis M, or is () where the estimator needs none; every policy starts at the reference.
-    Every so many reads there is a checkpoint.
+    `critics` has the leading axis M, or is () where the estimator needs none; every policy starts at the reference, or
+    where `start` says. Every so many reads there is a checkpoint, and with `keep_end` at the end too, for those who
+    come back for it.
 
     Returns (history, final states). history["read"] holds `read`'s values per read, [K, M, Q] (`tokens`, `mask`:
     [K, M, Q, R]), and what `observe` says, on the host, of all samples of a read; history["last"] the metrics of the
@@ -362,19 +376,23 @@ def train_ppo(
     Raises:
       Preempted: the run was told to stop; what is done is saved.
     """
-    climb = begin_or_resume(s, frozen, tasks, critics, mesh, checkpoints, observe)
+    climb = begin_or_resume(s, frozen, tasks, critics, mesh, checkpoints, observe, start)
     frozen, tasks = sharding.place((frozen, tasks), sharding.shardings_of((frozen, tasks), mesh))
     log.resume(climb.k)
     known = flops.peak(jax.devices()[0].device_kind)
     cost = model_flops(s, frozen, tasks, climb.states) if known else 0.0
-    while climb.unfinished(s):
+    saved = climb.k
+    while climb.unfinished(s, tasks):
         if climb.k:
             iterate(s, frozen, tasks, climb, checkpoints, log)
         take_read(s, frozen, tasks, climb, log, cost, observe)
         if climb.k % every == 0:
             log.flush()
             climb.save(checkpoints)
+            saved = climb.k
     log.close()
+    if keep_end and climb.k != saved:
+        climb.save(checkpoints)
     return jax.tree.map(lambda x: x[: climb.k], hosts.fetch(climb.history)), climb.states
 
 

@@ -12,6 +12,7 @@ from rmo.config import PPO, Against, Experiment
 from rmo.methods.bench import Arm, Bench
 from rmo.methods.ppo import loop, update
 from rmo.methods.ppo.door import Plan
+from rmo.methods.ppo.regulariser import Regulariser
 from rmo.methods.wording import wording
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params
@@ -37,9 +38,15 @@ def start(
     bench: Bench, policy: int, plan: Plan, members: Sequence[Arm]
 ) -> tuple[update.Setup, update.Frozen, update.Task]:
     """What all members share, and what each has of its own (a leading axis)."""
+    reward, params = bench.reward([arm.reward for arm in members])
+    setup, frozen = stage(bench, policy, plan, reward)
+    return setup, frozen, tasks_of(bench, members, reward, params, setup.regulariser)
+
+
+def stage(bench: Bench, policy: int, plan: Plan, reward: Reward) -> tuple[update.Setup, update.Frozen]:
+    """What all members share."""
     lm, reference = bench.policy()
     gold = bench.gold()
-    reward, params = bench.reward([arm.reward for arm in members])
     c = scaled(bench.experiment, policy, plan.against)
     large, regulariser = loop.fills(lm.shape), plan.regulariser and plan.regulariser.at(bench)
     setup = update.Setup(
@@ -49,9 +56,20 @@ def start(
     )  # fmt: skip
     on_device = partial(jax.tree.map, jnp.asarray)
     frozen = update.Frozen(
-        reference, gold.params, on_device(gold.calibration), on_device(bench.prompts(c.prompts)),
+        reference, gold.params, on_device(gold.calibration), on_device(bench.prompts(c.prompts, "ppo")),
         on_device(bench.read_prompts()), jnp.float32(gold.logits),
     )  # fmt: skip
+    return setup, frozen
+
+
+def tasks_of(
+    bench: Bench,
+    members: Sequence[Arm],
+    reward: Reward,
+    params: RewardParams,
+    regulariser: Regulariser | None = None,
+) -> update.Task:
+    """What tells members apart, a leading axis of them."""
     # A seed has the same stream at every penalty and recipe: differences between them are not a difference of luck.
     # RM sizes have streams of their own: a mean over sizes would not lose the luck that they share.
     key = jax.random.fold_in(bench.key("ppo"), reward.rm.shape.weights % 2**32)
@@ -62,7 +80,7 @@ def start(
         return jnp.asarray([arm.settings.number(name) for arm in members], jnp.float32)
 
     coefs = of_arms(regulariser.setting) if regulariser else ()
-    return setup, frozen, update.Task(params, keys, of_arms("kl_coef"), of_arms("d_per_step"), coefs)
+    return update.Task(params, keys, of_arms("kl_coef"), of_arms("d_per_step"), coefs)
 
 
 ANNOTATED = 8  # samples of each prompt, at most, that the annotator is asked about

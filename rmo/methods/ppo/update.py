@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from rmo import config
 from rmo.models import metrics, scoring, transformer
@@ -102,6 +103,7 @@ class Task(NamedTuple):
     kl_coef: jax.Array  # f32[]
     d_per_step: jax.Array  # f32[], the path that an anchored member is held to; 0: none
     coef: Tree = ()  # f32[], of the regulariser; () without one
+    kl_max: jax.Array | None = None  # f32[], where it ends; None: where the setup says
 
 
 class PPOState(NamedTuple):
@@ -115,11 +117,18 @@ class PPOState(NamedTuple):
     critic: TrainState | tuple[()]  # none where the estimator needs none
 
 
-def begin(s: Setup, reference: Params, critic: Params | tuple[()]) -> PPOState:
-    """The state before the first iteration: the policy is the reference."""
+def begin(s: Setup, start: Params, critic: Params | tuple[()], kl: ArrayLike = 0.0) -> PPOState:
+    """The state before the first iteration of a policy that is the reference or, of one that is not, so many nats from
+    it."""
     policy_tx, critic_tx = s.optimizers
-    policy, critic_state = init_state(reference, policy_tx), init_state(critic, critic_tx) if critic else ()
-    return PPOState(jnp.int32(0), jnp.float32(0), jnp.float32(s.c.d_step), jnp.int32(0), policy, critic_state)
+    policy, critic_state = init_state(start, policy_tx), init_state(critic, critic_tx) if critic else ()
+    now = jnp.asarray(kl, jnp.float32)
+    return PPOState(jnp.int32(0), now, grid_above(s, now), jnp.int32(0), policy, critic_state)
+
+
+def grid_above(s: Setup, kl: jax.Array) -> jax.Array:
+    """The next of the values of sqrt(KL) at which gold is read, f32[]: multiples of d_step."""
+    return (jnp.sqrt(jnp.maximum(kl, 0)) // s.c.d_step + 1) * s.c.d_step
 
 
 class Rollout(NamedTuple):
