@@ -11,9 +11,9 @@ from rmo.artifacts.stages import Optimised, Policy, Samples
 from rmo.checkpoints import saved_model
 from rmo.config import Experiment
 from rmo.config.names import of_policy, sweep_named
-from rmo.experiment import annotator
+from rmo.experiment import annotator, retraining
 from rmo.experiment.labelled import comparisons_of
-from rmo.experiment.pool import Rewarding
+from rmo.experiment.pool import Rewarding, Scored
 from rmo.experiment.run import Run
 from rmo.methods.bench import Arm, Comparisons, Judge, Pool, RewardRow
 from rmo.methods.method import Job, Method
@@ -21,7 +21,7 @@ from rmo.models.reader import Reader
 from rmo.models.transformer import LanguageModel, Params, RewardModel
 from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime.checkpointer import Checkpoints
-from rmo.runtime.files import RunError
+from rmo.runtime.files import SCRATCH, RunError
 from rmo.tracking.jsonl import Log
 from rmo.worlds.rm_reader import TextReader
 
@@ -64,6 +64,9 @@ class RunBench:
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.out)
 
+    def checkpoints_of(self, part: str) -> Checkpoints:
+        return Checkpoints(self.out / SCRATCH / part)
+
     def tracker(self, total: int, unit: str) -> Log:
         return Log(self.out, f"{self.method.name} {self.job.name}", total, unit)
 
@@ -100,6 +103,22 @@ class RunBench:
         alone = self.mesh.size == 1 or (not on_cpu and jax.process_count() == 1)
         if not alone and any(isinstance(reader, TextReader) for reader in readers):
             raise RunError("training against an RM that reads text needs one process, and of CPUs one device")
+
+    def label(self, name: str, chosen: Sequence[int], policies: Params, size: int) -> None:
+        retraining.label(self.of_rms(), self.out, name, chosen, policies, size)
+
+    def retrained(self, name: str, chosen: Sequence[int], labels: Sequence[str]) -> RewardParams:
+        return retraining.retrained(self.of_rms(), self.out, name, chosen, labels)
+
+    def of_rms(self) -> Scored:
+        """The rewards as RMs that were trained on labels.
+
+        Raises:
+          RunError: they are none.
+        """
+        if not isinstance(self.scored, Scored):
+            raise RunError(f"{self.scored.name} has no reward models that could be trained anew")
+        return self.scored
 
     def annotated(self, tokens_QDR: np.ndarray, mask_QDR: np.ndarray) -> np.ndarray | None:
         return annotator.responses(self.run, tokens_QDR, mask_QDR) if self.run.world.has_annotator else None

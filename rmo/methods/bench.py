@@ -75,6 +75,9 @@ class RewardRow(NamedTuple):
     combined: str = ""  # how, and of how many; of gold `curve_id.GOLD`
 
 
+OWN = "own"  # labels, in `Bench.retrained`
+
+
 class Bench(Protocol):
     """What a method may ask for. Keys and generators follow from the experiment's seed and the purpose's name."""
 
@@ -96,6 +99,10 @@ class Bench(Protocol):
         """Of this stage."""
         ...
 
+    def checkpoints_of(self, part: str) -> "Checkpoints":
+        """Of one part of this stage, where it is made of several."""
+        ...
+
     def tracker(self, total: int, unit: str) -> "Tracker": ...
     def rng(self, purpose: str) -> np.random.Generator: ...
     def key(self, purpose: str) -> "jax.Array": ...
@@ -106,6 +113,17 @@ class Bench(Protocol):
 
     def reward(self, chosen: Sequence[int]) -> tuple["Reward", "RewardParams"]:
         """The rewards at these places, which must be of one kind, with a leading axis of as many."""
+        ...
+
+    def label(self, name: str, chosen: Sequence[int], policies: "Params", size: int) -> None:
+        """Draw pairs from these policies, which were optimised against the rewards at these places, let gold label
+        them, `size` to train on and others to be judged on, and keep them under a name; once, also where a run goes on
+        after it was killed."""
+        ...
+
+    def retrained(self, name: str, chosen: Sequence[int], labels: Sequence[str]) -> "RewardParams":
+        """RMs like those at these places, for the same `Reward`: trained anew, each on its own labels of all these
+        names, and calibrated; made once under a name. `OWN` are the labels that a reward learned from at first."""
         ...
 
     @property
