@@ -7,7 +7,7 @@ import numpy as np
 from rmo.analysis import scaling
 from rmo.analysis.curve import Curve, from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.methods.paper import BEST_OF_N, PPO
+from rmo.methods.paper import BEST_OF_N, PPO, ROUNDS
 from rmo.report.figures.drawing import Files
 
 SIZES = (500, 1000, 5000, 20_000, 100_000)  # parameters of the RMs
@@ -17,14 +17,14 @@ PROMPTS, POINTS, SEEDS = 8, 21, 2
 GOLD = 400_000  # parameters of gold, which is its own proxy for every method
 GOLD_METHODS = (BEST_OF_N, PPO, "tilt")
 RECIPES = ("epochs=4", "flip=0.25", "prompts=500", "prompts=2000", "epochs=4 dropout=0.1")
-LARGEST_KL = {PPO: 36.0}  # of other methods 9
+LARGEST_KL = {PPO: 36.0, ROUNDS: 36.0}  # of other methods 9
 
 
 def true_gold(id: CurveId, d: np.ndarray) -> np.ndarray:
     """Gold at d = sqrt(KL), in the form of the id's method; less with fewer comparisons."""
     decades = np.log10(max(id.rm_params, 1) / 1000)
     missing = np.log10(DATA[-1] / (id.rm_comparisons or DATA[-1]))
-    if id.method == PPO:
+    if id.method in (PPO, ROUNDS):
         form = d * (0.9 - (0.45 - 0.06 * decades) * np.log(np.maximum(d, 1e-9)))
     else:
         form = d * (0.5 + 0.1 * decades - (0.2 - 0.03 * decades) * d)
@@ -36,7 +36,7 @@ def made_up(id: CurveId, truth: Callable[[CurveId, np.ndarray], np.ndarray] = tr
     d = np.linspace(0, LARGEST_KL.get(id.method, 9.0) ** 0.5, POINTS)
     kl, rng = d**2, np.random.default_rng(id.seed or 0)
     noise = 0.01 * d[:, None] * rng.normal(size=(1, PROMPTS))
-    slope = 0.4 if id.method == PPO else 1.5
+    slope = 0.4 if id.method in (PPO, ROUNDS) else 1.5
     curve = from_prompts(id, np.arange(1, POINTS + 1), kl, slope * d[:, None] + noise, truth(id, d)[:, None] + noise)
     return with_winners(curve) if id.method == BEST_OF_N else curve
 
@@ -57,6 +57,8 @@ def ids() -> list[CurveId]:
     out += [CurveId(PPO, SIZES[1], count, policy_params=SMALL) for count in DATA[1:-1]]
     penalties = [Settings(kl_coef=0.05), Settings(kl_coef=0.2)]
     out += [CurveId(PPO, SIZES[3], DATA[-1], policy_params=SMALL, settings=penalty) for penalty in penalties]
+    rounds = [Settings(rounds=2), Settings(rounds=2, data="concatenated")]
+    out += [CurveId(ROUNDS, SIZES[1], DATA[-1], policy_params=SMALL, settings=settings) for settings in rounds]
     recipes = [Settings.parse(text) for text in RECIPES]
     out += [
         CurveId(BEST_OF_N, params, 2000, rm_recipe=recipe, policy_params=SMALL)

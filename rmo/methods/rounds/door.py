@@ -1,0 +1,199 @@
+"""Iterated RLHF: label, train an RM, optimise, and again (paper section 4.3; Wolf, Kirk and Musolesi 2025): settings,
+stages, record."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rmo.analysis.curve_id import Settings
+from rmo.config import Experiment, MethodSettings
+from rmo.config.checks import held_out_prompts
+from rmo.config.names import scores_name, size_names, sizes_of, sweep_named
+from rmo.methods.bench import Arm, Bench, Record, RewardRow
+from rmo.methods.method import Diagnostic, Job, Method, Need, register
+from rmo.methods.ppo.door import METHOD as PPO
+from rmo.methods.ppo.door import record_of
+
+
+@dataclass(frozen=True)
+class Rounds(MethodSettings):
+    """RLHF in rounds: each labels pairs of the policy as it is by then, trains an RM on them and optimises with PPO."""
+
+    rounds: int = 2
+    """k. The first round is PPO against the run's own RM; alone, it is PPO."""
+    size: int = 0
+    """Which of proxies.sizes, as an index."""
+    sweep: str = "main"
+    """Which of proxies.sweeps the first round's RMs come from."""
+    recipe: int = 0
+    """Which of that sweep's recipes the RMs of every round are trained by, as an index."""
+    data: Literal["latest", "concatenated"] = "latest"
+    """What an RM learns from: its own round's comparisons, or those of all rounds so far."""
+    start: Literal["latest", "initial"] = "latest"
+    """Where a round's policy starts: where the round before ended, or at the initial policy."""
+    comparisons: int = 0
+    """Training comparisons that each later round labels; 0: as many as the recipe has."""
+    kl: float = 0.0
+    """KL from the initial policy, nats, at which the last round ends; 0: ppo.kl_max. Round r of k ends at r/k of its
+    square root."""
+    seeds: int = 0
+    """How many of the RM seeds, first ones first; 0: all."""
+
+    def labels(self, e: Experiment) -> int:
+        """Training comparisons of each later round."""
+        return self.comparisons or sweep_named(e, self.sweep).recipes[self.recipe].comparisons
+
+    def end(self, e: Experiment, r: int) -> float:
+        """KL, nats, at which round r of 1 to k ends."""
+        return (self.kl or e.ppo.kl_max) * (r / self.rounds) ** 2
+
+    def settings(self) -> Settings:
+        """What identifies its curves beside the RM of the first round."""
+        plain = Rounds(size=self.size, sweep=self.sweep, recipe=self.recipe, seeds=self.seeds, rounds=0)
+        return Settings.differing(self, plain)
+
+
+def jobs(e: Experiment) -> Iterator[Job]:
+    """One stage for every entry."""
+    ppo, names = dataclasses.replace(e.ppo, against=()), size_names(e.proxies.sizes)
+    for c in of_rounds(e):
+        name = f"{names[c.size]}-{c.sweep}" + (f"-recipe{c.recipe}" if c.recipe else "")
+        how = [value if isinstance(value, str) else f"{field}{value:g}" for field, value in c.settings().items()]
+        yield Job("-".join([name, *how]), scores_name(e, c.size, sweep_named(e, c.sweep)), (e.seed, ppo, c), details=c)
+
+
+def of_rounds(e: Experiment) -> list[Rounds]:
+    return [c for c in e.methods if isinstance(c, Rounds)]
+
+
+def check(e: Experiment, need: Need) -> None:
+    """Entries of `methods` that can be made, each once."""
+    found = of_rounds(e)
+    twice = [c for i, c in enumerate(found) if same(c) in map(same, found[:i])]
+    need(
+        not twice, "methods has two entries of Rounds that would give the same curves: for repeats raise proxies.seeds"
+    )
+    for c in found:
+        check_one(e, c, need)
+
+
+def same(c: Rounds) -> tuple[object, ...]:
+    """What tells its curves from those of others."""
+    return c.size, c.sweep, c.recipe, c.settings()
+
+
+def check_one(e: Experiment, c: Rounds, need: Need) -> None:
+    sweeps = {sweep.name: sweep for sweep in e.proxies.sweeps}
+    need(c.rounds >= 1, f"Rounds.rounds is {c.rounds}: it must be at least 1, which is PPO as it stands")
+    need(c.sweep in sweeps, f"Rounds.sweep is {c.sweep!r}: proxies.sweeps has {', '.join(sweeps)}")
+    sweep = sweeps[c.sweep]
+    need(sweep.best_of_n, f"Rounds.sweep is {c.sweep!r}, which has no best-of-n: PPO needs its calibration")
+    have = sizes_of(e, sweep)
+    need(c.size in have, f"Rounds.size is {c.size}: sweep {sweep.name} has sizes {have}")
+    last = len(sweep.recipes) - 1
+    need(c.recipe <= last, f"Rounds.recipe is {c.recipe}: sweep {sweep.name} has recipes 0 to {last}")
+    need(c.seeds <= e.proxies.seeds, f"Rounds.seeds is {c.seeds}: there are {e.proxies.seeds} (proxies.seeds)")
+    recipe = sweep.recipes[c.recipe]
+    how = f"trains on {recipe.prompts} prompts" if recipe.prompts else f"chooses what it trains on ({recipe.choice})"
+    plain = not (recipe.prompts or recipe.choice)
+    need(plain, f"Rounds.recipe is {c.recipe}, which {how}: rounds label new pairs as they come, so take another")
+    size = c.labels(e)
+    need(size >= e.proxies.batch, f"Rounds.comparisons is {size}: it must be at least one batch ({e.proxies.batch})")
+    prompts, most = -(-size // e.comparisons.pairs), e.comparisons.prompts - held_out_prompts(e)
+    need(
+        prompts <= most,
+        f"Rounds.comparisons is {size}, at {e.comparisons.pairs} pairs to a prompt {prompts} prompts a round: "
+        f"comparisons.prompts gives {most} to train on; lower the one or raise the other",
+    )
+    need(
+        c.end(e, 1) ** 0.5 >= e.ppo.d_step,
+        f"Rounds: the first of {c.rounds} rounds ends at sqrt(KL) {c.end(e, 1) ** 0.5:.3g}, before gold is read once "
+        f"(ppo.d_step {e.ppo.d_step:g}): fewer rounds, more KL or a smaller d_step",
+    )
+
+
+def arms(rewards: Sequence[RewardRow], c: Rounds) -> list[Arm]:
+    """One for every RM seed."""
+    places = [i for i, row in enumerate(rewards) if not row.combined and row.recipe_index == c.recipe]
+    return [Arm(i, c.settings()) for i in places[: c.seeds or None]]
+
+
+def run(bench: Bench, job: Job) -> Record:
+    """All rounds of every RM seed."""
+    from rmo.methods.rounds.course import course
+
+    c = job.details
+    assert isinstance(c, Rounds)
+    members = arms(bench.rewards, c)
+    bench.begin(members)
+    first, later = bench.rewards[members[0].reward].comparisons or 0, c.labels(bench.experiment)
+    return one_record(members, course(bench, c, members), c.start, [first + r * later for r in range(c.rounds)])
+
+
+def one_record(members: Sequence[Arm], histories: Sequence[dict], start: str, labels: Sequence[int]) -> Record:
+    """The histories of all rounds, one after the other, as one curve per member; `labels` are the training comparisons
+    that were made up to each round.
+
+    Iterations are counted on. What a round's first read sees was read at the end of the round before, or is the initial
+    policy; and of a round that starts there again the curve has what lies beyond the KL of the rounds before it.
+    """
+    counted, made = [], np.zeros(len(members), np.int32)
+    for history in histories:
+        counted.append(history | {"iteration": history["iteration"] + made})
+        made = counted[-1]["iteration"][-1]
+    record = record_of(members, joined(counted))
+    round_K = np.repeat(np.arange(len(histories)), [len(history["iteration"]) for history in histories])
+    real = np.asarray(record.real)
+    if start == "initial":
+        real = beyond(record.kl, real, round_K)
+    of_round = {"round": round_K + 1.0, "labels": np.asarray(labels, np.float64)[round_K]}
+    told = {name: np.tile(x_K, (len(members), 1)) for name, x_K in of_round.items()}
+    return dataclasses.replace(record, real=real, diagnostics=record.diagnostics | told)
+
+
+def joined(histories: Sequence[dict]) -> dict:
+    """Nested dictionaries of arrays as one, along the first axis."""
+    out = {}
+    for name, first in histories[0].items():
+        parts = [history[name] for history in histories]
+        out[name] = joined(parts) if isinstance(first, dict) else np.concatenate(parts)
+    return out
+
+
+def beyond(kl_MK: np.ndarray, real_MK: np.ndarray, round_K: np.ndarray) -> np.ndarray:
+    """Which points have more KL than any of the member's earlier rounds had, bool[M, K]."""
+    out, reached_M = np.zeros_like(real_MK), np.full(len(kl_MK), -np.inf)
+    for r in np.unique(round_K):
+        here = round_K == r
+        out[:, here] = real_MK[:, here] & (kl_MK[:, here] > reached_M[:, None])
+        reached_M = np.maximum(reached_M, np.where(out[:, here], kl_MK[:, here], -np.inf).max(axis=1))
+    return out
+
+
+METHOD = register(
+    Method(
+        name="rounds",
+        title="iterated RLHF (PPO in rounds)",
+        short="rounds",
+        axis=PPO.axis,
+        kl=PPO.kl,
+        kl_axis=PPO.kl_axis,
+        form=PPO.form,
+        shared_alpha=PPO.shared_alpha,
+        jobs=jobs,
+        run=run,
+        check=check,
+        logs_points=True,
+        diagnostics=(
+            *PPO.diagnostics,
+            Diagnostic("round", "round", drawn=True),
+            Diagnostic("labels", "training comparisons labelled so far"),
+        ),
+        charts=PPO.charts,
+        less_memory=PPO.less_memory,
+        rank=3,
+    )
+)
