@@ -12,6 +12,7 @@ from rmo.analysis.sweeps import Missing
 from rmo.claims.claim import INF, SMALL, claim
 from rmo.claims.evidence import Line, View
 from rmo.claims.kinds import LEAST, SIZE
+from rmo.claims.rounds import ends, one_round, several
 from rmo.methods.paper import BEST_OF_N, PPO
 
 
@@ -337,18 +338,18 @@ def c21(view: View) -> list[float]:
 def c22(view: View) -> float:
     """k rounds of RLHF add b d log k to gold.
 
-    Gold of k rounds - of one at equal d, as a share of b d log k, less 1 (no stage makes such runs yet)."""
-    rounds = [g for g in view.evidence.groups[PPO] if set(g.id.settings) == {"rounds"} and not g.id.rm_combined]
-    if not rounds:
-        raise Missing("no PPO run of several rounds, with RMs trained anew in between")
+    Gold at the ends of rounds 2 to k less gold of one round at equal d, as a share of b d log r after r rounds, less 1;
+    mean over rounds, k and RMs, with RMs of the latest comparisons and policies that go on."""
     out = []
-    for g in rounds:
-        once = view.all(PPO, rm_params=g.params, rm_comparisons=g.comparisons)
-        a, b = view.line(once[0]), view.line(g)
-        d = np.linspace(0.3, 1, 8) * min(a.end, b.end)
-        beta = view.fits(once)[0, 1]
-        expected = beta * d * np.log(g.id.settings.number("rounds"))
-        out.append(float(np.mean(b.at(d) - a.at(d)) / max(float(np.mean(expected)), 1e-6)) - 1)
+    for g in several(view):
+        if set(g.id.settings) - {"kl"} == {"rounds"}:
+            once = one_round(view, g)
+            a, b = view.line(once), view.line(g)
+            d = ends(g, min(a.end, b.end))[1:]
+            expected = view.fits([once])[0, 1] * d * np.log(np.arange(2, len(d) + 2))
+            out.append(float(np.mean(b.at(d) - a.at(d)) / max(float(np.mean(expected)), 1e-6)) - 1)
+    if not out:
+        raise Missing("no runs of several rounds that go on with RMs of the latest comparisons")
     return float(np.mean(out))
 
 

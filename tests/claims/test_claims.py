@@ -135,7 +135,7 @@ def make(t: Truth, seeds: int = 3) -> Evidence:
         add("ppo", gold, proxy, s, p, step=steps(), lr_scale=2)
         b = t.rl_b[0] + t.rl_b[1] * level(p)
         iterated = lambda d, gold=gold, b=b: gold(d) + t.rounds * b * d * np.log(2)
-        add("ppo", iterated, rl_proxy, s, p, step=steps(), rounds=2)
+        add("rounds", iterated, rl_proxy, s, p, step=steps(), rounds=2)
         causal = lambda d: 0.3 * d - t.causal_fall * np.maximum(d - 1.5, 0) ** 2
         add("bon", causal, bon_proxy, s, p, recipe=Settings(causal=1))
         rng = np.random.default_rng(100 + s)
