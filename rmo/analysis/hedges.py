@@ -213,7 +213,7 @@ def ranks(values_G: Sequence[float | None], apart_GG: np.ndarray, larger: bool =
     known = [i for i, value in enumerate(values_G) if value is not None]
     order = sorted(known, key=lambda i: -(values_G[i] or 0.0) if larger else (values_G[i] or 0.0))
     out: list[int | None] = [None] * len(values_G)
-    best = -1
+    best, rank = -1, 0
     for place, i in enumerate(order, start=1):
         if best < 0 or apart_GG[best, i]:
             best, rank = i, place

@@ -183,14 +183,14 @@ def telling(sweep: Sweep, params: int, comparisons: int | None) -> tuple[Sweep, 
       Missing: too few sizes or numbers of comparisons; says how many are needed.
     """
     asked: dict[Axis, int | None] = {"params": params, "comparisons": comparisons}
-    used: list[Axis] = []
+    used: tuple[Axis, ...] = ()
     measured, at = len(sweep.values("params")), f" at {comparisons:,} comparisons" if comparisons else ""
     for axis in AXES:
         sweep, varied = along(sweep, axis, asked[axis])
-        used += [axis] if varied else []
+        used = (*used, axis) if varied else used
     if not used:
         raise Missing(f"{measured} RM size{'s' * (measured != 1)} measured{at}: a forecast needs at least {LEAST}")
-    return sweep, tuple(used)
+    return sweep, used
 
 
 def forecast(sweep: Sweep, params: int, comparisons: int | None = None, seeds: int = 1, seed: int = 0) -> Forecast:

@@ -4,6 +4,7 @@ from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.run_files import RunFiles
 from rmo.artifacts.spent import share, spent, work
 from rmo.artifacts.stages import Stage
+from rmo.runtime.files import write_json
 
 
 def test_work_is_device_seconds_without_compiling(tmp_path):
@@ -21,7 +22,7 @@ def test_work_is_device_seconds_without_compiling(tmp_path):
 
 def test_a_run_without_stages_of_methods_knows_nothing(tmp_path):
     run = RunFiles(tmp_path)
-    run.publish({}, [{"stage": "gold", "state": "done", "seconds": 1.0, "path": "gold-0"}])
+    write_json(tmp_path / "stages.json", [{"stage": "gold", "state": "done", "seconds": 1.0, "path": "gold-0"}])
     assert spent(run) == {}
 
 
@@ -45,7 +46,7 @@ def test_a_curve_pays_for_its_own_share(tmp_path, monkeypatch):
         Info(tmp_path / name).write_info({})
     rows = [{"stage": name, "path": name, "state": "done", "seconds": 1.0} for name in seconds]
     run = RunFiles(tmp_path)
-    run.publish({}, rows)
+    write_json(tmp_path / "stages.json", rows)
     one = module.of_curve(run, Info(tmp_path / "ppo/x"), CurveId("ppo", 5), 2)  # type: ignore[arg-type]
     assert (one.optimising, one.training_rms, one.pool) == (15, 20, 100 + 10)
     assert one.seconds == 145
