@@ -12,6 +12,7 @@ from rmo import config
 from rmo.config import Against, checks
 from rmo.experiment import graph
 from rmo.methods import weight_average
+from rmo.methods.bench import Arm
 from rmo.methods.ppo import loop
 from rmo.methods.ppo.chi_squared import ChiSquared
 from rmo.methods.weight_average import WeightAverage, along, averaged
@@ -44,7 +45,7 @@ def test_its_curve_goes_from_the_start_to_what_ppo_reads():
     assert (np.diff(kl, axis=0) > 0).all()
     np.testing.assert_array_equal(history["iteration"], np.tile(shares[:, None], (1, 2)))
     assert history["read"]["tokens"].shape == (3, 2, 4, s.length)
-    record = weight_average.door.record_of([], history, weight_average.METHOD)
+    record = weight_average.door.record_of([Arm(0), Arm(1)], history, weight_average.METHOD)
     assert "entropy" in record.diagnostics
     assert record.real.all()
 
