@@ -144,7 +144,7 @@ def one_record(members: Sequence[Arm], histories: Sequence[dict], start: str, la
     for history in histories:
         counted.append(history | {"iteration": history["iteration"] + made})
         made = counted[-1]["iteration"][-1]
-    record = record_of(members, joined(counted))
+    record = record_of(members, joined(counted), PPO)
     round_K = np.repeat(np.arange(len(histories)), [len(history["iteration"]) for history in histories])
     real = np.asarray(record.real)
     if start == "initial":
