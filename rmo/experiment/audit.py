@@ -9,7 +9,7 @@ from scipy import stats
 from rmo.artifacts.stages import Draws, Optimised, Prompts, Samples, Scores
 from rmo.experiment.run import Run
 from rmo.methods import method as methods
-from rmo.models import scoring
+from rmo.models import bulk_scoring
 from rmo.runtime.files import Row
 from rmo.worlds.world import Texts, concatenate
 
@@ -33,7 +33,7 @@ def audit(run: Run) -> dict[str, Row]:
     for name, texts in sets.items():
         if len(texts.tokens) > MOST * size:
             texts = texts.rows(rng.permutation(len(texts.tokens))[: MOST * size])
-        score = calibration(scoring.score_all(rm, params, *reader.host(*texts.sequences()), chunk))
+        score = calibration(bulk_scoring.score_all(rm, params, *reader.host(*texts.sequences()), chunk))
         truth = world.score(texts) if world.has_annotator else None
         out[name] = compare(texts, score, truth)
     return out

@@ -22,7 +22,7 @@ from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.config.names import GOLD_TRUNK
 from rmo.experiment import audit
 from rmo.experiment.run import Run
-from rmo.models import metrics, scoring, transformer
+from rmo.models import bulk_scoring, metrics, transformer
 from rmo.models.sampling import sample
 from rmo.models.transformer import Params, RewardModel
 from rmo.runtime import hosts
@@ -151,7 +151,7 @@ def judge_annotated(run: Run, rm: RewardModel, params: Params, texts: Texts, tar
     """How gold agrees with the annotator on the held-out texts."""
     e, held = run.experiment, run.experiment.gold.held_out_texts
     truth = target[:held]
-    predicted = scoring.score_all(rm, params, *texts.rows(slice(held)).sequences(), e.bon.chunk)
+    predicted = bulk_scoring.score_all(rm, params, *texts.rows(slice(held)).sequences(), e.bon.chunk)
     r2 = float(1 - np.mean((predicted - truth) ** 2) / truth.var())
     correlation = audit.rank_correlation(predicted, truth)
     return {"texts": e.gold.texts, "held_out_broad_text": {"r2": r2, "rank_correlation": correlation}}
@@ -260,7 +260,7 @@ def people(run: Run, rm: RewardModel, out: Path) -> tuple[Params, Row]:
     params = train(first, objectives.preference(rm), batch, steps, g.optimizer, run.mesh, Checkpoints(out), log)
     width = given.tokens.shape[-1]
     flat = given.tokens[seen].reshape(-1, width), given.mask[seen].reshape(-1, width)
-    scores = scoring.score_all(rm, params, *flat, e.bon.chunk).reshape(-1, 2)
+    scores = bulk_scoring.score_all(rm, params, *flat, e.bon.chunk).reshape(-1, 2)
     judged = agreement(scores, given.length[seen], given.prompt[seen], run.rng("gold bootstrap"))
     counts = {"train": len(learn), "held_out": len(seen), **given.left_out}
     return params, {"comparisons": counts, "steps": steps, "held_out_people": judged}

@@ -4,11 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rmo.models.attention import kernels_serve
 from rmo.models.transformer import KVCache, Params, RewardModel, values, values_after
-from rmo.runtime import hosts, sharding
+from rmo.runtime import sharding
 
 
 def last_token(mask_BT: jax.Array) -> jax.Array:
@@ -85,16 +84,3 @@ def score_n(
 
     blocks = jax.tree.map(lambda x: x.reshape(-1, chunk, x.shape[-1]), (tokens_NR, mask_NR))
     return jax.lax.map(one, blocks).reshape(-1)
-
-
-_score = jax.jit(score, static_argnames="rm")
-
-
-def score_all(rm: RewardModel, params: Params, tokens_BT: np.ndarray, mask_BT: np.ndarray, chunk: int) -> np.ndarray:
-    """Raw scores f32[B] of host arrays, in equal chunks; the last is filled with copies, so one compilation serves."""
-    size, out = len(tokens_BT), []
-    chunk = min(chunk, size)
-    for start in range(0, size, chunk):
-        rows = np.minimum(np.arange(start, start + chunk), size - 1)
-        out.append(hosts.fetch(_score(rm, params, tokens_BT[rows], mask_BT[rows]))[: size - start])
-    return np.concatenate(out)

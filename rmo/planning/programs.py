@@ -136,7 +136,7 @@ def people(sketch: Sketch) -> Program:
 def held_out_scores(
     sketch: Sketch, stage: str, rm: RewardModel, texts: int, params: Params, times: int = 1, beside: Tree = ()
 ) -> Program:
-    """`scoring.score_all` of a number of texts, `times` over."""
+    """`bulk_scoring.score_all` of a number of texts, `times` over."""
     rows = min(sketch.e.bon.chunk, texts)
     args = params, *on_host(rows, sketch.read_tokens(rm.shape))
     calls = times * -(-texts // rows)

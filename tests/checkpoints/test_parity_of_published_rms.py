@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rmo.checkpoints import ending, hf, saved_model, tokenizers
-from rmo.models import scoring
+from rmo.models import bulk_scoring
 from rmo.models.sampling import sample
 from rmo.worlds import tokenization
 from tests.helpers.checkpoints import VOCAB, write_checkpoint, write_tokenizer
@@ -27,7 +27,7 @@ FILLED = np.where(MASK, TOKENS, 0)
 
 def ours(directory, tokens=TOKENS, mask=MASK):
     module, params = hf.load_reward_model(directory)
-    return scoring.score_all(module, params, np.where(mask, tokens, 0), mask, len(tokens))
+    return bulk_scoring.score_all(module, params, np.where(mask, tokens, 0), mask, len(tokens))
 
 
 def theirs(kind, directory, of, mask=MASK, tokens=FILLED):

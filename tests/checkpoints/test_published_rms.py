@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from rmo.checkpoints import hf
 from rmo.checkpoints.heads import HEAD_BIAS
-from rmo.models import scoring
+from rmo.models import bulk_scoring
 from tests.helpers import known_models
 from tests.helpers.known_models import CONFIG, VOCAB, WIDTH, adapter, head, reward_model, shards, trunk, write
 
@@ -19,7 +19,7 @@ IDS = np.array([[1, 9, 20], [1, 9, 93]], np.int32)  # read at 20 and at 93
 
 def scores(directory):
     module, params = hf.load_reward_model(directory)
-    return scoring.score_all(module, params, IDS, np.ones_like(IDS, bool), 2)
+    return bulk_scoring.score_all(module, params, IDS, np.ones_like(IDS, bool), 2)
 
 
 def says(directory, want, tolerance=1e-3):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rmo.checkpoints import hf, tokenizers
 from rmo.logs import score_and_sample
-from rmo.models import scoring
+from rmo.models import bulk_scoring, scoring
 from rmo.worlds import tokenization
 from rmo.worlds.rm_reader import TextReader
 from tests.helpers.checkpoints import VOCAB, write_checkpoint, write_tokenizer
@@ -140,5 +140,5 @@ def test_a_written_draw_is_scored_as_its_text_is_inside_a_run(place, chat, promp
     tokens, mask = tokenization.pad([row["tokens"] for row in rows], 10, left=False)
     read, read_mask = reader.host(np.concatenate([prompt, tokens], 1), np.concatenate([prompt_mask, mask], 1))
     wide = [np.pad(x, ((0, 0), (0, 96 - x.shape[1]))) for x in (read, read_mask)]
-    want = [scoring.score_all(module, params, *(x[i : i + 1] for x in wide), chunk=1)[0] for i in range(len(rows))]
+    want = [bulk_scoring.score_all(module, params, *(x[i : i + 1] for x in wide), chunk=1)[0] for i in range(len(rows))]
     alike(got, [{"score": float(x)} for x in want])

@@ -19,7 +19,7 @@ from rmo.experiment import gold, graph, runner
 from rmo.experiment.run import Run
 from rmo.logs import score_and_sample
 from rmo.methods.ppo import loop as ppo_loop
-from rmo.models import reader, scoring
+from rmo.models import bulk_scoring, reader, scoring
 from rmo.rewards.calibration import soft_label_scale
 from rmo.runtime import checkpointer, sharding
 from rmo.runtime.files import RunError, read_json, read_npz
@@ -156,7 +156,7 @@ def test_ids_are_passed_where_the_vocabulary_is_shared(made):
     held = comparisons.read_comparisons(made.path("comparisons") / "dataset", "validation")
     module, params, _ = saved_model.load_reward_model(made.path("proxies/w32x2-main"), member=1)
     kept = read_npz(made.path("proxies/w32x2-main") / "validation.npz")["scores"][1]
-    got = scoring.score_all(module, params, held.tokens[:, 0], held.mask[:, 0], 64)
+    got = bulk_scoring.score_all(module, params, held.tokens[:, 0], held.mask[:, 0], 64)
     np.testing.assert_allclose(got, kept[:, 0], atol=1e-4)
 
 

@@ -18,7 +18,7 @@ from rmo.config import Model, Recipe, Sweep
 from rmo.config.checks import STOPPING
 from rmo.experiment.labelled import labels_of, usable
 from rmo.experiment.run import Run
-from rmo.models import metrics, scoring, transformer
+from rmo.models import bulk_scoring, metrics, transformer
 from rmo.models.transformer import Params, RewardModel
 from rmo.runtime.checkpointer import Checkpoints
 from rmo.tracking.jsonl import Log
@@ -121,7 +121,9 @@ def gaps_of(run: Run, first: str, rm: RewardModel, half: Recipe, rows: data.Comp
     chosen = [m for m, row in enumerate(members) if (row.comparisons, row.recipe) == (half.comparisons, recipe)]
     params = run.load(first, rm, len(members))
     flat = (rows.tokens.reshape(-1, rows.tokens.shape[-1]), rows.mask.reshape(-1, rows.mask.shape[-1]))
-    pairs_S = [scoring.score_all(rm, pick(params, m), *flat, run.experiment.bon.chunk).reshape(-1, 2) for m in chosen]
+    pairs_S = [
+        bulk_scoring.score_all(rm, pick(params, m), *flat, run.experiment.bon.chunk).reshape(-1, 2) for m in chosen
+    ]
     return np.stack([pairs_C2[:, 0] - pairs_C2[:, 1] for pairs_C2 in pairs_S])
 
 
@@ -167,7 +169,7 @@ def validated(run: Run, rm: RewardModel, params: Params, held: data.Comparisons,
     """Every member's scores of the held-out comparisons."""
     flat = (held.tokens.reshape(-1, held.tokens.shape[-1]), held.mask.reshape(-1, held.mask.shape[-1]))
     chunk = run.experiment.bon.chunk
-    raw = [scoring.score_all(rm, pick(params, m), *flat, chunk).reshape(-1, 2) for m in range(members)]
+    raw = [bulk_scoring.score_all(rm, pick(params, m), *flat, chunk).reshape(-1, 2) for m in range(members)]
     return Validation(np.stack(raw), held.gold, held.prompt)
 
 

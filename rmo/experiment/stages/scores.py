@@ -12,7 +12,7 @@ from rmo.experiment.labelled import Labelled
 from rmo.experiment.pool import GoldScored, Scored
 from rmo.experiment.run import Run
 from rmo.methods.best_of_n import best_of_n
-from rmo.models import metrics, scoring
+from rmo.models import bulk_scoring, metrics, scoring
 from rmo.models.transformer import Params
 from rmo.rewards.calibration import Calibration, soft_label_scale
 from rmo.runtime import hosts
@@ -136,4 +136,6 @@ def averaged_on_validation(scored: Scored, params: Params) -> list[np.ndarray]:
     flat = (held.tokens.reshape(-1, held.tokens.shape[-1]), held.mask.reshape(-1, held.mask.shape[-1]))
     rm, first = run.rm(scored.shape), len(scored.singles)
     chunk = run.experiment.bon.chunk
-    return [scoring.score_all(rm, pick(params, first + i), *flat, chunk).reshape(-1, 2) for i in range(len(averages))]
+    return [
+        bulk_scoring.score_all(rm, pick(params, first + i), *flat, chunk).reshape(-1, 2) for i in range(len(averages))
+    ]
