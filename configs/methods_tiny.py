@@ -79,7 +79,14 @@ DIRECT = Direct(
     losses=("dpo", "ipo"), betas=(0.005, 0.02, 0.1), epochs=2, optimizer=Optimizer(lr=1e-4, schedule="constant"),
     look=8, look_draws=2, read_draws=16,
 )  # fmt: skip
-ROUNDS = (Rounds(2, SMALL), Rounds(4, SMALL), Rounds(4, SMALL, data="concatenated", start="initial"))
+# On 4,000 comparisons a round, recipe 1 of the sweep "few", which PPO is run against too: rounds label as they go.
+ROUNDS = (
+    Rounds(2, SMALL, "few", 1),
+    Rounds(4, SMALL, "few", 1),
+    Rounds(4, SMALL, "few", 1, data="concatenated"),
+    Rounds(4, SMALL, "few", 1, start="initial"),
+    Rounds(4, SMALL, "few", 1, data="concatenated", start="initial"),
+)
 
 
 def experiment() -> Experiment:
@@ -96,6 +103,7 @@ def experiment() -> Experiment:
                 Against("main", sizes=(SMALL,), combined=(MEAN, WORST, WARM), ensembles=(0,)),
                 Against("larger", sizes=(LARGE,)),
                 Against("noise", sweep="noise", sizes=(SMALL,), combined=(MEAN, WORST)),
+                Against("few", sweep="few", sizes=(SMALL,), recipes=(1,)),
                 Against("penalty", sizes=(SMALL,), kl_coefs=(0.05,)),
             ),
         ),
