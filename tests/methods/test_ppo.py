@@ -10,7 +10,6 @@ import pytest
 from rmo import config
 from rmo.analysis.curve_id import Settings
 from rmo.methods.bench import RewardRow
-from rmo.methods.ppo import estimator
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.methods.ppo import setup as ppo_setup
 from rmo.methods.ppo import update as ppo
@@ -70,7 +69,7 @@ def test_gae_against_the_definition(lam):
     rewards, values = rng.normal(size=(5, 7)).astype(np.float32), rng.normal(size=(5, 7)).astype(np.float32)
     lengths = np.array([1, 3, 7, 5, 2])
     mask = np.arange(7)[None] < lengths[:, None]
-    advantages, returns = estimator.gae(jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(mask), lam)
+    advantages, returns = ppo.gae(jnp.asarray(rewards), jnp.asarray(values), jnp.asarray(mask), lam)
     for row, length in enumerate(lengths):
         expected = gae_by_definition(rewards[row], values[row], length, lam)
         np.testing.assert_allclose(advantages[row, :length], expected, atol=1e-5)
