@@ -60,6 +60,18 @@ def largest_rm(view: View, method: str) -> Group:
     return view.sizes(method, 1)[-1]
 
 
+def rm_of_policy_size(view: View, method: str) -> Group:
+    """What a method reached against the RM of the main sweep that is nearest to the policy in size.
+
+    Raises:
+      Missing: none is within a factor of two of it.
+    """
+    near = min(view.sizes(method, 1), key=lambda g: abs(log(g.params / (g.policy or 1))))
+    if abs(log(near.params / (near.policy or 1))) > log(2):
+        raise Missing(f"no {method} curves against an RM of about the policy's size")
+    return near
+
+
 def first_at(line: Line, gold: float) -> float:
     """d at which the mean curve first has this much gold."""
     return float(np.interp(gold, np.maximum.accumulate(line.gold), line.d))
@@ -78,10 +90,13 @@ def h20(view: View) -> list[float]:
 # The paper's peak at about a quarter of an epoch; before the middle is far enough from "the longer the better".
 @claim("H21", (0, 0.5), "direct_training", bounds=(0, 1))
 def h21(view: View) -> float:
-    """With a small beta DPO's gold peaks early in training, at about a quarter of an epoch.
+    """With a small beta DPO's gold peaks early in training (the paper: at about a quarter of an epoch).
 
-    Smallest beta: the update at which the policy has come to the KL of gold's peak, as a share of all updates."""
+    Smallest beta, where gold peaks within the data: the update at which the policy has come to the KL of gold's peak,
+    as a share of the updates made."""
     group = of_loss(view, "dpo")[0]
+    if not view.turned(group):
+        raise Missing("no peak of gold within the data at DPO's smallest beta")
     d, shares = view.line(group).place(), []
     for step, kl, weight in view.steps(group):
         reached = np.maximum.accumulate(np.sqrt(np.maximum(kl, 0.0)))
@@ -93,11 +108,12 @@ def h21(view: View) -> float:
 def h22(view: View) -> float:
     """IPO overoptimises less than DPO.
 
-    Fall of gold from its peak to the end, DPO's less IPO's, mean over the betas that both have."""
+    Fall of gold from its peak to the end, DPO's less IPO's, mean over the betas that both have and at which DPO's gold
+    turns."""
     dpo, ipo = ({beta_of(g): g for g in of_loss(view, loss)} for loss in ("dpo", "ipo"))
-    shared = sorted(dpo.keys() & ipo.keys())
+    shared = [beta for beta in sorted(dpo.keys() & ipo.keys()) if view.turned(dpo[beta])]
     if not shared:
-        raise Missing("no beta of both DPO and IPO")
+        raise Missing("no beta of both DPO and IPO at which DPO's gold turns")
     return float(np.mean([view.line(dpo[beta]).fall() - view.line(ipo[beta]).fall() for beta in shared]))
 
 
@@ -122,7 +138,10 @@ def h24(view: View) -> float:
 
     Log of DPO's KL over best-of-n's (largest RM), where each first has half the gold that both reach, at DPO's best
     beta."""
-    direct, bon = (view.line(g) for g in (best(view, of_loss(view, "dpo")), largest_rm(view, BEST_OF_N)))
+    groups = best(view, of_loss(view, "dpo")), largest_rm(view, BEST_OF_N)
+    if min(view.evidence.whole.line(g).peak()[1] for g in groups) < SMALL:
+        raise Missing("no gain of gold by both DPO and best-of-n, which could be had at some KL")
+    direct, bon = (view.line(g) for g in groups)
     half = min(line.peak()[1] for line in (direct, bon)) / 2
     return 2 * log(max(first_at(direct, half), 1e-3) / max(first_at(bon, half), 1e-3))
 
@@ -132,8 +151,8 @@ def h24(view: View) -> float:
 def h25(view: View) -> float:
     """At its best DPO gives no less gold than PPO against an RM of the policy's size.
 
-    Peak of DPO's best beta less PPO's against the largest RM."""
-    return view.line(best(view, of_loss(view, "dpo"))).peak()[1] - view.line(largest_rm(view, PPO)).peak()[1]
+    Peak of DPO's best beta less PPO's against the RM nearest to the policy in size, within a factor of two."""
+    return view.line(best(view, of_loss(view, "dpo"))).peak()[1] - view.line(rm_of_policy_size(view, PPO)).peak()[1]
 
 
 # The paper's humps of both kinds lie within the same few tens of nats; a factor of 4 in KL is 2 in d.
@@ -141,8 +160,9 @@ def h25(view: View) -> float:
 def h26(view: View) -> float:
     """The humps of DPO and PPO lie at like KL.
 
-    Size of the log of KL at the peak of DPO's smallest beta over that of PPO against the largest RM."""
-    places = [view.line(g).place() for g in (of_loss(view, "dpo")[0], largest_rm(view, PPO))]
+    Size of the log of KL at the peak of DPO's smallest beta over that of PPO against the RM nearest to the policy in
+    size, within a factor of two."""
+    places = [view.line(g).place() for g in (of_loss(view, "dpo")[0], rm_of_policy_size(view, PPO))]
     if min(places) <= 0:
         raise Missing("no peaks away from the initial policy")
     return 2 * log(places[0] / places[1])

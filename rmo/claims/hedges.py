@@ -12,7 +12,7 @@ from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
 from rmo.claims.claim import INF, claim
 from rmo.claims.evidence import View
-from rmo.claims.kinds import GREATEST, SIZE
+from rmo.claims.kinds import GREATEST, LEAST, SIZE
 from rmo.methods.paper import BEST_OF_N
 
 POISSON, SOFT, PESSIMISM = "best_of_poisson", "soft_best_of_n", "pessimism_n"
@@ -56,14 +56,14 @@ def h2(view: View) -> list[float]:
     return [view.line(g).fall() for g in smallest(view, PESSIMISM)]
 
 
-@claim("H3", (0, INF), "inference_methods")
-def h3(view: View) -> float:
+@claim("H3", (0, INF), "inference_methods", kind=LEAST)
+def h3(view: View) -> list[float]:
     """Best-of-n falls where inference-time pessimism does not (Huang et al. 2025).
 
-    Smallest RM: how far gold falls from its peak to its largest n, best-of-n's less pessimism's at the largest beta;
-    gold sd."""
-    cautious = smallest(view, PESSIMISM)[-1]
-    return view.line(best_of_n_beside(view)).fall() - view.line(cautious).fall()
+    Smallest RM: how far best-of-n's gold falls from its peak to its largest n, and by how much more than that of
+    pessimism at the largest beta, the smaller of the two; gold sd."""
+    cautious, fall = smallest(view, PESSIMISM)[-1], view.line(best_of_n_beside(view)).fall()
+    return [fall, fall - view.line(cautious).fall()]
 
 
 @claim("H4", (-INF, NOTHING / 2), "inference_methods", kind=SIZE)

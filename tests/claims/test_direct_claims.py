@@ -29,6 +29,8 @@ class Truth:
     ppo_peak: float = 2.2
     accuracy_of_gold: float = 0.0  # slope of the implicit reward's accuracy on gold
     preferred: float = -3.0
+    policy: int = 9_000  # its size; the largest RM has 10,000
+    height: float = 1.0  # of the humps without an RM
 
 
 def hump(d: np.ndarray, peak: float, height: float, quadratic: bool = False) -> np.ndarray:
@@ -52,8 +54,10 @@ def made(t: Truth) -> Evidence:
         for loss, ranks in RANKS.items():
             for beta, end, rank in zip(BETAS, t.ends, ranks, strict=True):
                 d = np.linspace(0, end * (t.ipo_end if loss == "ipo" else 1.0), 25)
-                id = CurveId("direct", 0, 1000, rm_combined=NO_RM, seed=seed, settings=Settings(loss=loss, beta=beta))
-                made = curve(id, 200 * (d / d[-1]) ** t.haste, d, hump(d, t.peak, 1.0, t.quadratic))
+                settings = Settings(loss=loss, beta=beta)
+                id = CurveId("direct", 0, 1000, policy_params=t.policy, rm_combined=NO_RM, seed=seed, settings=settings)
+                gold = hump(d, t.peak, t.height, t.quadratic)
+                made = curve(id, 200 * (d / d[-1]) ** t.haste, d, gold)
                 curves.append(made)
                 accuracy = 0.6 + 0.02 * rank + t.accuracy_of_gold * made.gold
                 held = {"held_preferred": t.preferred * d / d[-1], "held_accuracy": accuracy}
@@ -64,9 +68,13 @@ def made(t: Truth) -> Evidence:
         for params in (100, 10_000):
             n, rl = np.linspace(0, 2.6, 20), np.linspace(0, 6, 30)
             bon = t.bon * (2 * n / 3 - (n / 3) ** 2)
-            curves.append(curve(CurveId("bon", params, 1000, seed=seed), np.arange(1, 21), n, bon))
+            curves.append(
+                curve(CurveId("bon", params, 1000, policy_params=t.policy, seed=seed), np.arange(1, 21), n, bon)
+            )
             ppo = hump(rl, t.ppo_peak, t.ppo)
-            curves.append(curve(CurveId("ppo", params, 1000, seed=seed), np.arange(30), rl, ppo))
+            curves.append(
+                curve(CurveId("ppo", params, 1000, policy_params=t.policy, seed=seed), np.arange(30), rl, ppo)
+            )
     return Evidence(curves, draws=40, diagnostics={"direct": rows})
 
 
@@ -106,3 +114,19 @@ def test_without_direct_alignment_they_are_not_listed():
     without = Evidence([c for c in whole.curves if c.method != "direct"], draws=2)
     assert not any(applies(c, without) for c in BY_NAME.values())
     assert all(applies(c, whole) for c in BY_NAME.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "truth", "why"),
+    [
+        ("H21", {"peak": 8.0}, "no peak of gold within the data"),
+        ("H22", {"peak": 8.0}, "at which DPO's gold turns"),
+        ("H24", {"height": -0.5}, "no gain of gold by both"),
+        ("H25", {"policy": 200_000}, "RM of about the policy's size"),
+        ("H26", {"policy": 200_000}, "RM of about the policy's size"),
+    ],
+)
+def test_nothing_is_said_of_humps_that_are_not_there_and_of_rms_of_another_size(name, truth, why):
+    row = judge(BY_NAME[name], made(replace(Truth(), **truth)))
+    assert row["statistic"] is None
+    assert why in row["why"]
