@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from rmo.analysis.bootstrap import EVERYWHERE, Bounds, Resamples, interval, resample
+from rmo.analysis.bootstrap import Resamples, interval, percentiles, resample
 from rmo.analysis.curve import Curve, CurveError, common_d, from_prompts, regrid
 from rmo.analysis.fitting import Family, Group
 from rmo.analysis.forms import lower_end
@@ -163,14 +163,18 @@ class Way:
         at_peak, at_stop = np.interp([peak, min(kl**0.5, self.d_K[-1])], self.d_K, gold[i])
         return float(at_peak - at_stop)
 
-    def number(self, values_N: np.ndarray | None, level: float, bounds: Bounds = EVERYWHERE) -> Row | None:
+    def number(self, values_N: np.ndarray | None, level: float, reach: float | None = None) -> Row | None:
         """{value, interval} of a statistic on the resamples; None where it is not known. No interval where nothing is
-        known of its error, as where all resamples peak at one point."""
+        known of its error, as where all resamples peak at one point. What lies between 0 and `reach` is a place, which
+        jumps: its interval is of percentiles, and holds the place itself."""
         if values_N is None or not np.isfinite(values_N[0]):
             return None
         ends = None
         if self.uncertain and np.isfinite(values_N).all():
-            ends = interval(values_N, self.r, level, bounds)
+            ends = interval(values_N, self.r, level) if reach is None else percentiles(values_N, self.r, level)
+            if reach is not None:
+                place, (low, high) = float(values_N[0]), np.clip(ends, 0.0, reach)
+                ends = [min(float(low), place), max(float(high), place)]
         varies = ends is not None and ends[1] - ends[0] > 1e-9
         return {"value": float(values_N[0]), "interval": ends if varies else None}
 
@@ -192,8 +196,9 @@ def ways(groups: Sequence[Group]) -> list[Way]:
 
 def apart(values_GN: Sequence[np.ndarray | None], rows: Sequence[Way], level: float) -> np.ndarray:
     """Which rows can be told apart, bool[G, G]: the interval of their difference, on the same prompts and seeds, has no
-    zero in it. Where nothing is known of a row's errors it can be told from none."""
-    out = np.zeros((len(rows), len(rows)), bool)
+    zero in it, at a level that allows for every other row being compared with the best (Bonferroni). Where nothing is
+    known of a row's errors it can be told from none."""
+    out, level = np.zeros((len(rows), len(rows)), bool), 1 - (1 - level) / max(len(rows) - 1, 1)
     for i, a in enumerate(values_GN):
         for j, b in enumerate(values_GN[:i]):
             if a is None or b is None or not (rows[i].uncertain and rows[j].uncertain):
@@ -240,8 +245,7 @@ def table(rows: Sequence[Way], level: float) -> list[Row]:
     out: list[Row] = []
     for i, w in enumerate(rows):
         reach = float(w.d_K[-1] ** 2)
-        bounds = {"kl": (0.0, reach)}
-        known = {name: w.number(of[i], level, bounds.get(name, EVERYWHERE)) for name, of in numbers.items()}
+        known = {name: w.number(of[i], level, reach if name == "kl" else None) for name, of in numbers.items()}
         own = find(w.group.method).stop is not None
         of_way = {"seeds": len(w.group.curves), "best_seed": w.best_seed, "halved": w.halved, "own_stop": own}
         out.append({**w.group.id.cells(), **of_way, "reach_kl": reach, **known})

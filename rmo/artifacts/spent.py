@@ -31,8 +31,12 @@ def members(id: CurveId) -> int:
 
 
 def labels(id: CurveId) -> int | None:
-    """Labels that its RMs were trained on, at most: RMs of several seeds may share some. None where not known."""
-    return None if id.rm_comparisons is None else id.rm_comparisons * members(id)
+    """Labels that it took, at most: RMs of several seeds may share some, and rounds may label few of a round's own
+    anew. None where not known."""
+    if id.rm_comparisons is None:
+        return None
+    later = int(id.settings.number("comparisons", id.rm_comparisons))  # of every round after the first
+    return (id.rm_comparisons + (int(id.settings.number("rounds", 1)) - 1) * later) * members(id)
 
 
 def work(stage: Stage) -> float | None:
@@ -65,7 +69,7 @@ def of_curve(run: RunFiles, optimised: Optimised, id: CurveId, arms: int) -> Spe
     name, many = optimised.scores, members(id)
     scores, proxies = Scores(run.where[name]), run.where.get(name.replace("scores/", "proxies/"))
     training: float | None = 0.0
-    if not id.against_gold:
+    if id.against_rm:
         rms = Proxies(proxies) if proxies else None
         training = share(rms, len(rms.rows()) if rms and rms.has_info() else 1, many)
     pool: float | None = 0.0
@@ -73,4 +77,8 @@ def of_curve(run: RunFiles, optimised: Optimised, id: CurveId, arms: int) -> Spe
         drawn = share(Stage(run.where[scores.samples]) if scores.samples in run.where else None, 1, 1)
         scored = share(scores, len(scores.rows()), many)
         pool = None if drawn is None or scored is None else drawn + scored
-    return Spent(share(optimised, arms, 1), training, pool)
+    own = [share(optimised, arms, 1)]
+    for name in optimised.after:  # policies that it took were optimised too
+        before = Optimised(run.where[name]) if name in run.where else None
+        own.append(share(before, len(before.ids()) if before and before.has_info() else 1, 1))
+    return Spent(None if None in own else sum(part or 0.0 for part in own), training, pool)

@@ -301,10 +301,11 @@ JUDGED_AS, DIAGNOSTIC, WORDING = "judged_", "diagnostic_", "wording_"
 class Optimised(Stage):
     """A method's stage: who its members are, and the record of what it measured."""
 
-    def write_arms(self, scores: str, arms: Sequence[Arm], ids: Sequence[CurveId]) -> None:
-        """Before the work starts, so that `rmo watch` knows the members. `scores` is the stage of the rewards."""
+    def write_arms(self, scores: str, arms: Sequence[Arm], ids: Sequence[CurveId], after: Sequence[str] = ()) -> None:
+        """Before the work starts, so that `rmo watch` knows the members. `scores` is the stage of the rewards, `after`
+        are those whose policies it takes."""
         rows = [{"reward": a.reward, "arm_seed": a.seed, **id.cells()} for a, id in zip(arms, ids, strict=True)]
-        self.write_info({"scores": scores, "arms": rows})
+        self.write_info({"scores": scores, "arms": rows} | ({"after": list(after)} if after else {}))
 
     def arms(self) -> list[Arm]:
         rows = self.info()["arms"]
@@ -318,6 +319,11 @@ class Optimised(Stage):
     def scores(self) -> str:
         """The name of the `scores` stage whose rewards it optimised against."""
         return self.info()["scores"]
+
+    @property
+    def after(self) -> list[str]:
+        """The names of stages whose policies it took."""
+        return self.info().get("after", [])
 
     def write(self, record: Record) -> None:
         arrays = {name: getattr(record, name) for name in ARRAYS if getattr(record, name) is not None}

@@ -139,7 +139,7 @@ class RunBench:
 
     def begin(self, members: Sequence[Arm]) -> None:
         ids = [self.scored.files.id_of(self.method.name, arm) for arm in members]
-        Optimised(self.out).write_arms(self.scored.name, members, ids)
+        Optimised(self.out).write_arms(self.scored.name, members, ids, self.job.after)
 
     def kept(self, stage: str) -> Params:
         members = len(Optimised(self.run.path(stage)).arms())

@@ -13,6 +13,7 @@ from rmo.analysis.fitting import Group, group
 from rmo.artifacts.measured import with_prompts
 from rmo.artifacts.run_files import RunFiles
 from rmo.artifacts.spent import Spent, labels, spent
+from rmo.config.ensembles import WITHOUT
 from rmo.methods import method as methods
 from rmo.methods.method import find
 from rmo.report.figures import gold_and_compute, style
@@ -28,7 +29,8 @@ HEAD = (
 PARTS = ("optimising", "training_rms", "pool")
 NOTE = (
     "Gold is in its standard deviations above the initial policy; brackets are {level:.0%} intervals over prompts and "
-    "RM seeds, on the same ones for all rows. A rank is shared by all that cannot be told from the best of it; ranks "
+    "RM seeds, on the same ones for all rows. A rank is shared by all that cannot be told from the best of it, at a level that "
+    "allows for as many comparisons as there are rows (Bonferroni); ranks "
     "of labels and seconds are of numbers without error. Of a reward that combines RMs there is one: its interval "
     "holds the luck of prompts only. A stop is a method's own rule where it has one, else the advice of a fit; it is "
     "decided on one half of the prompts (or, without scores per prompt, by the other seeds) and judged on the other "
@@ -72,6 +74,7 @@ def at_one_rm(curves: Sequence[Curve]) -> list[list[Group]]:
     """Groups that are comparable: against RMs of one size and number of comparisons, from one policy, however trained
     and combined. What has no RM behind it stands beside every RM of as many comparisons."""
     every = [g for method in methods.every() for g in group(curves, method.name) if not g.id.against_gold]
+    every = [g for g in every if WITHOUT not in g.id.rm_combined]  # which are there for the jackknife alone
     found: dict[tuple, list[Group]] = {}
     for g in every:
         if g.params:

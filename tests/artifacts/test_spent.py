@@ -1,8 +1,8 @@
 """What a curve cost, by hand from made stages; what a stage does not say is not known."""
 
-from rmo.analysis.curve_id import CurveId
+from rmo.analysis.curve_id import NO_RM, CurveId, Settings
 from rmo.artifacts.run_files import RunFiles
-from rmo.artifacts.spent import share, spent, work
+from rmo.artifacts.spent import labels, share, spent, work
 from rmo.artifacts.stages import Stage
 from rmo.runtime.files import write_json
 
@@ -34,6 +34,7 @@ def test_a_curve_pays_for_its_own_share(tmp_path, monkeypatch):
         samples = "samples"
         record = type("R", (), {"tokens": None})()
         scores = "scores/x"
+        after = ()
 
         def rows(self):
             return [0, 1, 2, 3]
@@ -56,3 +57,16 @@ def test_a_curve_pays_for_its_own_share(tmp_path, monkeypatch):
     assert module.of_curve(run, Info(tmp_path / "ppo/x"), CurveId("ppo", 5), 2).pool == 0  # type: ignore[arg-type]
     (tmp_path / "proxies/x/cost.json").unlink()
     assert module.of_curve(run, Info(tmp_path / "ppo/x"), CurveId("ppo", 5), 2).seconds is None  # type: ignore[arg-type]
+    # Policies that another stage optimised were paid for there; without an RM there is none to train.
+    Info.after = ("scores/x",)  # type: ignore[assignment]
+    monkeypatch.setattr(module, "Optimised", lambda path: type("O", (Info,), {"ids": lambda self: [0, 1]})(path))
+    assert module.of_curve(run, Info(tmp_path / "ppo/x"), CurveId("ppo", 5), 2).optimising == 15 + 20  # type: ignore[arg-type]
+    assert module.of_curve(run, Info(tmp_path / "ppo/x"), CurveId("direct", rm_combined=NO_RM), 2).training_rms == 0  # type: ignore[arg-type]
+
+
+def test_labels_of_rounds_and_of_several_rms_add_up():
+    assert labels(CurveId("ppo", 5)) is None
+    assert labels(CurveId("ppo", 5, 4000)) == 4000
+    assert labels(CurveId("bon", 5, 4000, rm_combined="m: mean of 3")) == 12_000
+    assert labels(CurveId("rounds", 5, 4000, settings=Settings(rounds=4))) == 16_000
+    assert labels(CurveId("rounds", 5, 4000, settings=Settings(rounds=4, comparisons=1000))) == 7000
