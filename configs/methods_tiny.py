@@ -5,11 +5,13 @@
 
 The models of `tiny` with three seeds, in a world (seed 6) that nobody has looked at. What is compared, with its claims:
 
-- At inference, from the pool: soft best-of-n, best-of-Poisson, pessimism, tilts by chi-squared (H1 to H5).
+- At inference, from the pool: soft best-of-n, best-of-Poisson, pessimism over n, tilts by chi-squared (which are
+  pessimism's with all draws; H1 to H5).
 - Other RL: RLOO and GRPO; a penalty on KL, on chi-squared, on length; a bounded reward; policies averaged with their
   start; stops without gold (H10 to H19).
 - Direct alignment on the labels themselves: DPO and IPO over beta (H20 to H29).
-- Several RMs as one, on clean and on noisy labels, by seeds and by sizes (H30 to H39).
+- Several RMs as one, on clean and on noisy labels, by seeds and by sizes (H30 to H39, but for those about PPO, H36 and
+  H39: PPO runs against whole ensembles only, and one ensemble has no interval over seeds).
 - Rounds of labelling, training and optimising (C22, H40 to H45).
 - What labels buy: active choice, noise (H50 to H53).
 
@@ -36,7 +38,7 @@ from rmo.methods.best_of_poisson import BestOfPoisson
 from rmo.methods.chi_squared_tilt import ChiSquaredTilt
 from rmo.methods.direct.settings import Direct
 from rmo.methods.grpo import Grpo
-from rmo.methods.pessimism import Pessimism, PessimismOverN
+from rmo.methods.pessimism import PessimismOverN
 from rmo.methods.ppo.bounded import Bounded
 from rmo.methods.ppo.chi_squared import ChiSquared
 from rmo.methods.ppo.length_penalty import LengthPenalty
@@ -49,9 +51,9 @@ tiny = checks.load(Path(__file__).with_name("tiny.py"))
 SEEDS, SMALL, LARGE = 3, 1, 3  # of tiny's RM sizes
 ALONE = (Combined("mean"), Combined("worst", "worst_case"), Combined("uwo", "uncertainty_penalised"))
 COMBINED = tuple(one for several in ALONE for one in with_each_left_out(several, SEEDS))
-COMBINED = (*COMBINED, Combined("warm", "weight_averaged"), Combined("median", "median"))
+COMBINED = (*COMBINED, *with_each_left_out(Combined("warm", "weight_averaged"), SEEDS), Combined("median", "median"))
 NAMES = [one.name for one in COMBINED]
-MEAN, WORST, WARM = (NAMES.index(name) for name in ("mean", "worst", "warm"))
+MEAN, WORST, WARM = (NAMES.index(name) for name in ("mean", "worst", "warm"))  # in PPO: without leave-one-out
 SWEEPS = (
     Sweep("main", (Recipe(36_000),), combined=COMBINED),
     Sweep("noise", (Recipe(36_000, flip=0.25),), (SMALL, LARGE), combined=COMBINED),
@@ -63,7 +65,6 @@ SWEEPS = (
 AT_INFERENCE = (
     SoftBestOfN((0.03, 0.1, 0.3), max_n=2048, points=24),
     BestOfPoisson(max_n=2048, points=24),
-    Pessimism(),
     PessimismOverN(max_n=2048),
     ChiSquaredTilt(),
 )

@@ -17,6 +17,7 @@ from rmo.config import Experiment, MethodSettings
 from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Record
 from rmo.methods.method import Diagnostic, Job, Method, Need, register
+from rmo.methods.pessimism import pessimistic
 from rmo.methods.tilt import STEEPEST, kl_of
 
 
@@ -31,16 +32,9 @@ class ChiSquaredTilt(MethodSettings):
 
 
 def linear(scores_QN: np.ndarray, strength: float) -> np.ndarray:
-    """Weights f64[Q, N] of every prompt's draws, max(0, 1 + strength (score - nu)) / N; rows sum to 1.
-
-    nu is found as in the projection onto a simplex: if the k highest draws have weight, it is their mean excess.
-    """
-    lifted = 1 + strength * (scores_QN - scores_QN.mean(axis=1, keepdims=True))
-    ordered, draws = -np.sort(-lifted, axis=1), scores_QN.shape[1]
-    nu = (np.cumsum(ordered, axis=1) - draws) / np.arange(1, draws + 1)
-    last = np.maximum((ordered > nu).sum(axis=1) - 1, 0)
-    weights = np.maximum(lifted - np.take_along_axis(nu, last[:, None], axis=1), 0.0)
-    return weights / weights.sum(axis=1, keepdims=True)
+    """Weights f64[Q, N] of every prompt's draws, max(0, 1 + strength (score - nu)) / N; rows sum to 1. They are
+    those of `pessimism`, which comes to them from another side."""
+    return pessimistic(scores_QN, strength)
 
 
 def strengths(scores_QN: np.ndarray, points: int, least_draws: float) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Of k responses to one prompt each is compared with the mean return of the others: A_i = R_i - mean of R_j over j != i.
 R_i is the score less the KL penalty of the whole response, which counts as one action. No critic, no clipping: the loss
-is -A_i log pi(y_i), a mean over tokens, so that learning rates are comparable to PPO's.
+is -A_i log pi(y_i), a mean over tokens, so that learning rates are comparable to PPO's. As there is no ratio that could
+correct for an older policy, a batch makes one update, whatever `ppo.minibatches` says.
 """
 
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def advantages(
 def estimator(responses: int) -> "Estimator":
     from rmo.methods.ppo.update import Estimator
 
-    return Estimator(advantages, reinforce, critic=False, responses=responses)
+    return Estimator(advantages, reinforce, critic=False, responses=responses, whole=True)
 
 
 def on_policy(e: Experiment, need: Need) -> None:

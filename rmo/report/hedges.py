@@ -29,9 +29,9 @@ HEAD = (
 PARTS = ("optimising", "training_rms", "pool")
 NOTE = (
     "Gold is in its standard deviations above the initial policy; brackets are {level:.0%} intervals over prompts and "
-    "RM seeds, on the same ones for all rows. A rank is shared by all that cannot be told from the best of it, at a level that "
-    "allows for as many comparisons as there are rows (Bonferroni); ranks "
-    "of labels and seconds are of numbers without error. Of a reward that combines RMs there is one: its interval "
+    "RM seeds, on the same ones for all rows. A rank is shared by all that cannot be told from the best of it, at a "
+    "level that allows for as many comparisons as there are rows (Bonferroni); ranks of labels and seconds are of "
+    "numbers without error. Of a reward that combines RMs there is one: its interval "
     "holds the luck of prompts only. A stop is a method's own rule where it has one, else the advice of a fit; it is "
     "decided on one half of the prompts (or, without scores per prompt, by the other seeds) and judged on the other "
     "against the highest gold of the first half, so that it may win a little. Seconds are device-seconds of one "

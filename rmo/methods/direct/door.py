@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rmo.analysis.curve_id import Settings
-from rmo.config import Experiment
+from rmo.config import Experiment, Recipe
 from rmo.config.names import comparisons_name, sweep_named
 from rmo.methods.bench import Arm, Bench, Record, RewardRow
 from rmo.methods.direct.settings import Direct
@@ -36,6 +36,16 @@ def check(e: Experiment, need: Need) -> None:
     need(
         len(set(sweeps)) == len(sweeps), "methods holds two entries Direct of one sweep: give one more losses and betas"
     )
+
+    labels = [(r.comparisons, r.prompts, r.flip) for c in settings_of(e) for r in learned_from(e, c)]
+    again = "methods holds two entries Direct that learn from as many comparisons, alike: their curves would be one"
+    need(len(set(labels)) == len(labels), again)
+
+
+def learned_from(e: Experiment, c: Direct) -> list[Recipe]:
+    """The recipes that an entry names, as far as they are there."""
+    recipes = [r for sweep in e.proxies.sweeps if sweep.name == c.sweep for r in sweep.recipes]
+    return [recipes[r] for r in c.recipes if 0 <= r < len(recipes)]
 
 
 def check_one(e: Experiment, c: Direct, where: str, need: Need) -> None:

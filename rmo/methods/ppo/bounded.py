@@ -1,8 +1,9 @@
 """Bounded rewards: a sigmoid of the score, centred on the policy's start (PAR; Fu et al. 2025).
 
-An episode earns sigmoid(s * score). Scores are calibrated: their mean over the start's samples is 0 and their unit is a
-logit, so that with s = 1 an episode earns the probability, by the RM, of being preferred to an average response of the
-start. Fu et al. centre on reference responses to the same prompt; here the centre is the mean over all prompts.
+An episode earns sigmoid(s * score). Scores are calibrated: their mean over the start's samples is 0, their unit a
+standard deviation of gold. Where that is one logit of a preference (by convention, where gold was taught scores), with
+s = 1 an episode earns the probability, by the RM, of being preferred to an average response of the start. Fu et al.
+centre on reference responses to the same prompt; here the centre is the mean over all prompts.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ class Bounded(Regulariser):
     against: Against = field(default_factory=lambda: Against("bounded"))
     """What it optimises against, as an entry of ppo.against; its name names the stage."""
     coefs: tuple[float, ...] = (1.0,)
-    """Steepnesses s, per logit, each one a curve."""
+    """Steepnesses s, per standard deviation of gold, each one a curve."""
 
     setting: ClassVar[str] = "bounded"
 

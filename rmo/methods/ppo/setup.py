@@ -47,12 +47,14 @@ def stage(bench: Bench, policy: int, plan: Plan, reward: Reward) -> tuple[update
     """What all members share."""
     lm, reference = bench.policy()
     gold = bench.gold()
+    estimator = plan.estimator() if plan.estimator else update.BY_CRITIC
     c = scaled(bench.experiment, policy, plan.against)
+    c = dataclasses.replace(c, minibatches=1) if estimator.whole else c
     large, regulariser = loop.fills(lm.shape), plan.regulariser and plan.regulariser.at(bench)
     setup = update.Setup(
         lm, bench.critic(), reward, gold.rm, c, bench.length, bench.eos,
         side_by_side=jax.default_backend() != "cpu" and not large, in_phases=large, gold_reader=gold.reader,
-        estimator=plan.estimator() if plan.estimator else update.BY_CRITIC, regulariser=regulariser,
+        estimator=estimator, regulariser=regulariser,
     )  # fmt: skip
     on_device = partial(jax.tree.map, jnp.asarray)
     frozen = update.Frozen(

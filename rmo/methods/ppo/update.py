@@ -43,6 +43,7 @@ class Estimator:
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = losses.clipped_policy  # takes what this one does
     critic: bool = True  # whether a value network is held and trained
     responses: int = 1  # to each prompt of a batch, next to one another
+    whole: bool = False  # one update of the whole batch, for losses that cannot correct what an older policy wrote
 
 
 def by_critic(s: "Setup", rewards_BR: jax.Array, values_BR: Values, mask_BR: jax.Array) -> tuple[jax.Array, Values]:

@@ -96,6 +96,8 @@ def check_one(e: Experiment, c: Rounds, need: Need) -> None:
     last = len(sweep.recipes) - 1
     need(c.recipe <= last, f"Rounds.recipe is {c.recipe}: sweep {sweep.name} has recipes 0 to {last}")
     need(c.seeds <= e.proxies.seeds, f"Rounds.seeds is {c.seeds}: there are {e.proxies.seeds} (proxies.seeds)")
+    far = f"Rounds.kl is {c.kl:g}: ppo.kl_max is {e.ppo.kl_max:g}, up to which reads are planned; raise that too"
+    need(0 <= c.kl <= e.ppo.kl_max, far)
     recipe = sweep.recipes[c.recipe]
     how = f"trains on {recipe.prompts} prompts" if recipe.prompts else f"chooses what it trains on ({recipe.choice})"
     plain = not (recipe.prompts or recipe.choice)
