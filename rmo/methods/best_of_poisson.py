@@ -19,7 +19,7 @@ from rmo.config import Experiment, MethodSettings
 from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid, ranked
-from rmo.methods.method import Job, Method, Need, register
+from rmo.methods.method import Job, Method, Need, one_entry, register
 from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 BEYOND = 1e-6  # the chance that more draws are wanted than the pool has, which then count as all of it
@@ -104,7 +104,7 @@ def mixed(mu: float, draws: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every `scores` stage."""
+    """One stage for every `scores` stage of a sweep."""
     for settings in e.methods:
         if isinstance(settings, BestOfPoisson):
             for size, sweep, policy in scored(e):
@@ -114,6 +114,7 @@ def jobs(e: Experiment) -> Iterator[Job]:
 
 def check(e: Experiment, need: Need) -> None:
     """The curve has a length, and the pool is large enough for it."""
+    one_entry(e, BestOfPoisson, need, "their curves would be the same, give one")
     for s in e.methods:
         if isinstance(s, BestOfPoisson):
             need(s.points >= 4, f"BestOfPoisson.points is {s.points}: a curve needs at least 4")

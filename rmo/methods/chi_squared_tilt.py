@@ -16,7 +16,7 @@ from rmo.analysis.correlated_proxy import guarantee
 from rmo.config import Experiment, MethodSettings
 from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Record
-from rmo.methods.method import Diagnostic, Job, Method, Need, register
+from rmo.methods.method import Diagnostic, Job, Method, Need, one_entry, register
 from rmo.methods.pessimism import pessimistic
 from rmo.methods.tilt import STEEPEST, kl_of
 
@@ -50,7 +50,7 @@ def strengths(scores_QN: np.ndarray, points: int, least_draws: float) -> np.ndar
 
 
 def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every `scores` stage."""
+    """One stage for every `scores` stage of a sweep."""
     for settings in e.methods:
         for which in scored(e) if isinstance(settings, ChiSquaredTilt) else ():
             name = scores_name(e, *which)
@@ -60,7 +60,7 @@ def jobs(e: Experiment) -> Iterator[Job]:
 def check(e: Experiment, need: Need) -> None:
     """There is one, and its curve has a length."""
     found = [settings for settings in e.methods if isinstance(settings, ChiSquaredTilt)]
-    need(len(found) < 2, "methods has two ChiSquaredTilt: their curves would be the same, give one")
+    one_entry(e, ChiSquaredTilt, need, "their curves would be the same, give one")
     for c in found:
         few = (
             f"ChiSquaredTilt.least_draws is {c.least_draws:g}: it must be less than the {e.bon.draws} draws (bon.draws)"

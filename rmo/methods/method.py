@@ -43,6 +43,12 @@ class Diagnostic:
 Need = Callable[[bool, str], None]  # raises ConfigError with the message unless the first is true
 
 
+def one_entry(e: "Experiment", kind: type, need: Need, more: str) -> None:
+    """Refuse two settings of one kind in `methods`, whose stages would have one name; `more` says what to do."""
+    found = sum(type(settings) is kind for settings in e.methods)
+    need(found < 2, f"methods has {found} entries {kind.__name__}: {more}")
+
+
 def no_check(e: "Experiment", need: Need) -> None:
     """Nothing to refuse."""
 

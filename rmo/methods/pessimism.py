@@ -26,7 +26,7 @@ from rmo.config.names import scored, scores_name
 from rmo.methods import tilt
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid
-from rmo.methods.method import Job, Method, Need, register
+from rmo.methods.method import Job, Method, Need, one_entry, register
 from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 
@@ -108,7 +108,7 @@ def kl_of_dealt(proxy_QN: np.ndarray, total_QN: np.ndarray, times_QN: np.ndarray
 
 
 def jobs(e: Experiment, kind: type[MethodSettings] = Pessimism) -> Iterator[Job]:
-    """One stage for every `scores` stage."""
+    """One stage for every `scores` stage of a sweep."""
     for settings in e.methods:
         if isinstance(settings, kind):
             for size, sweep, policy in scored(e):
@@ -123,6 +123,7 @@ def jobs_over_n(e: Experiment) -> Iterator[Job]:
 
 def check(e: Experiment, need: Need) -> None:
     """The curve has a length."""
+    one_entry(e, Pessimism, need, "their curves would be the same, give one")
     for s in e.methods:
         if isinstance(s, Pessimism):
             need(s.points >= 4, f"Pessimism.points is {s.points}: a curve needs at least 4")
@@ -132,6 +133,7 @@ def check(e: Experiment, need: Need) -> None:
 
 def check_over_n(e: Experiment, need: Need) -> None:
     """The penalties are penalties, the curve has a length, and the pool is large enough for it."""
+    one_entry(e, PessimismOverN, need, "give one with all betas")
     for s in e.methods:
         if isinstance(s, PessimismOverN):
             need(bool(s.betas), "PessimismOverN.betas is empty: give at least one, such as (0.1,)")

@@ -24,7 +24,7 @@ from rmo.config import Experiment, MethodSettings
 from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid, weights
-from rmo.methods.method import Job, Method, Need, register
+from rmo.methods.method import Job, Method, Need, one_entry, register
 from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 STEP = 1 / 3  # of the trapezoidal rule in log t: its error on such integrands is e^{-pi^2 / STEP} of them
@@ -127,7 +127,7 @@ def gold_and_slope(score_N: np.ndarray, gold_N: np.ndarray, n: int, coldness: fl
 
 
 def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every `scores` stage."""
+    """One stage for every `scores` stage of a sweep."""
     for settings in e.methods:
         if isinstance(settings, SoftBestOfN):
             for size, sweep, policy in scored(e):
@@ -137,6 +137,7 @@ def jobs(e: Experiment) -> Iterator[Job]:
 
 def check(e: Experiment, need: Need) -> None:
     """The temperatures can be told from 0, the curve has a length, and the pool is large enough for it."""
+    one_entry(e, SoftBestOfN, need, "give one with all temperatures")
     for s in e.methods:
         if isinstance(s, SoftBestOfN):
             need(bool(s.temperatures), "SoftBestOfN.temperatures is empty: give at least one, such as (0.1,)")

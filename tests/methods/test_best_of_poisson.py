@@ -81,6 +81,8 @@ def test_more_draws_than_there_are_is_refused():
             checks.check(replace(smoke, methods=(bad,)))
     with_it = replace(smoke, methods=(BestOfPoisson(max_n=32),))
     checks.check(with_it)
+    with pytest.raises(ConfigError, match="methods has 2 entries BestOfPoisson: their curves would be the same"):
+        checks.check(replace(smoke, methods=(BestOfPoisson(max_n=32), BestOfPoisson(max_n=16))))
     assert len(list(best_of_poisson.jobs(with_it))) == 3
     assert list(best_of_poisson.jobs(smoke)) == []
 

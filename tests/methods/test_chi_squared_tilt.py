@@ -97,7 +97,7 @@ def test_its_stages_and_what_it_refuses():
     for settings, said in (
         ([ChiSquaredTilt(least_draws=500.0)], "must be less than the 128 draws"),
         ([ChiSquaredTilt(points=2)], "a curve needs at least 4"),
-        ([ChiSquaredTilt(), ChiSquaredTilt(points=9)], "two ChiSquaredTilt"),
+        ([ChiSquaredTilt(), ChiSquaredTilt(points=9)], "methods has 2 entries ChiSquaredTilt"),
     ):
         with pytest.raises(config.ConfigError, match=said):
             checks.check(with_methods(*settings))

@@ -89,7 +89,7 @@ def check(e: Experiment, need: Need) -> None:
         need(positive, f"{type(r).__name__}.coefs is {r.coefs}: give one or several above 0; ppo.against is without")
     runs = [run for against in c.against for run in optimised_by(e, against)]
     runs += [(run, r.setting, coef) for r in regularisers(e) for run in optimised_by(e, r.against) for coef in r.coefs]
-    twice = "ppo.against optimises one proxy twice with equal settings: for repeats use seeds"
+    twice = "ppo.against, or a regulariser among methods, optimises one proxy twice as curves.csv tells it: use seeds"
     need(len(set(runs)) == len(runs), twice)
     need(c.batch % c.minibatches == 0, f"ppo.minibatches is {c.minibatches}: it must divide ppo.batch {c.batch}")
     need(not c.chunk or c.batch % c.chunk == 0, f"ppo.chunk is {c.chunk}: it must divide ppo.batch {c.batch}")
