@@ -27,7 +27,7 @@ from rmo.rewards.calibration import Calibration, soft_label_scale
 from rmo.rewards.reward import RewardParams
 from rmo.runtime import hosts, sharding
 from rmo.runtime.checkpointer import Checkpoints
-from rmo.runtime.files import SCRATCH, read_npz, write_npz
+from rmo.runtime.files import SCRATCH, RunError, read_npz, write_npz
 from rmo.tracking.jsonl import Log
 from rmo.training.update import pick
 from rmo.worlds import comparisons as data
@@ -78,7 +78,8 @@ def retrained(scored: Scored, out: Path, name: str, chosen: Sequence[int], label
     """RMs like the rewards at these places, each trained on its own labels of these names, all in one program.
 
     Calibrated as in paper section 2.2: zero is the mean on the initial policy's samples, the unit is where
-    sigmoid(gap) fits gold's soft labels best on the held-out comparisons that came with the labels.
+    sigmoid(gap) fits gold's soft labels best on the held-out comparisons that came with the labels; on these too a
+    recipe that stops early is watched, each member on its own.
     """
     run, here = scored.run, out / SCRATCH / name
     rm, reader = run.rm(scored.shape), run.reader(scored.proxies_stage, scored.shape)
@@ -95,10 +96,11 @@ def retrained(scored: Scored, out: Path, name: str, chosen: Sequence[int], label
     (params, calibration), there = done.restore((like, unknown))
     if not there:
         rows, members, orders, held = gathered(scored, out, name, chosen, labels)
-        watched = spread(joined(held), STOPPING)
+        watched = each_alike(held, STOPPING)
         log = Log(here, "proxies", max(order.steps for order in orders), mirrored=False)
-        read, read_watched = reader.comparisons(rows), reader.comparisons(watched)
-        params = trained(run, rm, first, read, members, orders, read_watched, Checkpoints(here), log)
+        read, own_watched = reader.comparisons(rows), [reader.comparisons(of) for of in watched]
+        together = data.Comparisons(*map(np.stack, zip(*own_watched, strict=True)))
+        params = trained(run, rm, first, read, members, orders, together, Checkpoints(here), log)
         zeros = zeros_of(scored, rm, params, len(chosen))
         units = [unit_of(scored, rm, params, m, reader.comparisons(own)) for m, own in enumerate(held)]
         found = stacked([Calibration(*both) for both in zip(zeros, units, strict=True)])
@@ -117,7 +119,7 @@ class Learned(NamedTuple):
 
 
 def gathered(scored: Scored, out: Path, name: str, chosen: Sequence[int], labels: Sequence[str]) -> Learned:
-    """The labels of these names, of each member its own: it trains on all of them, once unless its recipe says more."""
+    """The labels of these names, of each member its own: it trains on all of them, as often as its recipe says."""
     run, p, every = scored.run, scored.run.experiment.proxies, scored.rows()
     found = Learned(NOTHING, [], [], [])
     parts: list[data.Comparisons] = []
@@ -131,7 +133,8 @@ def gathered(scored: Scored, out: Path, name: str, chosen: Sequence[int], labels
         sides = np.broadcast_to([0, 1], (start + size, 2))
         found.orders.append(Order(np.arange(start, start + size), sides, batches, p.steps_of(recipe)))
         found.members.append((recipe, seed))
-        found.held.append(joined([held for _, held in shares]))
+        train = joined([train for train, _ in shares])
+        found.held.append(new_to(train, joined([held for _, held in shares]), run.experiment.world.prompt))
         parts += [train for train, _ in shares]
         start += size
     return found._replace(rows=joined(parts))
@@ -161,10 +164,26 @@ def later(
     return turned(train, noise < recipe.flip), held
 
 
-def spread(rows: data.Comparisons, most: int) -> data.Comparisons:
-    """At most so many of some comparisons, evenly from all of them."""
-    size = len(rows.prompt)
-    return subset(rows, np.unique(np.linspace(0, size - 1, min(most, size)).astype(np.int64)))
+def each_alike(held: Sequence[data.Comparisons], most: int) -> list[data.Comparisons]:
+    """As many comparisons of every member, at most so many, evenly from all of its own."""
+    count = min(most, *(len(rows.prompt) for rows in held))
+    return [subset(rows, np.linspace(0, len(rows.prompt) - 1, count).astype(np.int64)) for rows in held]
+
+
+def new_to(train: data.Comparisons, held: data.Comparisons, prompt_length: int) -> data.Comparisons:
+    """Held-out comparisons to prompts that none of those to train on is to. Rounds draw prompts anew from one stock, so
+    that what one holds out another may train on.
+
+    Raises:
+      RunError: there are none.
+    """
+    seen = {prompt.tobytes() for prompt in train.tokens[:, 0, :prompt_length]}
+    new = np.array([prompt.tobytes() not in seen for prompt in held.tokens[:, 0, :prompt_length]], bool)
+    if not new.any():
+        raise RunError(
+            "every prompt of the held-out comparisons is trained on in some round: raise comparisons.prompts"
+        )
+    return subset(held, new)
 
 
 def turned(rows: data.Comparisons, flipped_C: np.ndarray) -> data.Comparisons:

@@ -56,7 +56,8 @@ def train(
     checkpoints: Checkpoints,
     log: Tracker,
     members: Member | None = None,
-    validate: Callable[[Params], jax.Array] | None = None,
+    validate: Callable[..., jax.Array] | None = None,
+    apart: Tree = None,
     validations: int = VALIDATIONS,
     every: int = 200,
 ) -> Params:
@@ -66,8 +67,10 @@ def train(
       loss: a `Loss`, or with `members` a `MemberLoss`.
       batch_at: step -> host batch, a pure function of the step, so that a killed run repeats bit for bit.
       members: parameters and batches have a leading axis M of independent members, trained as one vmapped program.
-      validate: one member's parameters -> its validation loss, read `validations` times per training of each member
-        and at its end; members that `stop_early` end with the parameters that had the lowest.
+      validate: one member's parameters (and its part of `apart`, if there is such) -> its validation loss, read
+        `validations` times per training of each member and at its end; members that `stop_early` end with the
+        parameters that had the lowest.
+      apart: what each member is validated on where that differs between them, arrays with a leading axis M.
       every: steps between checkpoints.
 
     Raises:
@@ -92,7 +95,7 @@ def train(
             cost = model_flops(loss, shapes.params, rows, members)
         state, metrics = step_fn(state, batch)
         if best is not None and (due := due_at(step)).any():
-            best = keep_fn(best, state.params, due)
+            best = keep_fn(best, state.params, due, apart)
         late.push(step, metrics)
         log.did(real_tokens(rows), cost)
         if (step + 1) % every == 0 and step + 1 < steps:
@@ -195,9 +198,11 @@ def due_steps(watched: Member | None, validations: int) -> Callable[[int], np.nd
     return due
 
 
-def keep_best(validate: Callable[[Params], jax.Array] | None, best: Best, params: Params, due_M: jax.Array) -> Best:
+def keep_best(
+    validate: Callable[..., jax.Array] | None, best: Best, params: Params, due_M: jax.Array, apart: Tree = None
+) -> Best:
     """The lowest validation loss so far and its parameters, looking only at members that are due."""
     assert validate is not None
-    loss_M = jax.vmap(validate)(params)
+    loss_M = jax.vmap(validate)(params) if apart is None else jax.vmap(validate)(params, apart)
     better_M = due_M & (loss_M < best[0])
     return jnp.where(better_M, loss_M, best[0]), where_member(better_M, params, best[1])

@@ -85,7 +85,7 @@ def trained(
     log: Log,
 ) -> Params:
     """Members (recipe, seed) trained in one program, each on its own of these comparisons in its own order; `watched`
-    are those that recipes which stop early are watched on."""
+    are those that recipes which stop early are watched on, with a leading axis of members where each has its own."""
     p = run.experiment.proxies
 
     def batch_at(step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,6 +106,7 @@ def trained(
         log,
         settings_of(run, members, orders),
         watched_loss(rm, watched) if any(map(p.stops_early, recipes)) else None,
+        (watched.tokens, watched.mask) if watched.tokens.ndim == 4 else None,
     )
 
 
@@ -156,11 +157,13 @@ def settings_of(run: Run, members: list[tuple[Recipe, int]], orders: list[Order]
     )
 
 
-def watched_loss(rm: RewardModel, watched: data.Comparisons) -> Callable[[Params], jax.Array]:
-    """The loss that recipes which stop early watch, on comparisons that none of them trains on."""
+def watched_loss(rm: RewardModel, watched: data.Comparisons) -> Callable[..., jax.Array]:
+    """The loss that recipes which stop early watch, on comparisons that none of them trains on: these, or a member's
+    own (tokens, mask)."""
 
-    def loss(params: Params) -> jax.Array:
-        return losses.preference(objectives.pair_scores(rm, params, watched.tokens, watched.mask))
+    def loss(params: Params, own: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+        tokens, mask = own or (watched.tokens, watched.mask)
+        return losses.preference(objectives.pair_scores(rm, params, tokens, mask))
 
     return loss
 
