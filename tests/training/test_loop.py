@@ -141,7 +141,7 @@ def test_members_are_independent(tmp_path, mesh):
         np.testing.assert_allclose(a[1], b, atol=3e-4)
 
 
-def fit_members(where, mesh, steps, batches=PAIRS, validate=None, die_at=None, **settings):
+def fit_members(where, mesh, steps, batches=PAIRS, validate=None, die_at=None, apart=None, **settings):
     """Members from one initialisation on the same batches, with the settings given."""
     keys = jnp.stack([jax.random.key(0)] * len(steps))
     order = comparisons.epochs(C, 16, (3,))
@@ -153,7 +153,7 @@ def fit_members(where, mesh, steps, batches=PAIRS, validate=None, die_at=None, *
 
     return train(
         lambda: jax.vmap(partial(transformer.init, RM))(keys), member_loss, batch_at, max(steps),
-        config.Optimizer(lr=3e-3, warmup=2), mesh, Checkpoints(where), Log(where, "rm", max(steps)), members_of(steps, **settings), validate, every=7,
+        config.Optimizer(lr=3e-3, warmup=2), mesh, Checkpoints(where), Log(where, "rm", max(steps)), members_of(steps, **settings), validate, apart, every=7,
     )  # fmt: skip
 
 
@@ -211,6 +211,19 @@ def test_early_stopping_keeps_the_best_and_survives_a_kill(tmp_path, mesh):
         fit_members(tmp_path / "killed", mesh, [20, 20], wrong, validate, die_at=17, stop_early=[True, False])
     again = fit_members(tmp_path / "killed", mesh, [20, 20], wrong, validate, stop_early=[True, False])
     assert float(validate(member_of(again, 0))) == early
+
+
+def test_members_may_each_be_watched_on_their_own(tmp_path, mesh):
+    """Of two alike, one is watched on right and one on reversed labels: the training helps the second alone."""
+
+    def validate(params, own):
+        return rm_loss(params, own)[0]
+
+    apart = jnp.stack([jnp.asarray(PAIRS[:64]), jnp.asarray(PAIRS[:64, ::-1])])
+    params = fit_members(tmp_path, mesh, [20, 20], PAIRS[:, ::-1], validate, apart=apart, stop_early=[True, True])
+    left, went_on = (member_of(params, m) for m in (0, 1))
+    assert float(validate(left, apart[0])) < float(validate(went_on, apart[0])) - 0.1
+    assert float(validate(went_on, apart[1])) < float(validate(left, apart[1])) - 0.1
 
 
 def test_untrained_reward_model_is_at_chance():
