@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.run_files import RunFiles
 from rmo.artifacts.stages import Optimised, Proxies, Scores, Stage
+from rmo.methods.method import find
 
 MEMBERS = re.compile(r" of (\d+)")  # in `rm_combined`: how many RMs make one reward
 
@@ -31,12 +32,9 @@ def members(id: CurveId) -> int:
 
 
 def labels(id: CurveId) -> int | None:
-    """Labels that it took, at most: RMs of several seeds may share some, and rounds may label few of a round's own
-    anew. None where not known."""
-    if id.rm_comparisons is None:
-        return None
-    later = int(id.settings.number("comparisons", id.rm_comparisons))  # of every round after the first
-    return (id.rm_comparisons + (int(id.settings.number("rounds", 1)) - 1) * later) * members(id)
+    """Labels that it took, at most: RMs of several seeds may share some. None where not known."""
+    one = find(id.method).labels(id)
+    return None if one is None else one * members(id)
 
 
 def work(stage: Stage) -> float | None:

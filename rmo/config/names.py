@@ -83,3 +83,12 @@ def scored(e: Experiment) -> Iterator[tuple[int, Sweep, int]]:
             yield size, sweep, 0
     for policy, size in other_policies(e):
         yield size, e.proxies.sweeps[0], policy
+
+
+def of_rewards(e: Experiment) -> Iterator[tuple[str, int]]:
+    """(name after `scores/`, policy) of every stage that has scored a pool by rewards of RMs: those of sweeps, then
+    ensembles over RM sizes."""
+    for size, sweep, policy in scored(e):
+        yield scores_name(e, size, sweep, policy), policy
+    for c in e.ensembles:
+        yield ensemble_name(c), 0

@@ -6,12 +6,11 @@ from functools import cached_property
 
 import numpy as np
 
-from rmo.artifacts.stages import Samples, Scores
 from rmo.claims.ensemble_table import Cost
 from rmo.config import Ensemble, Experiment, Recipe
 from rmo.config.checks import STOPPING, held_out_prompts
 from rmo.config.names import ensemble_name, scored, sizes_of_ensemble, sweep_named
-from rmo.experiment.pool import Scored, gold_table, pool_of, repeated, spread_of, stacked
+from rmo.experiment.pool import OnMainPool, Scored, pool_of, repeated, spread_of, stacked
 from rmo.experiment.run import Run
 from rmo.methods.bench import Pool, RewardRow
 from rmo.rewards import combination
@@ -22,24 +21,15 @@ from rmo.training.update import pick
 
 
 @dataclass(frozen=True)
-class EnsembleScored:
+class EnsembleScored(OnMainPool):
     """RMs of several sizes as one reward, on the main policy's pool. No RM is run for it: their scores are there."""
 
-    run: Run
     which: Ensemble
 
     @property
     def name(self) -> str:
         """Of the stage."""
         return f"scores/{ensemble_name(self.which)}"
-
-    @property
-    def files(self) -> Scores:
-        return Scores(self.run.path(self.name))
-
-    @cached_property
-    def samples(self) -> Samples:
-        return Samples(self.run.path("samples"))
 
     @cached_property
     def parts(self) -> list[Scored]:
@@ -78,10 +68,6 @@ class EnsembleScored:
     def combined(self, tables: Sequence[np.ndarray]) -> np.ndarray:
         """One table of those of all RMs, in its own unit."""
         return combine_tables(self.which.how, np.stack(tables), self.which.coefficient)
-
-    def gold_table(self) -> np.ndarray:
-        """f64[Q, N], calibrated."""
-        return gold_table(self.run, self.samples)
 
     def pool(self) -> Pool:
         """The pool, with the ensemble's scores and how far its RMs are apart."""

@@ -6,17 +6,16 @@ trained on a row's labels and the RM of that recipe and seed have seen the same.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from rmo.analysis.curve_id import NO_RM, Settings
-from rmo.artifacts.stages import Comparisons, Samples, Scores
+from rmo.artifacts.stages import Comparisons
 from rmo.config import Proxies, Recipe, Sweep
 from rmo.config.checks import STOPPING
 from rmo.config.names import comparisons_name
-from rmo.experiment.pool import gold_table, pool_of
+from rmo.experiment.pool import OnMainPool, pool_of
 from rmo.experiment.run import Run
 from rmo.methods import bench
 from rmo.methods.bench import Pool, RewardRow
@@ -69,28 +68,15 @@ def rows_of(p: Proxies, sweep: Sweep) -> list[RewardRow]:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(OnMainPool):
     """`scores/comparisons-main`: there is no reward to score by, only gold's start of the main policy's pool."""
 
-    run: Run
     sweep: Sweep
 
     @property
     def name(self) -> str:
         """Of the stage."""
         return f"scores/{comparisons_name(self.sweep)}"
-
-    @property
-    def files(self) -> Scores:
-        return Scores(self.run.path(self.name))
-
-    @cached_property
-    def samples(self) -> Samples:
-        return Samples(self.run.path("samples"))
-
-    def gold_table(self) -> np.ndarray:
-        """f64[Q, N], calibrated."""
-        return gold_table(self.run, self.samples)
 
     def pool(self) -> Pool:
         """The pool with gold's scores; no reward has any."""

@@ -208,17 +208,15 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class GoldScored:
-    """`scores/gold`: gold as its own proxy, the one reward of its stage, on the main policy's pool that it has scored.
-
-    Its calibration is gold's own, so that proxy and gold are one score."""
+class OnMainPool:
+    """A `scores` stage about the main policy's pool, which gold has scored; the rest is for its kinds to say."""
 
     run: Run
 
     @property
     def name(self) -> str:
         """Of the stage."""
-        return f"scores/{GOLD_SCORES}"
+        raise NotImplementedError
 
     @property
     def files(self) -> Scores:
@@ -231,6 +229,18 @@ class GoldScored:
     def gold_table(self) -> np.ndarray:
         """f64[Q, N], calibrated."""
         return gold_table(self.run, self.samples)
+
+
+@dataclass(frozen=True)
+class GoldScored(OnMainPool):
+    """`scores/gold`: gold as its own proxy, the one reward of its stage, on the main policy's pool that it has scored.
+
+    Its calibration is gold's own, so that proxy and gold are one score."""
+
+    @property
+    def name(self) -> str:
+        """Of the stage."""
+        return f"scores/{GOLD_SCORES}"
 
     def pool(self) -> Pool:
         """The pool, in which gold is proxy too."""

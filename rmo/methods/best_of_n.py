@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from rmo.config import Experiment
-from rmo.config.names import GOLD_SCORES, ensemble_name, scored, scores_name
+from rmo.config.names import GOLD_SCORES, of_rewards
 from rmo.methods.bench import JUDGED, SPREAD, Arm, Bench, Pool, Record
 from rmo.methods.method import Job, Method, Need, register
 from rmo.methods.wording import Wording
@@ -123,11 +123,8 @@ PAIRS = 8  # pairs of winners per prompt and n on which a reward is judged along
 def jobs(e: Experiment) -> Iterator[Job]:
     """One stage for every `scores` stage."""
     settings = e.bon.max_n, e.bon.points
-    for size, sweep, policy in scored(e):
-        name = scores_name(e, size, sweep, policy)
+    for name, policy in of_rewards(e):
         yield Job(name, name, settings, policy)
-    for c in e.ensembles:
-        yield Job(ensemble_name(c), ensemble_name(c), settings)
     if e.gold_as_proxy.pool:
         yield Job(GOLD_SCORES, GOLD_SCORES, settings)
 

@@ -8,18 +8,17 @@ q log q, a bound where single responses are likely to be drawn more than once, a
 
 import functools
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import integrate, stats
 from scipy.special import gammaln
 
 from rmo.config import Experiment, MethodSettings
-from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid, ranked
-from rmo.methods.method import Job, Method, Need, one_entry, register
+from rmo.methods.method import Job, Method, Need, on_pools, one_entry, register
 from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 BEYOND = 1e-6  # the chance that more draws are wanted than the pool has, which then count as all of it
@@ -103,13 +102,7 @@ def mixed(mu: float, draws: int) -> tuple[np.ndarray, np.ndarray]:
     return sums[0], sums[1]
 
 
-def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every `scores` stage of a sweep."""
-    for settings in e.methods:
-        if isinstance(settings, BestOfPoisson):
-            for size, sweep, policy in scored(e):
-                name = scores_name(e, size, sweep, policy)
-                yield Job(name, name, settings, policy)
+jobs = partial(on_pools, kind=BestOfPoisson)
 
 
 def check(e: Experiment, need: Need) -> None:

@@ -7,16 +7,15 @@ of it. At every point stands the least gold that Laidlaw, Singhal and Dragan (20
 with gold on the pool (analysis/correlated_proxy.py), beside what there is.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from rmo.analysis.correlated_proxy import guarantee
 from rmo.config import Experiment, MethodSettings
-from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Record
-from rmo.methods.method import Diagnostic, Job, Method, Need, one_entry, register
+from rmo.methods.method import Diagnostic, Job, Method, Need, on_pools, one_entry, register
 from rmo.methods.pessimism import pessimistic
 from rmo.methods.tilt import STEEPEST, kl_of
 
@@ -49,12 +48,7 @@ def strengths(scores_QN: np.ndarray, points: int, least_draws: float) -> np.ndar
     return np.interp(np.linspace(0, min(np.sqrt(largest), roots[-1]), points), roots, tried)
 
 
-def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every `scores` stage of a sweep."""
-    for settings in e.methods:
-        for which in scored(e) if isinstance(settings, ChiSquaredTilt) else ():
-            name = scores_name(e, *which)
-            yield Job(name, name, settings, which[2])
+jobs = partial(on_pools, kind=ChiSquaredTilt)
 
 
 def check(e: Experiment, need: Need) -> None:

@@ -9,12 +9,15 @@ imported inside `run`. A method that lives elsewhere is registered by importing 
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rmo.config.names import of_rewards
+
 if TYPE_CHECKING:
     from rmo.analysis.curve import Curve
+    from rmo.analysis.curve_id import CurveId
     from rmo.config import Experiment
     from rmo.methods.bench import Bench, Record
 
@@ -43,10 +46,23 @@ class Diagnostic:
 Need = Callable[[bool, str], None]  # raises ConfigError with the message unless the first is true
 
 
+def on_pools(e: "Experiment", kind: type) -> Iterator[Job]:
+    """A stage for every pool that was scored by RMs, of every entry of this kind in `methods`: what a method that only
+    chooses among a pool's draws has as `jobs`."""
+    for settings in e.methods:
+        for name, policy in of_rewards(e) if type(settings) is kind else ():
+            yield Job(name, name, settings, policy)
+
+
 def one_entry(e: "Experiment", kind: type, need: Need, more: str) -> None:
     """Refuse two settings of one kind in `methods`, whose stages would have one name; `more` says what to do."""
     found = sum(type(settings) is kind for settings in e.methods)
     need(found < 2, f"methods has {found} entries {kind.__name__}: {more}")
+
+
+def labels_of_rm(id: "CurveId") -> int | None:
+    """The comparisons that a curve's RM was trained on, or that it learned from itself."""
+    return id.rm_comparisons
 
 
 def no_check(e: "Experiment", need: Need) -> None:
@@ -67,6 +83,7 @@ class Method:
     jobs: Callable[["Experiment"], Iterable[Job]]  # its stages, in order
     run: Callable[["Bench", Job], "Record"]  # makes one of them
     check: Callable[["Experiment", Need], None] = no_check  # refuses settings that cannot work
+    labels: Callable[["CurveId"], int | None] = labels_of_rm  # that one curve took, of one RM; None where not known
     stop: "Callable[[Curve], float] | None" = (
         None  # the KL at which its own rule ends a curve, without other gold than it
     )

@@ -13,8 +13,9 @@ sorting. At 1/beta = 0 it is the initial policy; at 1/beta -> infinity the best 
 that of the weights, exactly; over n a draw's weight is its mean over the sets that it may be in (`kl_of_dealt`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import optimize
@@ -22,11 +23,10 @@ from scipy.special import xlogy
 
 from rmo.analysis.curve_id import Settings
 from rmo.config import Experiment, MethodSettings
-from rmo.config.names import scored, scores_name
 from rmo.methods import tilt
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid
-from rmo.methods.method import Job, Method, Need, one_entry, register
+from rmo.methods.method import Job, Method, Need, on_pools, one_entry, register
 from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 
@@ -107,18 +107,8 @@ def kl_of_dealt(proxy_QN: np.ndarray, total_QN: np.ndarray, times_QN: np.ndarray
     return np.maximum(np.array(out), 0.0)
 
 
-def jobs(e: Experiment, kind: type[MethodSettings] = Pessimism) -> Iterator[Job]:
-    """One stage for every `scores` stage of a sweep."""
-    for settings in e.methods:
-        if isinstance(settings, kind):
-            for size, sweep, policy in scored(e):
-                name = scores_name(e, size, sweep, policy)
-                yield Job(name, name, settings, policy)
-
-
-def jobs_over_n(e: Experiment) -> Iterator[Job]:
-    """The same over n."""
-    return jobs(e, PessimismOverN)
+jobs = partial(on_pools, kind=Pessimism)
+jobs_over_n = partial(on_pools, kind=PessimismOverN)
 
 
 def check(e: Experiment, need: Need) -> None:

@@ -16,15 +16,15 @@ is then low by (n/N)^2 / 24 nats, against log n - (n-1)/n, which is a bound at e
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from rmo.analysis.curve_id import Settings
 from rmo.config import Experiment, MethodSettings
-from rmo.config.names import scored, scores_name
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.best_of_n import grid, weights
-from rmo.methods.method import Job, Method, Need, one_entry, register
+from rmo.methods.method import Job, Method, Need, on_pools, one_entry, register
 from rmo.methods.pool_diagnostics import DIAGNOSTICS, beside
 
 STEP = 1 / 3  # of the trapezoidal rule in log t: its error on such integrands is e^{-pi^2 / STEP} of them
@@ -126,13 +126,7 @@ def gold_and_slope(score_N: np.ndarray, gold_N: np.ndarray, n: int, coldness: fl
     return float(n * STEP * value), float(n * STEP * slope)
 
 
-def jobs(e: Experiment) -> Iterator[Job]:
-    """One stage for every `scores` stage of a sweep."""
-    for settings in e.methods:
-        if isinstance(settings, SoftBestOfN):
-            for size, sweep, policy in scored(e):
-                name = scores_name(e, size, sweep, policy)
-                yield Job(name, name, settings, policy)
+jobs = partial(on_pools, kind=SoftBestOfN)
 
 
 def check(e: Experiment, need: Need) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from rmo.config import Experiment
-from rmo.config.names import GOLD_SCORES, scored, scores_name
+from rmo.config.names import GOLD_SCORES, of_rewards
 from rmo.methods.bench import Arm, Bench, Pool, Record
 from rmo.methods.method import Job, Method, Need, register
 from rmo.methods.wording import Wording
@@ -59,8 +59,7 @@ def coefficients(
 def jobs(e: Experiment) -> Iterator[Job]:
     """One stage for gold as its own proxy and, where it is asked for, one for every other `scores` stage."""
     settings = e.tilt.points, e.tilt.least_draws
-    for size, sweep, policy in scored(e) if e.tilt.every_reward else ():
-        name = scores_name(e, size, sweep, policy)
+    for name, policy in of_rewards(e) if e.tilt.every_reward else ():
         yield Job(name, name, settings, policy)
     if e.gold_as_proxy.pool:
         yield Job(GOLD_SCORES, GOLD_SCORES, settings)

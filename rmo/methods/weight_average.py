@@ -112,7 +112,9 @@ def along(
         state = PPOState((), (), (), (), policy, ())  # type: ignore[arg-type]  # a read looks at the policy alone
         with tracker.timed("read"):
             whole = jax.block_until_ready(loop.read(s, frozen, tasks, state))
-        reads.append({**hosts.fetch(loop.kept(s, whole)), **observe(*hosts.fetch((whole["tokens"], whole["mask"])))})
+        reads.append(
+            {**hosts.fetch(loop.kept(s.c.read_draws, whole)), **observe(*hosts.fetch((whole["tokens"], whole["mask"])))}
+        )
         means = {name: jnp.mean(whole[name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
         tracker.write(k, {**means, METHOD.axis: jnp.full(len(tasks.key), share)})
     tracker.close()

@@ -118,7 +118,7 @@ def shapes(sketch: Sketch, s: method.Setup, members: int) -> Climb:
 
 def read_and_kept(s: method.Setup, frozen: method.Frozen, runs: method.Task, states: method.PPOState) -> Tree:
     """A read as the history holds it."""
-    return ppo_loop.kept(s, unjitted(ppo_loop.read)(s, frozen, runs, states))
+    return ppo_loop.kept(s.c.read_draws, unjitted(ppo_loop.read)(s, frozen, runs, states))
 
 
 def prompts_of(e: config.Experiment, rows: int) -> tuple[Shape, Shape]:
@@ -137,7 +137,7 @@ def side_by_side(stage: str, found: Climb, who: str) -> Program:
     s = found.setup
 
     def iteration(frozen: method.Frozen, runs: method.Task, states: method.PPOState) -> Tree:
-        return ppo_loop.over_tasks(s, partial(method.iteration, s, frozen), runs, states)
+        return ppo_loop.over_tasks(s.side_by_side, partial(method.iteration, s, frozen), runs, states)
 
     args, beside = (found.blind, found.runs, found.states), (found.frozen.gold, found.kept)
     return Program(stage, f"iteration, {who}", iteration, args, s.c.max_steps, (2,), beside)

@@ -4,7 +4,6 @@ As PPO's climb (rmo/methods/ppo/loop.py), whose parts that know nothing of an RM
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +13,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmo.methods.direct.update import Frozen, Setup, State, Task, begin, chunked, split_at, stretch
-from rmo.methods.ppo.loop import MINUTES, Observe, next_limit, nothing_else, record
+from rmo.methods.ppo.loop import MINUTES, Observe, kept, next_limit, nothing_else, over_tasks, record
+from rmo.methods.ppo.update import grid_above
 from rmo.models import metrics, scoring
 from rmo.models.sampling import join, response_stats, sample
 from rmo.models.transformer import Params
@@ -22,11 +22,6 @@ from rmo.runtime import hosts, sharding
 from rmo.runtime.types import Tree
 from rmo.training.tracker import Checkpoints, Tracker
 from rmo.training.update import Metrics, pick
-
-
-def over_members(s: Setup, fn: Callable[..., Tree], *trees: Tree) -> Tree:
-    """fn of every member, in one program; trees have a leading axis M."""
-    return jax.vmap(fn)(*trees) if s.side_by_side else jax.lax.map(lambda args: fn(*args), trees)
 
 
 @partial(jax.jit, static_argnames="s")
@@ -58,15 +53,14 @@ def advance(s: Setup, frozen: Frozen, tasks: Task, states: State, last: Metrics,
 
         return jax.lax.while_loop(more, go, (jnp.int32(0), state, last))[1:]
 
-    states, last = over_members(s, one, tasks, states, last)
+    states, last = over_tasks(s.side_by_side, one, tasks, states, last)
     return sharding.at_rest(states), last
 
 
 @partial(jax.jit, static_argnames="s")
 def after_read(s: Setup, states: State) -> State:
     """Once gold was read: targets lie on one grid and only rise, so that the number of reads is bounded."""
-    above = (jnp.sqrt(jnp.maximum(states.kl, 0)) // s.c.d_step + 1) * s.c.d_step
-    rise = jnp.maximum(above, states.target + 0.5 * s.c.d_step)
+    rise = jnp.maximum(grid_above(s.c.d_step, states.kl), states.target + 0.5 * s.c.d_step)
     target = jnp.where(states.kl >= states.target**2, rise, states.target)
     return states._replace(target=target, read_at=states.step)
 
@@ -96,7 +90,7 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: State) -> dict[str, jax.
         means = {name: jnp.mean(by_prompt(value), axis=1) for name, value in out.items()}
         return means | held_out(s, frozen, task, policy) | shown
 
-    return over_members(s, one, tasks, states.policy.params)
+    return over_tasks(s.side_by_side, one, tasks, states.policy.params)
 
 
 def sampled(s: Setup, frozen: Frozen, policy: Params, prompts, prompt_mask, keys) -> dict[str, jax.Array]:
@@ -139,12 +133,6 @@ def held_out(s: Setup, frozen: Frozen, task: Task, policy: Params) -> dict[str, 
     }
 
 
-@partial(jax.jit, static_argnames="s")
-def kept(s: Setup, measured: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """What is kept of a read: of its samples the first draw of each prompt, for people to read."""
-    return {name: x[:, :: s.c.read_draws] if name in ("tokens", "mask") else x for name, x in measured.items()}
-
-
 @dataclass
 class Climb:
     """M members on their way: what `train` changes as it goes. A checkpoint holds the first four."""
@@ -184,7 +172,7 @@ def begin_or_resume(
     one_task, one_state = jax.eval_shape(partial(pick, m=0), (tasks, shapes))
     found = jax.eval_shape(partial(stretch, s), frozen, one_task, one_state)[1]
     seen = {
-        "read": jax.eval_shape(lambda *args: kept(s, read(s, *args)), frozen, tasks, shapes) | observed,
+        "read": jax.eval_shape(lambda *args: kept(s.c.read_draws, read(s, *args)), frozen, tasks, shapes) | observed,
         "last": {name: jax.ShapeDtypeStruct((*shapes.step.shape, *x.shape), x.dtype) for name, x in found.items()},
         "step": shapes.step,
     }
@@ -233,7 +221,7 @@ def take_read(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, log: Tracker,
     states = climb.states
     with log.timed("read"):
         whole = jax.block_until_ready(read(s, frozen, tasks, states))
-        measured = kept(s, whole)
+        measured = kept(s.c.read_draws, whole)
         if observe is not nothing_else:
             measured |= observe(*hosts.fetch((whole["tokens"], whole["mask"])))
     seen = {"read": measured, "last": climb.last, "step": states.step}

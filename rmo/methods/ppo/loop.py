@@ -50,9 +50,9 @@ def fills(shape: config.Model) -> bool:
     return shape.weights > 2**27
 
 
-def over_tasks(s: Setup, fn: Callable[..., Tree], *trees: Tree) -> Tree:
+def over_tasks(side_by_side: bool, fn: Callable[..., Tree], *trees: Tree) -> Tree:
     """fn of every member, in one program; trees have a leading axis M."""
-    return jax.vmap(fn)(*trees) if s.side_by_side else jax.lax.map(lambda args: fn(*args), trees)
+    return jax.vmap(fn)(*trees) if side_by_side else jax.lax.map(lambda args: fn(*args), trees)
 
 
 @partial(jax.jit, static_argnames="s", donate_argnames="states")
@@ -72,9 +72,11 @@ def advance(s: Setup, frozen: Frozen, tasks: Task, states: PPOState, last: Tree 
         return jax.lax.while_loop(more, lambda carry: step(carry[0]), (state, last))
 
     if last is None:
-        seen = jax.eval_shape(lambda m, x: over_tasks(s, partial(iteration, s, frozen), m, x)[1], tasks, states)
+        seen = jax.eval_shape(
+            lambda m, x: over_tasks(s.side_by_side, partial(iteration, s, frozen), m, x)[1], tasks, states
+        )
         last = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), seen)
-    states, last = over_tasks(s, one, tasks, states, last)
+    states, last = over_tasks(s.side_by_side, one, tasks, states, last)
     return sharding.at_rest(states), last
 
 
@@ -135,7 +137,7 @@ def learn_one(s: Setup, tasks: Task, states: PPOState, last: Tree, m: jax.Array,
 def after_read(s: Setup, state: PPOState) -> tuple[jax.Array, jax.Array]:
     """(target, read_at) once gold was read. Targets lie on one grid and only rise, so that the number of reads is
     bounded."""
-    rise = jnp.maximum(ppo.grid_above(s, state.kl), state.target + 0.5 * s.c.d_step)
+    rise = jnp.maximum(ppo.grid_above(s.c.d_step, state.kl), state.target + 0.5 * s.c.d_step)
     return jnp.where(state.kl >= state.target**2, rise, state.target), state.iteration
 
 
@@ -193,7 +195,7 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, j
         out |= metrics.agreement(gap * frozen.gold_logits, gold_gap * frozen.gold_logits)
         return {name: per_prompt(value) for name, value in out.items()} | shown
 
-    return over_tasks(s, one, tasks, states.policy.params)
+    return over_tasks(s.side_by_side, one, tasks, states.policy.params)
 
 
 Observe = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
@@ -204,11 +206,11 @@ def nothing_else(tokens_MBR: np.ndarray, mask_MBR: np.ndarray) -> dict[str, np.n
     return {}
 
 
-@partial(jax.jit, static_argnames="s")
-def kept(s: Setup, measured: dict[str, Tree]) -> dict[str, Tree]:
+@partial(jax.jit, static_argnames="read_draws")
+def kept(read_draws: int, measured: dict[str, Tree]) -> dict[str, Tree]:
     """What is kept of a read: of its samples the first draw of each prompt, so that people can read what the policy
     writes."""
-    return {name: x[:, :: s.c.read_draws] if name in ("tokens", "mask") else x for name, x in measured.items()}
+    return {name: x[:, ::read_draws] if name in ("tokens", "mask") else x for name, x in measured.items()}
 
 
 class Start(NamedTuple):
@@ -287,7 +289,7 @@ def begin_or_resume(
 
 def read_and_kept(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, jax.Array]:
     """A read as the history holds it, but for what is observed on the host."""
-    return kept(s, read(s, frozen, tasks, states))
+    return kept(s.c.read_draws, read(s, frozen, tasks, states))
 
 
 def observed_shapes(s: Setup, frozen: Frozen, tasks: Task, observe: Observe) -> dict[str, jax.ShapeDtypeStruct]:
@@ -332,7 +334,7 @@ def take_read(
     states, last = climb.states, climb.last
     with log.timed("read"):
         whole = jax.block_until_ready(read(s, frozen, tasks, states))
-        measured = kept(s, whole)
+        measured = kept(s.c.read_draws, whole)
         if observe is not nothing_else:
             measured |= observe(*hosts.fetch((whole["tokens"], whole["mask"])))
     if climb.k:

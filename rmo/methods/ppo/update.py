@@ -124,12 +124,12 @@ def begin(s: Setup, start: Params, critic: Params | tuple[()], kl: ArrayLike = 0
     policy_tx, critic_tx = s.optimizers
     policy, critic_state = init_state(start, policy_tx), init_state(critic, critic_tx) if critic else ()
     now = jnp.asarray(kl, jnp.float32)
-    return PPOState(jnp.int32(0), now, grid_above(s, now), jnp.int32(0), policy, critic_state)
+    return PPOState(jnp.int32(0), now, grid_above(s.c.d_step, now), jnp.int32(0), policy, critic_state)
 
 
-def grid_above(s: Setup, kl: jax.Array) -> jax.Array:
+def grid_above(d_step: float, kl: jax.Array) -> jax.Array:
     """The next of the values of sqrt(KL) at which gold is read, f32[]: multiples of d_step."""
-    return (jnp.sqrt(jnp.maximum(kl, 0)) // s.c.d_step + 1) * s.c.d_step
+    return (jnp.sqrt(jnp.maximum(kl, 0)) // d_step + 1) * d_step
 
 
 class Rollout(NamedTuple):

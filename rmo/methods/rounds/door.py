@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from rmo.analysis.curve_id import Settings
+from rmo.analysis.curve_id import CurveId, Settings
 from rmo.config import Experiment, MethodSettings
 from rmo.config.checks import held_out_prompts
 from rmo.config.names import scores_name, size_names, sizes_of, sweep_named
@@ -117,6 +117,14 @@ def check_one(e: Experiment, c: Rounds, need: Need) -> None:
     )
 
 
+def labels(id: CurveId) -> int | None:
+    """Training comparisons of all rounds: the RM's own, then those of each later round."""
+    if id.rm_comparisons is None:
+        return None
+    later = int(id.settings.number("comparisons", id.rm_comparisons))
+    return id.rm_comparisons + (int(id.settings.number("rounds", 1)) - 1) * later
+
+
 def arms(rewards: Sequence[RewardRow], c: Rounds) -> list[Arm]:
     """One for every RM seed."""
     places = [i for i, row in enumerate(rewards) if not row.combined and row.recipe_index == c.recipe]
@@ -189,6 +197,7 @@ METHOD = register(
         run=run,
         check=check,
         logs_points=True,
+        labels=labels,
         diagnostics=(
             *PPO.diagnostics,
             Diagnostic("round", "round", drawn=True),
