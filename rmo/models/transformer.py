@@ -8,6 +8,7 @@ each token into the last segment (`at`), which then comes back.
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -462,8 +463,9 @@ def values_after(
     return rm.apply({"params": params}, tokens_BT, mask_BT, past=past)  # type: ignore[return-value]
 
 
+@partial(jax.jit, static_argnums=0)
 def init(module: LanguageModel | RewardModel, key: jax.Array) -> Params:
-    """Fresh parameters."""
+    """Fresh parameters, in one program, without the forward pass that only names them."""
     tokens = jnp.zeros((1, 1), jnp.int32)  # no parameter's shape depends on how many there are
     return module.init(key, tokens, jnp.ones_like(tokens, dtype=bool))["params"]
 
