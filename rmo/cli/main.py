@@ -19,6 +19,7 @@ from rmo.runtime.lock import Held
 HELP = """rmo: how hard may I optimise against this reward model before what I really want gets worse?
 
   rmo run CONFIG [--only STAGE ...] [--ppo.kl-max 20]   run every stage that is not done; the same command continues
+  rmo run CONFIG --jobs 2                               the same, two stages at a time, each on half of the CPU's cores
   rmo list CONFIG                                       every stage instance: done, running, stopped, stale or missing
   rmo watch RUN                                         its curves so far in the terminal, and what is being made
   rmo fit LOG ... --kl COLUMN --gold COLUMN             fit anybody's logs (TRL, OpenRLHF, verl, wandb): where to stop

@@ -3,6 +3,7 @@
 import contextlib
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -55,8 +56,9 @@ def write_plan(run: Run) -> dict[str, str]:
     return every
 
 
-def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
-    """Make every stage that is not done, in order; returns the names of those made.
+def execute(run: Run, only: tuple[str, ...] = (), alone: bool = True) -> list[str]:
+    """Make every stage that is not done, in order; returns the names of those made. Where others work beside it, it is
+    not `alone`, and they say how long all will take.
 
     Raises:
       RunError: `only` names a stage whose upstream is missing.
@@ -72,7 +74,8 @@ def execute(run: Run, only: tuple[str, ...] = ()) -> list[str]:
             need_upstream(run, name)
             with Lock(run.path(name)):
                 if not done_everywhere(run, name):  # another run may just have made it
-                    with progress.stage(name, number, len(run.stages), left(list(found.values()), wanted)):
+                    until = left(list(found.values()), wanted) if alone else ""
+                    with progress.stage(name, number, len(run.stages), until):
                         seconds = make(run, name)
                     found.get(name, {}).update(state="done", seconds=seconds)
                     made.append(name)
@@ -87,10 +90,10 @@ def done_everywhere(run: Run, name: str) -> bool:
     return bool(hosts.agree(np.bool_(run.done(name))))
 
 
-def need_upstream(run: Run, name: str) -> None:
-    """Raises RunError where a stage that comes before is not done."""
+def need_upstream(run: Run, name: str, to_come: Sequence[str] = ()) -> None:
+    """Raises RunError where a stage that comes before is neither done nor still to come."""
     for before in run.stages[name].upstream:
-        if not done_everywhere(run, before.name):
+        if before.name not in to_come and not done_everywhere(run, before.name):
             advice = f"run without --only, or add {before.name}"
             raise RunError(f"{name} needs {before.name}, which is not done: {advice}")
 

@@ -115,8 +115,10 @@ def total(found: list[Row], root: Path) -> str:
     return f"{states.count('done')} of {len(found)} done{begun}, {duration(seconds)} so far, in {root}"
 
 
-def left(found: list[Row], names: list[str]) -> str:
+def left(found: list[Row], names: list[str], at_once: int = 1) -> str:
     """`; about 12 min left, until Tue 16:42`, where it can be said how long stages take; else empty.
+
+    `at_once` are made side by side.
 
     Each as long as it took for another config, else as the mean of those of its kind, where two or more are done and
     none took twice as long as another. Fits and report, alone of their kind, may be left out; then it says so.
@@ -139,5 +141,6 @@ def left(found: list[Row], names: list[str]) -> str:
             without = " before fits and report"
         else:
             return ""
+    seconds /= at_once
     until = time.strftime("%a %H:%M", time.localtime(time.time() + seconds))
     return f"; about {duration(seconds)} left{without}, until {until}" if seconds > 60 else ""

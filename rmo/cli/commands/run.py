@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rmo import config
 from rmo.cli import devices
-from rmo.cli.options import ExperimentOptions, asks_for_help, experiment_options
+from rmo.cli.options import ExperimentOptions, asks_for_help, experiment_options, need_positive
 from rmo.config.replicates import replicates, single
 from rmo.runtime import hosts
 
@@ -28,6 +29,9 @@ class RunOptions(ExperimentOptions):
     """Where run directories live: a directory, or a URL such as gs://bucket/runs."""
     model_parallel: int = 1
     """Devices that every layer is split over; over the rest, batches are (and what is trained lies spread)."""
+    jobs: int = 1
+    """Processes that make stages side by side, each on its share of the CPU's cores. A grid of small models is made
+    sooner by as many as there are cores; the last digits may be others than of one process."""
     remake: bool = False
     """Make again those stages that other code made (`rmo list` marks them), and all that rests on them."""
     wandb: str | None = None
@@ -39,24 +43,32 @@ def main(args: Sequence[str]) -> None:
         hosts.join()
     options = experiment_options(RunOptions, "run", args)
     runs = runs_of(options)
+    if where := job_of():
+        take_stages(options, runs[where])
+        return
     for number, (where, run) in enumerate(runs.items(), start=1):
         if len(runs) > 1 and hosts.writer():
             print(f"{where}: world {number} of {len(runs)}", file=sys.stderr, flush=True)
-        make(options, run)
+        make(options, run, where, args)
     if options.experiment.worlds:
         summarise_worlds(next(iter(runs.values())).root.parent)
 
 
-def make(options: RunOptions, run: Run) -> None:
+def make(options: RunOptions, run: Run, where: str, args: Sequence[str]) -> None:
     """Everything of one run that is asked for and not done, and what people open."""
-    from rmo.experiment import graph, runner
+    from rmo.experiment import graph, runner, side_by_side
     from rmo.experiment.stages.report import publish
 
     wanted = graph.matching(run, options.only)
     if options.remake:
         runner.remake(run, wanted)
     if hosts.agree(bool([name for name in wanted if not run.done(name)])):
-        execute(options, run)
+        if options.jobs == 1:
+            begin(options, run)
+            runner.execute(run, options.only)
+        else:
+            need_cpu(options.jobs)
+            side_by_side.execute(run, where, wanted, command(args), options.jobs)
     publish(run)
     hosts.barrier("published")  # JAX waits less long for the others at its end
     if run.done("report") and hosts.writer():
@@ -104,8 +116,8 @@ def runs_of(options: RunOptions) -> dict[str, Run]:
     return {where: graph.open_run(e, directory(options.runs) / where) for where, e in found.items()}
 
 
-def execute(options: RunOptions, run: Run) -> None:
-    """Make the stages that are asked for and not done.
+def begin(options: RunOptions, run: Run) -> None:
+    """Give a run its devices, its directory and its mirror.
 
     Raises:
       ConfigError: the devices cannot be split so.
@@ -124,4 +136,41 @@ def execute(options: RunOptions, run: Run) -> None:
     runner.meet(run)
     if options.wandb:
         Wandb.start(options.wandb, run.root, run.experiment, tags(run.experiment))
-    runner.execute(run, options.only)
+
+
+def need_cpu(jobs: int) -> None:
+    """Raises ConfigError where stages cannot be made side by side."""
+    import jax
+
+    need_positive(jobs=jobs)
+    if not hosts.alone():
+        raise config.ConfigError(
+            f"--jobs is {jobs}: the processes of this run work on every stage together; leave it out"
+        )
+    devices.count()
+    if (kind := jax.default_backend()) != "cpu":
+        raise config.ConfigError(
+            f"--jobs is {jobs}: it shares out the cores of a CPU, and this run is on {kind}: leave it out"
+        )
+
+
+def command(args: Sequence[str]) -> list[str]:
+    """What starts a job."""
+    trace = ["--traceback"] if "--traceback" in sys.argv else []
+    return [sys.executable, "-c", "from rmo.cli.main import main; main()", "run", *args, *trace]
+
+
+def job_of() -> str:
+    """The run that this process is a job of; empty if it is none."""
+    from rmo.experiment import side_by_side
+
+    return os.environ.get(side_by_side.JOB, "")
+
+
+def take_stages(options: RunOptions, run: Run) -> None:
+    """Make the stages that the process which started this one names."""
+    from rmo.experiment import runner, side_by_side
+
+    begin(options, run)
+    for name in side_by_side.Given():
+        runner.execute(run, (f"={name}",), alone=False)
