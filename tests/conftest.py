@@ -2,13 +2,17 @@
 
 import gc
 import os
+import shutil
 from pathlib import Path
 
+from tests.helpers import compiled
 from tests.helpers.flags import FAST
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {FAST}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.DIRECTORY
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import pytest
@@ -18,13 +22,9 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_threefry_partitionable", True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Equal programs of different tests are compiled once, by whichever of pytest-xdist's processes comes first."""
-    top = tmp_path_factory.getbasetemp()
-    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
-    jax.config.update("jax_compilation_cache_dir", str(top / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+def pytest_unconfigure():
+    if compiled.MINE:
+        shutil.rmtree(compiled.DIRECTORY, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

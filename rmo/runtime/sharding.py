@@ -164,6 +164,9 @@ def _constrain(tree: Tree, gathered: bool) -> Tree:
 
 
 def compilation_cache(directory: Path) -> None:
-    """Keep compiled programs on disk, so that a resumed or repeated run does not compile again."""
+    """Keep compiled programs on disk, so that a resumed or repeated run does not compile again; where
+    JAX_COMPILATION_CACHE_DIR says, if it does."""
+    if jax.config.jax_compilation_cache_dir:
+        return
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
