@@ -152,7 +152,7 @@ def by_soft_best_of_n(proxy_QN: np.ndarray, gold_QN: np.ndarray, every_QN: np.nd
 def by_pessimism(proxy_QN: np.ndarray, gold_QN: np.ndarray, every_QN: np.ndarray, max_n: int) -> Family:
     """Over 1/beta."""
     least = min(EDGE, gold_QN.shape[1] / 8)
-    places = tilt.coefficients(every_QN, LOOKED_AT, least, pessimism.pessimistic)
+    places = tilt.coefficients(every_QN, LOOKED_AT, least, pessimism.chi_squared_weights)
     return Family("pessimism", "1/beta", places, lambda x: pessimism.gold_and_slope(proxy_QN, gold_QN, x))
 
 

@@ -16,7 +16,7 @@ from rmo.analysis.correlated_proxy import guarantee
 from rmo.config import Experiment, MethodSettings
 from rmo.methods.bench import Arm, Bench, Record
 from rmo.methods.method import Diagnostic, Job, Method, Need, on_pools, one_entry, register
-from rmo.methods.pessimism import pessimistic
+from rmo.methods.pessimism import chi_squared_weights
 from rmo.methods.tilt import STEEPEST, kl_of
 
 
@@ -33,7 +33,7 @@ class ChiSquaredTilt(MethodSettings):
 def linear(scores_QN: np.ndarray, strength: float) -> np.ndarray:
     """Weights f64[Q, N] of every prompt's draws, max(0, 1 + strength (score - nu)) / N; rows sum to 1. They are
     those of `pessimism`, which comes to them from another side."""
-    return pessimistic(scores_QN, strength)
+    return chi_squared_weights(scores_QN, strength)
 
 
 def strengths(scores_QN: np.ndarray, points: int, least_draws: float) -> np.ndarray:

@@ -54,7 +54,7 @@ class PessimismOverN(MethodSettings):
     """How often the pool is dealt out into sets of n."""
 
 
-def pessimistic(scores_QN: np.ndarray, strength: float) -> np.ndarray:
+def chi_squared_weights(scores_QN: np.ndarray, strength: float) -> np.ndarray:
     """Weights f64[Q, N] of every prompt's draws at 1/beta = `strength`; rows sum to 1."""
     draws = scores_QN.shape[1]
     z_QN = (scores_QN - scores_QN.max(axis=1, keepdims=True)) * (strength / draws)
@@ -72,7 +72,7 @@ def thresholds(z_QN: np.ndarray) -> np.ndarray:
 
 def gold_and_slope(scores_QN: np.ndarray, gold_QN: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """(expected gold, its derivative with respect to 1/beta) of the pool's tilt, f64[Q] each."""
-    weights_QN = pessimistic(scores_QN, strength)
+    weights_QN = chi_squared_weights(scores_QN, strength)
     used_QN = weights_QN > 0
     score_QN = scores_QN / scores_QN.shape[1]
     middle_Q = np.sum(score_QN * used_QN, axis=1) / used_QN.sum(axis=1)
@@ -87,7 +87,7 @@ def dealt(proxy_QN: np.ndarray, orders: Sequence[np.ndarray], n: int, strength: 
     for order_QN in orders:
         chosen = order_QN[:, : sets * n]
         in_sets = np.take_along_axis(proxy_QN, chosen, axis=1).reshape(-1, n)
-        weights = n * pessimistic(in_sets, strength).reshape(chosen.shape)
+        weights = n * chi_squared_weights(in_sets, strength).reshape(chosen.shape)
         old, seen = (np.take_along_axis(x, chosen, axis=1) for x in (total_QN, times_QN))
         np.put_along_axis(total_QN, chosen, old + weights, axis=1)
         np.put_along_axis(times_QN, chosen, seen + 1, axis=1)
@@ -144,7 +144,7 @@ def run(bench: Bench, job: Job) -> Record:
 
 def of_pool(pool: Pool, names: Sequence[str], settings: Pessimism, rng: Callable[[str], np.random.Generator]) -> Record:
     """The curves over 1/beta, of rewards of these names."""
-    found = tilt.of_pool(pool, names, settings.points, settings.least_draws, rng, pessimistic)
+    found = tilt.of_pool(pool, names, settings.points, settings.least_draws, rng, chi_squared_weights)
     return replace(found, diagnostics=beside(pool, found.arms, found.proxy, found.gold))
 
 

@@ -12,7 +12,7 @@ from rmo.analysis.curve_id import Settings
 from rmo.config import ConfigError, checks
 from rmo.methods import pessimism
 from rmo.methods.bench import Pool
-from rmo.methods.pessimism import Pessimism, PessimismOverN, dealt, gold_and_slope, kl_of_dealt, pessimistic
+from rmo.methods.pessimism import Pessimism, PessimismOverN, chi_squared_weights, dealt, gold_and_slope, kl_of_dealt
 from rmo.methods.tilt import kl_of
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke.py"
@@ -27,7 +27,7 @@ def scores(prompts, draws, seed=0):
 @pytest.mark.parametrize("beta", [0.02, 0.3, 2.0, 50.0])
 def test_weights_are_relu_of_score_less_the_lambda_of_mean_1(beta):
     proxy = scores(3, 40)[0]
-    for row, weights in zip(proxy, pessimistic(proxy, 1 / beta), strict=True):
+    for row, weights in zip(proxy, chi_squared_weights(proxy, 1 / beta), strict=True):
         mean = lambda lam, row=row: np.maximum((row - lam) / beta, 0).mean() - 1
         lam = optimize.brentq(mean, row.min() - 2 * beta - 1, row.max(), xtol=1e-14)
         np.testing.assert_allclose(40 * weights, np.maximum((row - lam) / beta, 0), atol=1e-9)
@@ -36,13 +36,13 @@ def test_weights_are_relu_of_score_less_the_lambda_of_mean_1(beta):
 
 def test_by_hand():
     """Scores 0, 1, 3 and beta 1: lambda with (3 - l + 1 - l) / 3 = 1 is 1/2, and 0 stays below it."""
-    np.testing.assert_allclose(pessimistic(np.array([[1.0, 3.0, 0.0]]), 1.0), [[1 / 6, 5 / 6, 0]], atol=1e-15)
+    np.testing.assert_allclose(chi_squared_weights(np.array([[1.0, 3.0, 0.0]]), 1.0), [[1 / 6, 5 / 6, 0]], atol=1e-15)
 
 
 def test_its_limits():
     proxy = scores(4, 30)[0]
-    np.testing.assert_array_equal(pessimistic(proxy, 0.0), np.full((4, 30), 1 / 30))
-    best = pessimistic(proxy, 1e9)
+    np.testing.assert_array_equal(chi_squared_weights(proxy, 0.0), np.full((4, 30), 1 / 30))
+    best = chi_squared_weights(proxy, 1e9)
     np.testing.assert_array_equal(best, proxy == proxy.max(axis=1, keepdims=True))
     np.testing.assert_allclose(kl_of(best), np.log(30), atol=1e-12)
 
@@ -54,7 +54,7 @@ def test_nothing_has_more_reward_at_its_price_in_chi_squared():
     def objective(p):
         return p @ proxy - beta / 2 * (50 * (p**2).sum() - 1)
 
-    best = pessimistic(proxy[None], 1 / beta)[0]
+    best = chi_squared_weights(proxy[None], 1 / beta)[0]
     for _ in range(200):
         other = np.maximum(best + 0.01 * rng.normal(size=50), 0)
         assert objective(other / other.sum()) < objective(best)
@@ -64,7 +64,7 @@ def test_nothing_has_more_reward_at_its_price_in_chi_squared():
 def test_slope_is_the_derivative(strength):
     proxy, gold = scores(5, 60)
     value, slope = gold_and_slope(proxy, gold, strength)
-    np.testing.assert_allclose(value, (pessimistic(proxy, strength) * gold).sum(1))
+    np.testing.assert_allclose(value, (chi_squared_weights(proxy, strength) * gold).sum(1))
     h = 1e-7
     np.testing.assert_allclose(slope, (gold_and_slope(proxy, gold, strength + h)[0] - value) / h, atol=1e-5)
 
@@ -77,7 +77,7 @@ def test_sets_of_n_are_those_of_enumeration():
     chance = np.zeros((2, 5))
     sets = [list(s) for s in itertools.combinations(range(5), 3)]
     for s in sets:
-        chance[:, s] += pessimistic(proxy[:, s], 2.0) / len(sets)
+        chance[:, s] += chi_squared_weights(proxy[:, s], 2.0) / len(sets)
     np.testing.assert_allclose(total / times.sum(1, keepdims=True), chance, atol=1e-12)
     np.testing.assert_allclose((total * gold).sum(1) / times.sum(1), (chance * gold).sum(1), atol=1e-12)
     np.testing.assert_allclose(kl_of_dealt(proxy, total, times), kl_of(chance), atol=1e-12)
@@ -90,8 +90,8 @@ def test_one_draw_is_the_initial_policy_and_all_draws_are_the_pools_tilt():
     np.testing.assert_allclose(one, 1, atol=1e-12)
     np.testing.assert_allclose(kl_of_dealt(proxy, *one), 0, atol=1e-12)
     every = dealt(proxy, orders, 24, 5.0)
-    np.testing.assert_allclose(every[0] / 24, pessimistic(proxy, 5.0), atol=1e-12)
-    np.testing.assert_allclose(kl_of_dealt(proxy, *every), kl_of(pessimistic(proxy, 5.0)), atol=1e-12)
+    np.testing.assert_allclose(every[0] / 24, chi_squared_weights(proxy, 5.0), atol=1e-12)
+    np.testing.assert_allclose(kl_of_dealt(proxy, *every), kl_of(chi_squared_weights(proxy, 5.0)), atol=1e-12)
     assert dealt(proxy, orders, 10, 5.0)[1].sum(1).tolist() == [20] * 3  # four are left over
 
 
