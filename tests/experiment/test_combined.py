@@ -1,6 +1,7 @@
 """Several RMs as one reward, from the config to the report: a smoke run with four combinations, PPO against two."""
 
 import dataclasses
+import re
 import subprocess
 
 import jax
@@ -59,7 +60,7 @@ def combined(smoke, tmp_path_factory):
     command = [*CLI[:-1], str(top / "config.py"), "--runs", str(top)]
     got = subprocess.run(command, cwd=ROOT, env=ENV | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr[-2000:]
-    made = {line.split(": ")[1].split("/")[0] for line in got.stderr.splitlines() if line.startswith("stage ")}
+    made = set(re.findall(r"^stage \d+ of \d+: (\w+)", got.stderr, flags=re.M))
     assert made == {"scores", "bon", "ppo", "fits", "report"}
     return here
 
