@@ -94,11 +94,14 @@ class Job:
         with contextlib.suppress(BrokenPipeError):  # it ended; `listen` tells
             print(name, file=self.process.stdin, flush=True)
 
-    def end(self) -> int:
-        """Have it end, if it has nothing to do any more or was asked to stop; its exit code."""
+    def no_more(self) -> None:
+        """There is nothing left to do; in the middle of a stage it would take this for the end of who started it."""
         assert self.process.stdin
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
+
+    def end(self) -> int:
+        """Its exit code, once it has ended and said all."""
         code = self.process.wait()
         self.speaking.join()
         return code
@@ -126,6 +129,8 @@ def execute(run: Run, where: str, wanted: Collection[str], command: Sequence[str
     every = [Job(where, command, share, news) for share in (shares(cores, jobs) if cores else [[]] * jobs)]
     try:
         make_all(run, waiting, every, news)
+        for job in every:
+            job.no_more()
         for job in every:
             job.end()
     finally:
@@ -187,8 +192,11 @@ class Given:
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self) -> None:
-        for line in sys.stdin:
-            self.names.put(line.strip())
+        begun = b""
+        while found := os.read(0, 4096):  # not sys.stdin, whose lock an interpreter that ends would wait for
+            *lines, begun = (begun + found).split(b"\n")
+            for line in lines:
+                self.names.put(line.decode())
         if self.busy:  # whoever started this process is gone in the middle of a stage: what is written is whole
             os._exit(hosts.LOST)
         self.names.put("")

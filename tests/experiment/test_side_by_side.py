@@ -64,14 +64,17 @@ def test_a_job_that_ends_ends_all(tmp_path, line, raised, said):
 def test_stopped_in_the_middle_and_continued_it_ends_as_one_process_does(tmp_path, smoke):
     command = [*CLI, "--runs", str(tmp_path), "--jobs", "2"]
     job = subprocess.Popen(command, cwd=ROOT, env=ENV, stderr=subprocess.PIPE, text=True)
+    said = []
     for line in job.stderr:
+        said.append(line)
         if line.startswith("3 of 20 stages done"):
             job.send_signal(signal.SIGTERM)
     assert job.wait() == hosts.PREEMPTED
+    assert "".join(said).count("asked to stop, and saved") == 3  # both jobs, and who started them
     got = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr[-2000:]
     assert got.stdout.strip().endswith("report.html")
-    assert got.stderr.count("stages done") in (16, 17)  # three were done before, or four
+    assert 10 < got.stderr.count("stages done") <= 17  # at least three were done before
     ours, theirs = (read_csv(of / "curves.csv") for of in (tmp_path / "smoke", smoke))
     assert [row["method"] for row in ours] == [row["method"] for row in theirs]
     for name in ("kl", "gold", "proxy"):
