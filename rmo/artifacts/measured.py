@@ -65,8 +65,7 @@ def diagnostic_rows(method: Method, optimised: Optimised, scores: Scores, fronti
     for m, curve in enumerate(measured):
         efficiency = kl_efficiency(curve, frontier.get(curve.id.same_rm))
         for i, k in enumerate(record.points(m)):
-            known = [d.name for d in method.diagnostics if d.name in record.diagnostics]
-            row = {name: float(record.diagnostics[name][m, k]) for name in known}
+            row = {name: float(values[m, k]) for name, values in record.diagnostics.items()}
             proxy, gold = float(record.proxy[m, k].mean()), float(record.gold[m, k].mean())
             point = {
                 "step": axis_number(record.step_or_n[m, k]),

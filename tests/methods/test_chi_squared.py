@@ -50,7 +50,7 @@ def test_chi_squared_has_no_bias_and_is_finite_far_away():
 def test_a_chi_squared_penalty_is_taken_off_the_score():
     logps = jnp.log(jnp.array([[0.75, 1.0], [0.25, 1.0]]))
     ref, mask = jnp.log(jnp.array([[0.5, 0.1], [0.5, 0.1]])), jnp.array([[1, 0], [1, 0]], bool)
-    earned, said = chi_squared.ChiSquared().reward(jnp.array([1.0, 2.0]), logps, ref, mask, jnp.float32(0.1))
+    earned, said = chi_squared.ChiSquared().reward(jnp.array([1.0, 2.0]), logps, ref, mask, mask, jnp.float32(0.1))
     w = np.array([1.5, 0.5])
     chi2 = np.mean(w + 1 / w - 2)
     np.testing.assert_allclose(earned, np.array([1.0, 2.0]) - 0.1 * (w - 1) / chi2**0.5, rtol=1e-5)

@@ -18,7 +18,7 @@ from rmo import config
 from rmo.analysis.curve_id import Settings
 from rmo.config import Against, checks
 from rmo.experiment.graph import plan
-from rmo.methods.bench import RewardRow
+from rmo.methods.bench import Arm, RewardRow
 from rmo.methods.ppo import door
 from rmo.methods.ppo import update as ppo
 from rmo.methods.ppo.regulariser import Regulariser
@@ -34,9 +34,14 @@ class Flat(Regulariser):
     against: Against = field(default_factory=lambda: Against("flat", sizes=(0,)))
     coefs: tuple[float, ...] = (0.25, 3.0)
     setting: ClassVar[str] = "flat"
+    recorded: ClassVar[tuple[str, ...]] = ("largest",)
 
-    def reward(self, score_B, logps_BR, ref_logps_BR, mask_BR, coef):
-        return jnp.full_like(score_B, coef), {"longest": mask_BR.sum(axis=1).max()}
+    def check(self, e, need):
+        need(max(self.coefs, default=0) < 10, f"Flat.coefs is {self.coefs}: that is too much")
+
+    def reward(self, score_B, logps_BR, ref_logps_BR, tokens_BR, mask_BR, coef):
+        said = {"longest": mask_BR.sum(axis=1).max(), "largest": (tokens_BR * mask_BR).max()}
+        return jnp.full_like(score_B, coef), said
 
 
 def with_methods(*settings):
@@ -59,6 +64,18 @@ def test_an_episode_earns_what_a_regulariser_says():
     np.testing.assert_allclose(plain.returns[:, 0].mean(), shown["proxy"], rtol=1e-5)
     assert float(said["proxy"]) == float(shown["proxy"])
     assert int(said["longest"]) == int(flat.mask.sum(axis=1).max())
+    assert int(said["largest"]) == int((flat.tokens * flat.mask).max())
+
+
+def test_what_it_records_stands_beside_ppos_diagnostics():
+    """By member; at the first read no iteration was made."""
+    read = {name: np.ones((2, 1, 3), np.float32) for name in ("kl", "proxy", "gold", "entropy")}
+    samples = {name: np.ones((2, 1, 3, 4), np.int32) for name in ("tokens", "mask")}
+    last = {"largest": np.array([[np.nan], [7.0]]), "longest": np.array([[np.nan], [3.0]])}
+    history = {"read": read | samples, "last": last, "iteration": np.array([[0], [5]])}
+    found = door.record_of([Arm(0)], history, door.METHOD, Flat.recorded).diagnostics
+    np.testing.assert_array_equal(found["largest"], [[np.nan, 7]])
+    assert set(found) == {"entropy", "largest"}
 
 
 def test_its_coefficients_are_members_beside_the_kl_penalties():
@@ -83,6 +100,7 @@ def test_its_stages_are_ppos_and_old_ones_keep_their_names():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ([Flat(coefs=(99.0,))], r"Flat.coefs is \(99.0,\): that is too much"),
         ([Flat(coefs=())], r"Flat.coefs is \(\): give one or several above 0"),
         ([Flat(coefs=(0.5, 0.0))], r"Flat.coefs is \(0.5, 0.0\)"),
         ([Flat(against=Against("main"))], "two entries of one name"),

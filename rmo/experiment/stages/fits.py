@@ -74,9 +74,10 @@ def write_diagnostics(run: Run, files: Fits, frontier: dict[CurveId, Curve]) -> 
     for method in methods.every():
         mine = [stage for stage in optimised_stages(run) if stage[0] == method]
         if mine and method.diagnostics:
-            columns = [*DIAGNOSTICS, *(d.name for d in method.diagnostics)]
+            recorded = [name for _, optimised, _ in mine for name in optimised.record.diagnostics]
+            columns = dict.fromkeys([*DIAGNOSTICS, *(d.name for d in method.diagnostics), *recorded])
             rows = [row for stage in mine for row in diagnostic_rows(*stage, frontier)]
-            files.write_table(method.name, columns, rows)
+            files.write_table(method.name, list(columns), rows)
             tables[method.name] = rows
     return tables
 

@@ -28,7 +28,13 @@ class Bounded(Regulariser):
     setting: ClassVar[str] = "bounded"
 
     def reward(
-        self, score_B: jax.Array, logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array, coef: jax.Array
+        self,
+        score_B: jax.Array,
+        logps_BR: jax.Array,
+        ref_logps_BR: jax.Array,
+        tokens_BR: jax.Array,
+        mask_BR: jax.Array,
+        coef: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         earned_B = bounded(score_B, coef)
         return earned_B, {"earned": jnp.mean(earned_B)}

@@ -39,7 +39,13 @@ class ChiSquared(Regulariser):
     setting: ClassVar[str] = "chi2_coef"
 
     def reward(
-        self, score_B: jax.Array, logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array, coef: jax.Array
+        self,
+        score_B: jax.Array,
+        logps_BR: jax.Array,
+        ref_logps_BR: jax.Array,
+        tokens_BR: jax.Array,
+        mask_BR: jax.Array,
+        coef: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         log_ratio_B = jnp.sum((logps_BR - ref_logps_BR) * mask_BR, axis=1)
         earned_B = score_B - coef * cost(log_ratio_B)

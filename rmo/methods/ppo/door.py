@@ -87,6 +87,7 @@ def check(e: Experiment, need: Need) -> None:
         check_against(e, r.against, f"{type(r).__name__}.against", need)
         positive = bool(r.coefs) and min(r.coefs) > 0
         need(positive, f"{type(r).__name__}.coefs is {r.coefs}: give one or several above 0; ppo.against is without")
+        r.check(e, need)
     runs = [run for against in c.against for run in optimised_by(e, against)]
     runs += [(run, r.setting, coef) for r in regularisers(e) for run in optimised_by(e, r.against) for coef in r.coefs]
     twice = "ppo.against, or a regulariser among methods, optimises one proxy twice as curves.csv tells it: use seeds"
@@ -177,11 +178,13 @@ def run(bench: Bench, job: Job) -> Record:
     assert isinstance(job.details, Plan)
     members = arms(bench.rewards, job.details)
     bench.begin(members)
-    return record_of(members, optimise(bench, job.policy, job.details, members), METHOD)
+    more = job.details.regulariser.recorded if job.details.regulariser else ()
+    return record_of(members, optimise(bench, job.policy, job.details, members), METHOD, more)
 
 
-def record_of(members: Sequence[Arm], history: dict, method: Method) -> Record:
-    """The record of a history in which arrays are [K, M, ...], with the diagnostics that its method has."""
+def record_of(members: Sequence[Arm], history: dict, method: Method, more: Sequence[str] = ()) -> Record:
+    """The record of a history in which arrays are [K, M, ...], with the diagnostics that its method has, and `more` of
+    the metrics of iterations."""
 
     def by_member(x: np.ndarray) -> np.ndarray:
         return np.moveaxis(x, 0, 1)
@@ -190,6 +193,7 @@ def record_of(members: Sequence[Arm], history: dict, method: Method) -> Record:
     fresh = np.concatenate([np.ones((1, len(members)), bool), np.diff(iteration, axis=0) > 0])
     means = {d.name: read[d.name].mean(-1) for d in method.diagnostics if d.name in read}
     means |= {d.name: last[d.name] for d in method.diagnostics if d.name in last and d.name not in read}
+    means |= {name: last[name] for name in more}
     return Record(
         arms=members,
         step_or_n=by_member(iteration),

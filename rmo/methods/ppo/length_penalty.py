@@ -47,7 +47,13 @@ class LengthPenalty(Regulariser):
         return replace(self, free=float(np.mean(lengths)))
 
     def reward(
-        self, score_B: jax.Array, logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array, coef: jax.Array
+        self,
+        score_B: jax.Array,
+        logps_BR: jax.Array,
+        ref_logps_BR: jax.Array,
+        tokens_BR: jax.Array,
+        mask_BR: jax.Array,
+        coef: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         earned_B = penalised(score_B, mask_BR, coef, self.free)
         return earned_B, {"earned": jnp.mean(earned_B)}

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from rmo.config import Against, MethodSettings
+from rmo.config import Against, Experiment, MethodSettings
+from rmo.methods.method import Need
 
 if TYPE_CHECKING:
     import jax
@@ -24,6 +25,10 @@ class Regulariser(MethodSettings):
     """Coefficients, each one a curve."""
 
     setting: ClassVar[str] = ""  # what the coefficient is called in curves.csv
+    recorded: ClassVar[tuple[str, ...]] = ()  # of the numbers that `reward` gives, those that stand in PPO's table too
+
+    def check(self, e: Experiment, need: Need) -> None:
+        """Refuse what cannot work, by `need(condition, message)`; `against` and `coefs` are looked at by PPO."""
 
     def at(self, bench: "Bench") -> "Regulariser":
         """With what is measured of the policy's start, where it needs that."""
@@ -34,11 +39,13 @@ class Regulariser(MethodSettings):
         score_B: "jax.Array",
         logps_BR: "jax.Array",
         ref_logps_BR: "jax.Array",
+        tokens_BR: "jax.Array",
         mask_BR: "jax.Array",
         coef: "jax.Array",
     ) -> "tuple[jax.Array, dict[str, jax.Array]]":
         """(what episodes of the current policy earn instead of their calibrated score f32[B], numbers for the log).
 
-        Log-probabilities are those by the policy and by its start, 0 where the mask is unset. A pure function.
+        Log-probabilities of the tokens are those by the policy and by its start, 0 where the mask is unset. A pure
+        function.
         """
         raise NotImplementedError(f"{type(self).__name__} says no reward")

@@ -248,7 +248,7 @@ def judge(s: Setup, frozen: Frozen, task: Task, state: PPOState, drawn: Drawn) -
     logps, values = found["logps"], found["values"]
     kl_coef, score, said = penalty(task, state), found["score"], {}
     if s.regulariser:
-        score, said = s.regulariser.reward(score, logps, found["ref_logps"], mask, task.coef)
+        score, said = s.regulariser.reward(score, logps, found["ref_logps"], drawn.tokens, mask, task.coef)
     rewards = episode_rewards(score, logps, found["ref_logps"], mask, kl_coef)
     advantages, returns = s.estimator.advantages(s, rewards, values, mask)
     if state.critic:
