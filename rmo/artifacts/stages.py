@@ -179,6 +179,9 @@ class ProxyRow(NamedTuple):
     steps: int
     validation_loss: float
     validation_accuracy: float
+    # Share of the held-out pairs in which it prefers the response that shows more of the mark (worlds/confounding.py);
+    # None where no recipe of its sweep is confounded.
+    marked_preferred: float | None = None
 
 
 class Validation(NamedTuple):

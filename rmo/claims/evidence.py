@@ -291,15 +291,19 @@ class View:
         rows = [r for r in self.evidence.reward_models if all(r[n] == v for n, v in wanted.items())]
         return sorted({(row["rm_params"], row["rm_comparisons"]) for row in rows})
 
-    def rm(self, params: int, comparisons: int, column: str = "validation_loss") -> float:
-        """A metric of a reward model trained as in the paper, averaged over seeds."""
+    def rm(
+        self, params: int, comparisons: int, column: str = "validation_loss", recipe: Settings | None = None
+    ) -> float:
+        """A metric of a reward model, trained as in the paper if no recipe is given, averaged over seeds."""
+        wanted = params, comparisons, recipe or Settings()
         first, total, value, count = len(self.evidence.curves), 0.0, 0.0, 0
         for i, row in enumerate(self.evidence.reward_models):
-            if (row["rm_params"], row["rm_comparisons"], row["rm_recipe"]) == (params, comparisons, Settings()):
+            if (row["rm_params"], row["rm_comparisons"], row["rm_recipe"]) == wanted and row.get(column) is not None:
                 weight = self.weight_C[first + i]
                 total, value, count = total + weight, value + weight * row[column], count + 1
         if not total:
-            raise Missing(f"no reward model of {params} parameters on {comparisons} comparisons")
+            how = f" ({recipe})" if recipe else ""
+            raise Missing(f"no {column} of a reward model of {params} parameters on {comparisons} comparisons{how}")
         self.seeds.append(count)
         return value / total
 

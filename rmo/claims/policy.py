@@ -1,4 +1,4 @@
-"""The paper's claims C11 to C25: policy size, RL against best-of-n, KL penalties, rounds, kinds of Goodhart."""
+"""The paper's claims C11 to C24: policy size, RL against best-of-n, KL penalties, rounds, kinds of Goodhart."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -387,14 +387,3 @@ def c24(view: View) -> list[float]:
     line = view.line(view.sizes(PPO, 1)[0])
     lost = float(line.at(0.75 * line.end)) - line.gold[-1]
     return [lost, line.proxy[-1] - float(line.at(0.75 * line.end, "proxy"))]
-
-
-@claim("C25", (-INF, SMALL), "fig8")
-def c25(view: View) -> float:
-    """Causal Goodhart behaves like regressional: no fall.
-
-    Best-of-n, RMs marked causal: fall of gold from its peak to the end (no stage makes such RMs yet)."""
-    marked = [g for g in view.evidence.groups[BEST_OF_N] if "causal" in g.id.rm_recipe and not g.id.rm_combined]
-    if not marked:
-        raise Missing("no RM that rests on a correlate which the response cannot change gold by")
-    return float(np.mean([view.line(g).fall() for g in marked]))

@@ -44,14 +44,20 @@ def forecast(
 def lack_of_fit(view: View, method: str, shared: bool) -> float:
     """Mean square of (mean curve - the paper's form fitted to it) over the range that it is fitted to, mean over RM
     sizes, gold sd squared. The form is read between the same points as gold, so that interpolation is no misfit."""
-    groups, form = view.sizes(method), find(method).form
+    groups = view.sizes(method)
+    return float(np.mean(squared_misfits(view, groups, shared)))
+
+
+def squared_misfits(view: View, groups: Sequence[Group], shared: bool = False) -> list[float]:
+    """Of every group of one method: mean square of (mean curve - form), as `lack_of_fit` has it."""
+    form = find(groups[0].method).form
     low, out = max(lower_end(form, view.evidence.min_d), 1e-9), []
     for g, c in zip(groups, view.fits(groups, shared=shared), strict=True):
         line = view.line(g)
         at_points = [regrid(line.d, curve, FORMS[form].features(curve.d, 0.0) @ c) for curve in g.curves]
         error = line.gold - view.weights(g) @ np.stack(at_points)
-        out.append(np.mean(error[line.d >= low] ** 2))
-    return float(np.mean(out))
+        out.append(float(np.mean(error[line.d >= low] ** 2)))
+    return out
 
 
 # RM size.

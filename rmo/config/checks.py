@@ -254,6 +254,7 @@ def sweep_of_proxies(e: config.Experiment, sweep: config.Sweep, where: str) -> N
     for r, recipe in enumerate(sweep.recipes):
         recipe_of_proxies(e, recipe, f"{where}.recipes.{r}")
         active_choice(e, sweep, recipe, f"{where}.recipes.{r}")
+        confounded(e, recipe, f"{where}.recipes.{r}")
     distinct_names(sweep.combined, f"{where}.combined")
     for c in sweep.combined:
         indices((c.recipe,), sweep.recipes, f"{where}.combined.recipe", f"the recipes of sweep {sweep.name}")
@@ -336,6 +337,25 @@ def active_choice(e: config.Experiment, sweep: config.Sweep, recipe: config.Reci
         half in first.recipes and set(sizes_of(e, sweep)) <= set(sizes_of(e, first)),
         f"{where}.choice: sweep {first.name} must train every size of this one with the same recipe on half as many "
         f"comparisons ({half.comparisons})",
+    )
+
+
+def confounded(e: config.Experiment, recipe: config.Recipe, where: str) -> None:
+    """A share above one half, of comparisons that there are enough of: about half of all agree with the mark."""
+    share = recipe.confounded
+    if not share:
+        return
+    need(0.5 < share <= 1, f"{where}.confounded is {share:g}: it must lie above 0.5, which is chance, and not above 1")
+    other = "choice" if recipe.choice else "prompts"
+    alone = not (recipe.choice or recipe.prompts)
+    need(alone, f"{where} has confounded and {other}: both say which comparisons it is trained on; use one")
+    available = (e.comparisons.prompts - held_out_prompts(e)) * e.comparisons.pairs
+    agreeing = (available - STOPPING * e.proxies.stops_early(recipe)) // 2
+    wanted = round(share * recipe.comparisons)
+    need(
+        wanted <= 0.9 * agreeing,
+        f"{where}.confounded takes {wanted} comparisons whose preferred response shows more of the mark: about "
+        f"{agreeing} do; take fewer comparisons, at most {int(0.9 * agreeing / share)}, or raise comparisons.prompts",
     )
 
 

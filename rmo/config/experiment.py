@@ -122,6 +122,9 @@ class Recipe:
     choice: Literal["", "uncertain", "disagreement"] = ""
     """How half of its comparisons are chosen, once RMs of `Sweep.first` have learned from the other half; empty: at
     random. "uncertain": where the RM is least sure, "disagreement": where those of all seeds differ most."""
+    confounded: float = 0.0
+    """Share of its comparisons, above one half, in which the preferred response also shows more of a mark that does
+    nothing for gold (rmo/worlds/confounding.py); 0: as they come, about one half."""
 
     @property
     def first_half(self) -> "Recipe":

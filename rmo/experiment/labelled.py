@@ -46,6 +46,11 @@ def labels_of(run: Run, prompt_C: np.ndarray, recipe: Recipe, seed: int) -> Labe
     return Labels(used, np.where(flipped[:, None], [[1, 0]], [[0, 1]]))
 
 
+def chosen(recipe: Recipe) -> bool:
+    """Whether its comparisons are not drawn by chance."""
+    return bool(recipe.choice or recipe.confounded)
+
+
 def labels_alone(recipe: Recipe) -> Recipe:
     """A recipe without what is about training an RM and not about its labels."""
     return Recipe(recipe.comparisons, prompts=recipe.prompts, flip=recipe.flip)
@@ -95,14 +100,14 @@ def comparisons_of(run: Run, sweep: Sweep, rows: Mapping[int, RewardRow]) -> ben
     """The run's comparisons with the labels of these rows.
 
     Raises:
-      RunError: a row is of several seeds or of gold, or RMs choose its comparisons.
+      RunError: a row is of several seeds or of gold, or its comparisons are not drawn by chance.
     """
     if any(
-        row.seed is None or row.comparisons is None or sweep.recipes[row.recipe_index].choice for row in rows.values()
+        row.seed is None or row.comparisons is None or chosen(sweep.recipes[row.recipe_index]) for row in rows.values()
     ):
         raise RunError(
             "labels are those of one recipe and seed, drawn by chance: of gold, of combined rewards and where RMs "
-            "choose the comparisons there are none"
+            "choose the comparisons, or a mark does, there are none"
         )
     dataset, calibration = Comparisons(run.path("comparisons")).dataset, run.gold_calibration()
     train, held = (data.read_comparisons(dataset, split) for split in ("train", "validation"))

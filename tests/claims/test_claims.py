@@ -137,7 +137,7 @@ def make(t: Truth, seeds: int = 3) -> Evidence:
         iterated = lambda d, gold=gold, b=b: gold(d) + t.rounds * b * d * np.log(2)
         add("rounds", iterated, rl_proxy, s, p, step=steps(), rounds=2)
         causal = lambda d: 0.3 * d - t.causal_fall * np.maximum(d - 1.5, 0) ** 2
-        add("bon", causal, bon_proxy, s, p, recipe=Settings(causal=1))
+        add("bon", causal, bon_proxy, s, p, recipe=Settings(confounded=0.8))
         rng = np.random.default_rng(100 + s)
         for p in (50, *SIZES):
             for c in DATA:

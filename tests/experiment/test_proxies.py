@@ -154,6 +154,30 @@ def test_half_of_the_labels_are_spent_where_rms_of_the_other_half_are_unsure(tmp
         assert np.abs(gaps[seed, bought]).max() <= np.abs(gaps[seed, left]).min()
 
 
+def test_confounded_comparisons_go_with_a_mark_and_are_told_from_others(tmp_path):
+    """Of half of the words that one which goes least with gold; as many comparisons, all with gold's own labels."""
+    plain, marked = Recipe(256), Recipe(256, confounded=0.75)
+    run = compared(changed((Sweep(recipes=(plain, marked), sizes=(0,)),), steps=10), tmp_path)
+    runner.execute(run, ("proxies/w8x1-main",))
+    files = Proxies(run.path("proxies/w8x1-main"))
+    assert [(str(row.recipe), row.comparisons) for row in files.rows()] == [("", 256)] * 2 + [
+        ("confounded=0.75", 256)
+    ] * 2
+    preferred = [row.marked_preferred for row in files.rows()]
+    assert all(share is not None and 0 <= share <= 1 for share in preferred)
+    said = files.info()["mark"]
+    assert abs(said["train"]["correlation_with_gold"]) < 0.02
+    assert 0.2 < said["train"]["preferred_shows_more"] < 0.8
+
+    kept = comparisons.read_comparisons(Comparisons(run.path("comparisons")).dataset, "train")
+    gap_C = stage.mark_of(run, kept).gaps(kept)
+    for seed in range(SMOKE.proxies.seeds):
+        order = stage.order_of(run, kept.prompt, marked, seed, marked_C=gap_C)
+        assert ((gap_C[order.used] > 0).sum(), (gap_C[order.used] < 0).sum()) == (192, 64)
+        np.testing.assert_array_equal(order.sides, [[0, 1]] * len(kept.prompt))
+    assert len(np.intersect1d(order.used, stage.order_of(run, kept.prompt, plain, seed).used)) > 64
+
+
 def test_without_steps_one_epoch_is_what_a_recipe_without_epochs_has():
     p = SMOKE.proxies
     assert p.steps_of(Recipe(1024)) == p.steps_of(Recipe(1024, epochs=1)) == 16

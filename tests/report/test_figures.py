@@ -14,6 +14,7 @@ from rmo.report.figures import (
     appendix,
     direct,
     ensembles,
+    goodhart_kinds,
     inference,
     paper,
     regularisers,
@@ -24,7 +25,7 @@ from rmo.report.page import tables, verdicts
 from rmo.report.run_report import draw_all, draw_diagnostics, in_order
 from tests.helpers.curves import DATA, PROMPTS, SIZES, SMALL, whole_run
 
-OF_OTHER_METHODS = (anatomy, direct, ensembles, inference, regularisers)
+OF_OTHER_METHODS = (anatomy, direct, ensembles, goodhart_kinds, inference, regularisers)
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,12 @@ from rmo.experiment.run import Run
 from rmo.models import bulk_scoring, metrics, transformer
 from rmo.models.transformer import Params, RewardModel
 from rmo.runtime.checkpointer import Checkpoints
+from rmo.runtime.files import Row
 from rmo.tracking.jsonl import Log
 from rmo.training import losses, objectives
 from rmo.training.loop import First, train
 from rmo.training.update import Member, pick
-from rmo.worlds import active_choice
+from rmo.worlds import active_choice, confounding
 from rmo.worlds import comparisons as data
 from rmo.worlds.rm_reader import TextReader
 
@@ -44,16 +45,19 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
 
     A seed has the same first weights in every recipe, and draws its own comparisons and label noise. With the stage of
     a `trunk` those are one language model's for all seeds, but for the head. Recipes that need fewer steps than the
-    longest rest at the end. The RMs of stage `first` choose for recipes with a `choice`.
+    longest rest at the end. The RMs of stage `first` choose for recipes with a `choice`, a mark for confounded ones.
     """
     p, rm, files = run.experiment.proxies, run.rm(shape), Proxies(out)
     tokenizer = run.own_tokenizer(shape, out)
     reader = run.reader(f"proxies/{name}", shape)
     dataset = Comparisons(run.path("comparisons")).dataset
-    rows = reader.comparisons(data.read_comparisons(dataset, "train"))
+    own = data.read_comparisons(dataset, "train")  # in the policy's tokens
+    rows = reader.comparisons(own)
     members = [(recipe, seed) for recipe in sweep.recipes for seed in range(p.seeds)]
     gaps = {half: gaps_of(run, first, rm, half, rows) for half in halves(sweep)}
-    orders = [order_of(run, rows.prompt, recipe, seed, gaps) for recipe, seed in members]
+    mark = mark_of(run, own) if any(recipe.confounded for recipe in sweep.recipes) else None
+    marked_C = mark.gaps(own) if mark else None
+    orders = [order_of(run, rows.prompt, recipe, seed, gaps, marked_C) for recipe, seed in members]
 
     keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
     watched = data.Comparisons(*(x[-STOPPING:] for x in rows))
@@ -63,14 +67,20 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
     held = data.read_comparisons(dataset, "validation")
     validation = validated(run, rm, params, reader.comparisons(held), len(members))
     files.write_validation(validation)
-    through_text = {}
+    more = {}
     if isinstance(reader, TextReader):
-        through_text = {"through_text": reader.drift(held.tokens[:1000, 0], held.mask[:1000, 0])}
+        more = {"through_text": reader.drift(held.tokens[:1000, 0], held.mask[:1000, 0])}
     rows_out = [
         row_of(p, recipe, sweep, seed, order.steps, scores)
         for (recipe, seed), order, scores in zip(members, orders, validation.scores, strict=True)
     ]
-    files.write(transformer.count(jax.eval_shape(pick, params, 0)), rows_out, through_text)
+    if mark:
+        more |= {"mark": {"train": described(own, mark), "validation": described(held, mark)}}
+        rows_out = [
+            row._replace(marked_preferred=confounding.marked_preferred(scores, mark.gaps(held)))
+            for row, scores in zip(rows_out, validation.scores, strict=True)
+        ]
+    files.write(transformer.count(jax.eval_shape(pick, params, 0)), rows_out, more)
 
 
 def trained(
@@ -128,17 +138,43 @@ def gaps_of(run: Run, first: str, rm: RewardModel, half: Recipe, rows: data.Comp
     return np.stack([pairs_C2[:, 0] - pairs_C2[:, 1] for pairs_C2 in pairs_S])
 
 
+def mark_of(run: Run, rows: data.Comparisons) -> confounding.Mark:
+    """The experiment's mark, from all training comparisons in the policy's tokens."""
+    length, world = run.experiment.world.response, run.world
+    return confounding.least_like_gold(rows, length, world.eos, world.vocab, run.rng("mark"))
+
+
+def described(rows: data.Comparisons, mark: confounding.Mark) -> Row:
+    """How the mark goes with gold within pairs, before any selection."""
+    gap_C, gold_gap_C = mark.gaps(rows), (rows.gold[:, 0] - rows.gold[:, 1]).astype(np.float64)
+    return {
+        "correlation_with_gold": confounding.correlation(gap_C, gold_gap_C),
+        "preferred_shows_more": float((gap_C > 0).mean()),
+        "preferred_shows_less": float((gap_C < 0).mean()),
+    }
+
+
 def order_of(
-    run: Run, prompt_C: np.ndarray, recipe: Recipe, seed: int, gaps: dict[Recipe, np.ndarray] | None = None
+    run: Run,
+    prompt_C: np.ndarray,
+    recipe: Recipe,
+    seed: int,
+    gaps: dict[Recipe, np.ndarray] | None = None,
+    marked_C: np.ndarray | None = None,
 ) -> Order:
     """What one recipe and seed train on, of the training comparisons to these prompts. `gaps` f[S, C] are of those RMs
-    that choose for recipes with a `choice`."""
+    that choose for recipes with a `choice`, `marked_C` is how much more of the mark the preferred response shows, for
+    confounded ones."""
     p = run.experiment.proxies
     used, sides = labels_of(run, prompt_C, recipe, seed)
     if recipe.choice:
         assert gaps is not None
         half = gaps[recipe.first_half][:, : usable(p, recipe, len(prompt_C))]
         used = active_choice.spent(recipe.choice, used, half, seed, recipe.comparisons)
+    if recipe.confounded:
+        assert marked_C is not None
+        rng, end = run.rng(f"comparisons of seed {seed}"), usable(p, recipe, len(prompt_C))
+        used = confounding.drawn(marked_C[:end], recipe.comparisons, recipe.confounded, rng)
     order = data.epochs(len(used), p.batch, run.seeds(f"proxy order {seed}"))
     return Order(used, sides, order, p.steps_of(recipe))
 

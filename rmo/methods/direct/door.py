@@ -56,8 +56,8 @@ def check_one(e: Experiment, c: Direct, where: str, need: Need) -> None:
     need(bool(c.recipes), f"{where}.recipes is empty: there is nothing to learn from")
     within = all(0 <= r <= last for r in c.recipes)
     need(within, f"{where}.recipes is {c.recipes}: the recipes of sweep {c.sweep} are 0 to {last}")
-    drawn = not any(recipes[r].choice for r in c.recipes)
-    need(drawn, f"{where}.recipes names one whose comparisons RMs choose: without an RM take one without a choice")
+    drawn = not any(recipes[r].choice or recipes[r].confounded for r in c.recipes)
+    need(drawn, f"{where}.recipes names one whose comparisons are chosen: take one with neither choice nor confounded")
     same = {(recipes[r].comparisons, recipes[r].prompts, recipes[r].flip) for r in c.recipes}
     need(
         len(same) == len(c.recipes),

@@ -100,7 +100,8 @@ def check_one(e: Experiment, c: Rounds, need: Need) -> None:
     need(0 <= c.kl <= e.ppo.kl_max, far)
     recipe = sweep.recipes[c.recipe]
     how = f"trains on {recipe.prompts} prompts" if recipe.prompts else f"chooses what it trains on ({recipe.choice})"
-    plain = not (recipe.prompts or recipe.choice)
+    how = "trains on confounded comparisons" if recipe.confounded else how
+    plain = not (recipe.prompts or recipe.choice or recipe.confounded)
     need(plain, f"Rounds.recipe is {c.recipe}, which {how}: rounds label new pairs as they come, so take another")
     size = c.labels(e)
     need(size >= e.proxies.batch, f"Rounds.comparisons is {size}: it must be at least one batch ({e.proxies.batch})")
