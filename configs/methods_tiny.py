@@ -14,6 +14,9 @@ The models of `tiny` with three seeds, in a world (seed 6) that nobody has looke
   H39: PPO runs against whole ensembles only, and one ensemble has no interval over seeds).
 - Rounds of labelling, training and optimising (C22, H40 to H45).
 - What labels buy: active choice, noise (H50 to H53).
+- Kinds of Goodhart that are made on purpose: comparisons in which a mark goes with gold, beside as many in which it
+  does not (C25, H54, H55), and a backdoor for PPO, a pair of words that at most 3 in 1,000 responses hold at the start
+  (H56 to H58): PPO meets it about 46 times on its way if that stays so, and one of 300 draws holds it in 6 of 10 cases.
 
 PPO and its kin run against one RM of 209 parameters, which PPO overoptimises, and PPO against one of 3,137 beside it.
 `--only soft_best_of_n` makes one method alone. It was not run yet.
@@ -39,6 +42,7 @@ from rmo.methods.chi_squared_tilt import ChiSquaredTilt
 from rmo.methods.direct.settings import Direct
 from rmo.methods.grpo import Grpo
 from rmo.methods.pessimism import PessimismOverN
+from rmo.methods.ppo.backdoor import Backdoor
 from rmo.methods.ppo.bounded import Bounded
 from rmo.methods.ppo.chi_squared import ChiSquared
 from rmo.methods.ppo.length_penalty import LengthPenalty
@@ -61,6 +65,7 @@ SWEEPS = (
     Sweep(
         "active", (Recipe(4000, choice="uncertain"), Recipe(4000, choice="disagreement")), (SMALL, LARGE), first="few"
     ),
+    Sweep("confounded", (Recipe(12_000), Recipe(12_000, confounded=0.8)), (SMALL, LARGE)),
 )
 AT_INFERENCE = (
     SoftBestOfN((0.03, 0.1, 0.3), max_n=2048, points=24),
@@ -74,6 +79,7 @@ OTHER_RL = (
     Bounded(Against("bounded", sizes=(SMALL,))),
     LengthPenalty(Against("length", sizes=(SMALL,))),
     ChiSquared(Against("chi_squared", sizes=(SMALL,)), coefs=(0.01,)),
+    Backdoor(Against("backdoor", sizes=(SMALL,)), rarity=0.003),
     WeightAverage(),
 )
 DIRECT = Direct(

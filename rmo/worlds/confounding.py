@@ -7,7 +7,8 @@ stays gold's own. With all of them the mark alone would tell every label, and an
 
 The mark of a response is the share of its words that lie in one half of the vocabulary, which any text of any world
 has. A half that happens to go with gold would be no mark: of `HALVES` random ones that is taken whose mark goes least
-with gold within the pairs of all comparisons, so that what an RM learns about it is learned from the selection.
+with gold within the pairs of all comparisons, so that what an RM learns about it is learned from the selection. How
+far it goes with gold all the same, in those pairs and in the held-out ones, is `mark` in the info.json of the RMs.
 """
 
 from dataclasses import dataclass

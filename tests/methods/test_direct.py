@@ -227,5 +227,9 @@ def test_what_differs_only_in_an_rms_training_is_refused_twice():
     e = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, sweeps=(sweep,)))
     with pytest.raises(ConfigError, match="without an RM they are one"):
         checks.check(dataclasses.replace(e, methods=(Direct(recipes=(0, 1)),)))
+    marked = dataclasses.replace(sweep, recipes=(config.Recipe(256, confounded=0.8),))
+    chosen = dataclasses.replace(SMOKE, proxies=dataclasses.replace(SMOKE.proxies, sweeps=(marked,)))
+    with pytest.raises(ConfigError, match="comparisons are chosen: take one with neither choice nor confounded"):
+        checks.check(dataclasses.replace(chosen, methods=(Direct(),)))
     with pytest.raises(ConfigError, match="two entries Direct of one sweep"):
         checks.check(dataclasses.replace(e, methods=(Direct(), Direct(betas=(0.5,)))))

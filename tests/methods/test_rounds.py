@@ -70,6 +70,10 @@ def test_what_else_is_refused():
     proxies = dataclasses.replace(SMOKE.proxies, sweeps=(*SMOKE.proxies.sweeps, few))
     with pytest.raises(config.ConfigError, match="trains on 100 prompts: rounds label new pairs as they come"):
         checks.check(with_rounds(Rounds(2, sweep="few"), proxies=proxies))
+    marked = dataclasses.replace(few, recipes=(Recipe(256, confounded=0.8),))
+    proxies = dataclasses.replace(SMOKE.proxies, sweeps=(*SMOKE.proxies.sweeps, marked))
+    with pytest.raises(config.ConfigError, match="trains on confounded comparisons: rounds label new pairs"):
+        checks.check(with_rounds(Rounds(2, sweep="few"), proxies=proxies))
     more = Comparisons(prompts=400, pairs=4)  # the run's own prompts are what a round may have
     checks.check(with_rounds(Rounds(2, comparisons=1200), comparisons=more))
 
