@@ -5,7 +5,7 @@ import pytest
 
 from rmo.analysis.curve import Curve
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.artifacts.measured import curves
+from rmo.artifacts.measured import curves, diagnostic_rows
 from rmo.artifacts.run_files import Fits
 from rmo.artifacts.stages import Calibrated, Optimised, Proxies, ProxyRow, Scores, Stage
 from rmo.methods.bench import JUDGED, Arm, Record, RewardRow
@@ -75,6 +75,19 @@ def test_curves_are_identified_and_begin_at_the_initial_policy(tmp_path, scores)
     assert combined.step_or_n.tolist() == [0, 5]  # the third point is not real
     np.testing.assert_allclose(combined.proxy, (given.proxy[1, :2] - start[0][2]).mean(-1))
     np.testing.assert_allclose(single.gold, (given.gold[0] - start[1]).mean(-1))
+
+
+def test_rows_of_a_method_have_all_numbers_that_its_record_holds(tmp_path, scores):
+    """Also those that only one of its stages records, as a regulariser's."""
+    scores.write_start(np.zeros((3, Q)), np.zeros(Q))
+    triggered = np.array([[np.nan, 0.25, 0.5], [np.nan, 0.0, 1.0]])
+    given = record(diagnostics={"entropy": np.ones((M, K)), "triggered": triggered})
+    optimised = Optimised(tmp_path / "ppo")
+    optimised.write_arms("scores/w8x1-main", given.arms, [scores.id_of("ppo", arm) for arm in given.arms])
+    optimised.write(given)
+    rows = diagnostic_rows(find("ppo"), optimised, Scores(scores.directory), {})
+    np.testing.assert_array_equal([row["triggered"] for row in rows], triggered.ravel())
+    assert [row["step"] for row in rows] == [0, 5, 9] * M
 
 
 def test_rewards_and_proxies_come_back_as_they_were(tmp_path, scores):
