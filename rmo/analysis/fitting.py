@@ -14,6 +14,7 @@ from rmo.analysis.curve import Curve, CurveError, at_origin
 from rmo.analysis.curve_id import CurveId
 from rmo.analysis.forms import FORMS
 
+FEWEST = 3  # points away from d = 0 that a fit of two coefficients needs
 RHO = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])  # correlations of neighbouring residuals that are tried
 
 
@@ -41,8 +42,8 @@ def fit_curve(d: np.ndarray, gold: np.ndarray, form: str, weight: np.ndarray | N
       CurveError: fewer than 3 points away from d = 0.
     """
     d, gold = np.asarray(d, np.float64), np.asarray(gold, np.float64)
-    if np.sum(d > 0) < 3:
-        raise CurveError(f"{int(np.sum(d > 0))} points with KL > 0: a fit of two coefficients needs at least 3")
+    if np.sum(d > 0) < FEWEST:
+        raise CurveError(f"{int(np.sum(d > 0))} points with KL > 0: a fit of two coefficients needs at least {FEWEST}")
     features, shapes = FORMS[form].features, FORMS[form].shapes
     root = np.ones_like(d) if weight is None else np.sqrt(weight)
 
@@ -152,6 +153,12 @@ class Family:
         errors = [getattr(c, f"{score}_se") for c in self.curves]
         if all(e is not None for e in errors):
             self.weigh([np.asarray(e)[keep] ** 2 for e, keep in zip(errors, self.keep, strict=True)])
+
+    @property
+    def too_short(self) -> list[Group]:
+        """Groups that have too few points for a fit, whose coefficients say nothing."""
+        points = np.bincount(self.of, [keep.sum() for keep in self.keep], len(self.groups))
+        return [g for g, count in zip(self.groups, points, strict=True) if count < FEWEST]
 
     def weigh(self, variance: Sequence[np.ndarray], rounds: int = 8) -> None:
         """Find tau and the weights of all points, given their variances, f64[K] per curve."""

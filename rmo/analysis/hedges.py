@@ -33,6 +33,8 @@ def advised(curves: Sequence[Curve]) -> float | None:
     min_d = lower_end(form, FROM_D)
     try:
         family, r = Family([g], form, False, min_d), resample(curves, DRAWS // 2)
+        if family.too_short:
+            return None
         row = describe(g, 0, "", family, family.on(r), r, 0.95, min_d)
     except (CurveError, np.linalg.LinAlgError, ValueError):
         return None

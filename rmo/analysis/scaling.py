@@ -6,7 +6,7 @@ import numpy as np
 
 from rmo.analysis.bootstrap import Resamples, interval, resample
 from rmo.analysis.curve import Curve, CurveError
-from rmo.analysis.fitting import Family, Fit, Group, families, fit_curve, group, interval_source
+from rmo.analysis.fitting import FEWEST, Family, Fit, Group, families, fit_curve, group, interval_source
 from rmo.analysis.forecasting import left_out
 from rmo.analysis.forms import FORMS, lower_end, peak
 from rmo.analysis.hierarchy import Estimate, Hierarchy, fit_hierarchy, peaks, seed_fits
@@ -59,7 +59,7 @@ def held_out(
     weight = np.concatenate([np.full(len(c.d), w) for c, w in zip(members.curves, weight_C, strict=True)])
     cut = (d**2).max() * 0.5
     low, high = (d**2 <= cut) & (d >= max(min_d, 1e-9)), d**2 > cut
-    if (low & (weight > 0)).sum() < 3 or not weight[high].sum():
+    if (low & (weight > 0)).sum() < FEWEST or not weight[high].sum():
         return None
     fitted = fit_curve(d[low], gold[low], form, weight[low])
     mean = np.average(gold[high], weights=weight[high])
@@ -123,7 +123,7 @@ def describe(
     d = np.concatenate([c.d for c in g.curves])
     keep = d >= max(min_d, 1e-9)
     gold = np.concatenate([c.gold for c in g.curves])[keep]
-    alone = fit_curve(d[keep], gold, form) if keep.sum() >= 3 else Fit(form, np.nan, np.nan)
+    alone = fit_curve(d[keep], gold, form) if keep.sum() >= FEWEST else Fit(form, np.nan, np.nan)
     residual = gold - Fit(form, alpha, beta)(d[keep])
     r2 = float(1 - np.sum(residual**2) / max(np.sum((gold - gold.mean()) ** 2), 1e-300))
     d_star, gold_star = peak(form, values_N2[:, 0], values_N2[:, 1])
@@ -159,28 +159,37 @@ def summarise(
 ) -> dict[str, Row]:
     """Everything that `coefficients.json` holds, per method: fits of every group (groups that differ only in RM size
     are fitted together), and for the main family the trends against RM size, the laws, the rival forms, and for steep
-    forms what the lower end of the fitted range does.
+    forms what the lower end of the fitted range does. Groups with fewer than 3 points to fit are named in `too_short`
+    and left out; a method that has no others has no rows in `groups`.
 
     Raises:
-      CurveError: no curve of a method has 3 points to fit.
+      CurveError: no curve of any method has 3 points to fit.
     """
     out = {}
     for method in methods.every():
         if groups := group(curves, method.name):
             out[method.name] = of_method(method, groups, draws, level, lower_end(method.form, min_d), rank_draws)
+    if out and not any(part["groups"] for part in out.values()):
+        raise CurveError("; ".join(line for name, part in out.items() for line in not_fitted(name, part)))
     return out
+
+
+def not_fitted(method: str, part: Row) -> list[str]:
+    """Which curves of a method were left without a fit and why, in one line; none where all were fitted."""
+    if not part["too_short"]:
+        return []
+    named = "no curve" if not part["groups"] else f"not fitted: {', '.join(part['too_short'])}. None of these"
+    return [f"{method}: {named} has {FEWEST} points with sqrt(KL) > {part['min_d']:g}: a fit of two needs {FEWEST}"]
 
 
 def of_method(method: Method, groups: Sequence[Group], draws: int, level: float, min_d: float, rank_draws: int) -> Row:
     """One method's part of `summarise`."""
 
     def long(g: Group) -> bool:
-        return sum(int((c.d >= max(min_d, 1e-9)).sum()) for c in g.curves) >= 3
+        return sum(int((c.d >= max(min_d, 1e-9)).sum()) for c in g.curves) >= FEWEST
 
     too_short, every = [g for g in groups if not long(g)], families([g for g in groups if long(g)])
-    if not every:
-        raise CurveError(f"{method}: no curve has 3 points with sqrt(KL) > {min_d:g}: a fit of two needs 3")
-    rows, part = [], {}
+    rows, part = [], {"trends": {}, "laws": {}, "extrapolation": {}}
     for members in every:
         family = Family(members, method.form, method.shared_alpha, min_d)
         r = resample(family.curves, draws)
@@ -196,7 +205,8 @@ def of_method(method: Method, groups: Sequence[Group], draws: int, level: float,
             }  # fmt: skip
     return {
         "form": method.form, "shared_alpha": method.shared_alpha, "min_d": min_d, "level": level, "bootstrap": draws,
-        "main": len(every[0]), "groups": rows, "too_short": [g.label(groups) for g in too_short], **part,
+        "main": len(every[0]) if every else 0, "groups": rows,
+        "too_short": [g.label(groups) for g in too_short], **part,
     }  # fmt: skip
 
 

@@ -195,12 +195,18 @@ class Evidence:
         return self.view(0)
 
     def fits(self, groups: Sequence[Group], score: str, shared: bool, max_kl_share: float) -> np.ndarray:
-        """(alpha, beta) f64[N, G, 2] on every resample, made once."""
+        """(alpha, beta) f64[N, G, 2] on every resample, made once.
+
+        Raises:
+          Missing: a group has too few points.
+        """
         key = (tuple(id(g) for g in groups), score, shared, max_kl_share)
         if key not in self._fits:
             form = methods.find(groups[0].method).form
             cut = low_part(groups, max_kl_share) if max_kl_share < 1 else None
             family = Family(groups, form, shared, lower_end(form, self.min_d), cut, score)
+            if short := family.too_short:
+                raise Missing(f"a {short[0].method} curve with too few points to be fitted ({short[0].label(groups)})")
             place = {id(c): i for i, c in enumerate(self.curves)}
             columns = [place[id(c)] for c in family.curves]
             r = replace(self.resamples, weight_NC=self.resamples.weight_NC[:, columns])

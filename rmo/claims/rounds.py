@@ -1,5 +1,6 @@
 """Iterated RLHF, H40 to H45, after Wolf, Kirk and Musolesi (2025): what each further round buys, and which data and
-which start serve best. The paper's own prediction, C22, is in policy.py; `ends` and `one_round` serve both.
+which start serve best. H46 and H47: rounds without new labels, the first ones reweighted. The paper's own prediction,
+C22, is in policy.py; `ends` and `one_round` serve both.
 
 At the end of round r of k, gold is compared at sqrt(KL) = r/k of the last, which is where that round was told to end.
 """
@@ -18,11 +19,16 @@ from rmo.claims.kinds import LEAST
 from rmo.methods.paper import PPO, ROUNDS
 
 
-def several(view: View, least: int = 2) -> list[Group]:
-    """Runs of at least so many rounds, against single RMs."""
-    found = [g for g in view.evidence.groups[ROUNDS] if count(g) >= least and not g.id.rm_combined]
+def several(view: View, least: int = 2, reweighted: bool = False) -> list[Group]:
+    """Runs of at least so many rounds, against single RMs: those whose rounds label pairs, or those that reweight."""
+    found = [
+        g
+        for g in view.evidence.groups[ROUNDS]
+        if count(g) >= least and not g.id.rm_combined and reweighted == (g.id.settings.get("data") == "reweighted")
+    ]
     if not found:
-        raise Missing(f"no runs of {least} or more rounds, with RMs trained anew in between")
+        more = " on labels of the first round, reweighted" if reweighted else ""
+        raise Missing(f"no runs of {least} or more rounds, with RMs trained anew in between{more}")
     return found
 
 
@@ -173,3 +179,38 @@ def h45(view: View) -> list[float]:
     if not out:
         raise Missing("no runs of several rounds with all comparisons and a fresh start beside others")
     return out
+
+
+def beside(view: View, other: Callable[[Group], Group | None], what: str) -> float:
+    """Mean over runs that reweight of their gold less that of another run at the end of both, gold sd."""
+    pairs = [(found, g) for g in several(view, reweighted=True) if (found := other(g))]
+    return gain(view, lambda view: iter(pairs), what)
+
+
+# The same labels, judged where the policy is by now: what it costs is training, so that any gain counts.
+
+
+@claim("H46", (0, INF), "iterated")
+def h46(view: View) -> float:
+    """Trained anew on the same labels, reweighted to where the policy is, RMs keep more gold than one round does.
+
+    Gold at the end at the same KL, several rounds with the first labels reweighted less one round with as many labels,
+    gold sd, mean over runs."""
+    return beside(view, lambda g: one_round(view, g), "with reweighted labels beside one round")
+
+
+# "As well as": not lower by a small effect. Weights cannot tell of texts that nobody labelled, so this may well fail.
+
+
+@claim("H47", (-SMALL, INF), "iterated")
+def h47(view: View) -> float:
+    """Reweighting the first round's labels serves as well as labelling anew in every round, k times the labels.
+
+    Gold at the end at the same KL, several rounds with the first labels reweighted less as many with RMs of the latest
+    comparisons, gold sd, mean over runs that differ in nothing else."""
+    there = {g.id: g for g in view.evidence.groups[ROUNDS]}
+
+    def relabelled(g: Group) -> Group | None:
+        return there.get(replace(g.id, settings=g.id.settings.without("data", "clip", "flatten")))
+
+    return beside(view, relabelled, "with reweighted labels beside new ones")

@@ -15,7 +15,7 @@ from rmo.experiment import annotator, retraining
 from rmo.experiment.labelled import comparisons_of
 from rmo.experiment.pool import Rewarding, Scored
 from rmo.experiment.run import Run
-from rmo.methods.bench import Arm, Comparisons, Judge, Pool, RewardRow
+from rmo.methods.bench import Arm, Comparisons, Importance, Judge, Pool, RewardRow
 from rmo.methods.method import Job, Method
 from rmo.models.reader import Reader
 from rmo.models.transformer import LanguageModel, Params, RewardModel
@@ -107,8 +107,15 @@ class RunBench:
     def label(self, name: str, chosen: Sequence[int], policies: Params, size: int) -> None:
         retraining.label(self.of_rms(), self.out, name, chosen, policies, size)
 
-    def retrained(self, name: str, chosen: Sequence[int], labels: Sequence[str]) -> RewardParams:
-        return retraining.retrained(self.of_rms(), self.out, name, chosen, labels)
+    def importance(
+        self, name: str, chosen: Sequence[int], policies: Params, clip: float, flatten: float
+    ) -> Sequence[Importance]:
+        return retraining.importance(self.of_rms(), self.out, name, chosen, policies, clip, flatten)
+
+    def retrained(
+        self, name: str, chosen: Sequence[int], labels: Sequence[str], weights: Sequence[Importance] | None = None
+    ) -> RewardParams:
+        return retraining.retrained(self.of_rms(), self.out, name, chosen, labels, weights)
 
     def of_rms(self) -> Scored:
         """The rewards as RMs that were trained on labels.

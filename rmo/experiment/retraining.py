@@ -20,8 +20,8 @@ from rmo.experiment.pool import Scored, stacked
 from rmo.experiment.run import Run
 from rmo.experiment.stages.comparisons import judged_pairs, preferred_first, subset
 from rmo.experiment.stages.proxies import Order, order_of, trained, validated
-from rmo.methods.bench import OWN
-from rmo.models import scoring
+from rmo.methods.bench import OWN, Importance
+from rmo.models import bulk_scoring, scoring
 from rmo.models.transformer import Params, RewardModel
 from rmo.rewards.calibration import Calibration, soft_label_scale
 from rmo.rewards.reward import RewardParams
@@ -29,6 +29,7 @@ from rmo.runtime import hosts, sharding
 from rmo.runtime.checkpointer import Checkpoints
 from rmo.runtime.files import SCRATCH, RunError, read_npz, write_npz
 from rmo.tracking.jsonl import Log
+from rmo.training.importance import importance_weights
 from rmo.training.update import pick
 from rmo.worlds import comparisons as data
 
@@ -74,8 +75,47 @@ def read_labels(file: Path) -> tuple[data.Comparisons, data.Comparisons]:
     return subset(rows, index < size), subset(rows, index >= size)
 
 
-def retrained(scored: Scored, out: Path, name: str, chosen: Sequence[int], labels: Sequence[str]) -> RewardParams:
+def importance(
+    scored: Scored, out: Path, name: str, chosen: Sequence[int], policies: Params, clip: float, flatten: float
+) -> list[Importance]:
+    """How much the comparisons that these rewards learned from at first count, and those held out from them, where RMs
+    are to judge what these policies write; kept under a name in `out`. A pair's ratio is that of both of its
+    responses, which the initial policy wrote."""
+    run, here, every, found = scored.run, out / SCRATCH / name, scored.rows(), []
+    for m, i in enumerate(chosen):
+        file = labels_file(here, m)
+        if not hosts.agree(np.bool_(file.exists())):
+            both = own(run, scored.sweep.recipes[every[i].recipe_index], every[i].seed or 0)
+            ratios = [log_ratios(run, pick(policies, m), rows) for rows in both]
+            weights = Importance(*(importance_weights(ratio_C, clip, flatten) for ratio_C in ratios))
+            write_npz(file, **weights._asdict())
+        found.append(Importance(**read_npz(file)))
+    return found
+
+
+def log_ratios(run: Run, policy: Params, rows: data.Comparisons) -> np.ndarray:
+    """Log-probability of both responses under a policy less that under the initial policy, f64[C]."""
+    lm, prompt, chunk = run.lm(), run.experiment.world.prompt, run.experiment.bon.chunk
+    texts = (rows.tokens.reshape(-1, rows.tokens.shape[-1]), rows.mask.reshape(-1, rows.mask.shape[-1]))
+    now, then = (
+        bulk_scoring.response_logps(lm, params, *texts, prompt, chunk).astype(np.float64)
+        for params in (policy, run.load("sft", lm, master=True))
+    )
+    return (now - then).reshape(-1, 2).sum(axis=1)
+
+
+def retrained(
+    scored: Scored,
+    out: Path,
+    name: str,
+    chosen: Sequence[int],
+    labels: Sequence[str],
+    weights: Sequence[Importance] | None = None,
+) -> RewardParams:
     """RMs like the rewards at these places, each trained on its own labels of these names, all in one program.
+
+    With `weights`, which are of a reward's first labels alone, these do not count alike, nor do those that recipes
+    which stop early are watched on (Sugiyama et al. 2007); calibration knows no weights.
 
     Calibrated as in paper section 2.2: zero is the mean on the initial policy's samples, the unit is where
     sigmoid(gap) fits gold's soft labels best on the held-out comparisons that came with the labels; on these too a
@@ -95,12 +135,15 @@ def retrained(scored: Scored, out: Path, name: str, chosen: Sequence[int], label
     done = Checkpoints(here / "done")
     (params, calibration), there = done.restore((like, unknown))
     if not there:
-        rows, members, orders, held = gathered(scored, out, name, chosen, labels)
-        watched = each_alike(held, STOPPING)
+        rows, members, orders, held, held_weights = gathered(scored, out, name, chosen, labels, weights)
+        places = each_alike(held, STOPPING)
+        watched = [subset(of, at) for of, at in zip(held, places, strict=True)]
         log = Log(here, "proxies", max(order.steps for order in orders), mirrored=False)
         read, own_watched = reader.comparisons(rows), [reader.comparisons(of) for of in watched]
         together = data.Comparisons(*map(np.stack, zip(*own_watched, strict=True)))
-        params = trained(run, rm, first, read, members, orders, together, Checkpoints(here), log)
+        counted = [of[at] for of, at in zip(held_weights, places, strict=True)] if held_weights else []
+        weights_MC = np.stack(counted) if counted else None
+        params = trained(run, rm, first, read, members, orders, together, Checkpoints(here), log, weights_MC)
         zeros = zeros_of(scored, rm, params, len(chosen))
         units = [unit_of(scored, rm, params, m, reader.comparisons(own)) for m, own in enumerate(held)]
         found = stacked([Calibration(*both) for both in zip(zeros, units, strict=True)])
@@ -116,12 +159,20 @@ class Learned(NamedTuple):
     members: list[tuple[Recipe, int]]
     orders: list[Order]
     held: list[data.Comparisons]  # of each member, what it is judged on
+    held_weights: list[np.ndarray]  # of each member, how much these count; empty: all alike
 
 
-def gathered(scored: Scored, out: Path, name: str, chosen: Sequence[int], labels: Sequence[str]) -> Learned:
+def gathered(
+    scored: Scored,
+    out: Path,
+    name: str,
+    chosen: Sequence[int],
+    labels: Sequence[str],
+    weights: Sequence[Importance] | None = None,
+) -> Learned:
     """The labels of these names, of each member its own: it trains on all of them, as often as its recipe says."""
     run, p, every = scored.run, scored.run.experiment.proxies, scored.rows()
-    found = Learned(NOTHING, [], [], [])
+    found = Learned(NOTHING, [], [], [], [])
     parts: list[data.Comparisons] = []
     start = 0
     for m, i in enumerate(chosen):
@@ -131,10 +182,15 @@ def gathered(scored: Scored, out: Path, name: str, chosen: Sequence[int], labels
         recipe = dataclasses.replace(recipe, comparisons=size)
         batches = data.epochs(size, p.batch, run.seeds(f"order of {name}, seed {seed}"))
         sides = np.broadcast_to([0, 1], (start + size, 2))
-        found.orders.append(Order(np.arange(start, start + size), sides, batches, p.steps_of(recipe)))
+        mine = None if weights is None else weights[m]
+        order = Order(np.arange(start, start + size), sides, batches, p.steps_of(recipe))
+        found.orders.append(order if mine is None else order._replace(weights=mine.train))
         found.members.append((recipe, seed))
-        train = joined([train for train, _ in shares])
-        found.held.append(new_to(train, joined([held for _, held in shares]), run.experiment.world.prompt))
+        train, held = (joined(column) for column in zip(*shares, strict=True))
+        new = new_to(train, held, run.experiment.world.prompt)
+        found.held.append(subset(held, new))
+        if mine is not None:
+            found.held_weights.append(mine.held_out[new])
         parts += [train for train, _ in shares]
         start += size
     return found._replace(rows=joined(parts))
@@ -164,15 +220,15 @@ def later(
     return turned(train, noise < recipe.flip), held
 
 
-def each_alike(held: Sequence[data.Comparisons], most: int) -> list[data.Comparisons]:
-    """As many comparisons of every member, at most so many, evenly from all of its own."""
+def each_alike(held: Sequence[data.Comparisons], most: int) -> list[np.ndarray]:
+    """Places of as many comparisons of every member, at most so many, evenly from all of its own."""
     count = min(most, *(len(rows.prompt) for rows in held))
-    return [subset(rows, np.linspace(0, len(rows.prompt) - 1, count).astype(np.int64)) for rows in held]
+    return [np.linspace(0, len(rows.prompt) - 1, count).astype(np.int64) for rows in held]
 
 
-def new_to(train: data.Comparisons, held: data.Comparisons, prompt_length: int) -> data.Comparisons:
-    """Held-out comparisons to prompts that none of those to train on is to. Rounds draw prompts anew from one stock, so
-    that what one holds out another may train on.
+def new_to(train: data.Comparisons, held: data.Comparisons, prompt_length: int) -> np.ndarray:
+    """Which held-out comparisons are to prompts that none of those to train on is to, bool[C]. Rounds draw prompts anew
+    from one stock, so that what one holds out another may train on.
 
     Raises:
       RunError: there are none.
@@ -183,7 +239,7 @@ def new_to(train: data.Comparisons, held: data.Comparisons, prompt_length: int) 
         raise RunError(
             "every prompt of the held-out comparisons is trained on in some round: raise comparisons.prompts"
         )
-    return subset(held, new)
+    return new
 
 
 def turned(rows: data.Comparisons, flipped_C: np.ndarray) -> data.Comparisons:

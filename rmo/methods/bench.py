@@ -121,9 +121,19 @@ class Bench(Protocol):
         after it was killed."""
         ...
 
-    def retrained(self, name: str, chosen: Sequence[int], labels: Sequence[str]) -> "RewardParams":
+    def importance(
+        self, name: str, chosen: Sequence[int], policies: "Params", clip: float, flatten: float
+    ) -> Sequence["Importance"]:
+        """How much the labels that these rewards learned from at first count (`training.importance`) where RMs are to
+        judge what these policies write, one of which was optimised against each; made once under a name."""
+        ...
+
+    def retrained(
+        self, name: str, chosen: Sequence[int], labels: Sequence[str], weights: Sequence["Importance"] | None = None
+    ) -> "RewardParams":
         """RMs like those at these places, for the same `Reward`: trained anew, each on its own labels of all these
-        names, and calibrated; made once under a name. `OWN` are the labels that a reward learned from at first."""
+        names, and calibrated; made once under a name. `OWN` are the labels that a reward learned from at first; of
+        these alone there may be `weights`."""
         ...
 
     @property
@@ -156,6 +166,13 @@ class Bench(Protocol):
     def kept(self, stage: str) -> "Params":
         """The policies that a stage of `Job.after` saved, a leading axis of its members."""
         ...
+
+
+class Importance(NamedTuple):
+    """How much each of one reward's comparisons counts, of mean 1."""
+
+    train: np.ndarray  # f32[C], of those that it is trained on
+    held_out: np.ndarray  # f32[H], of those that it is judged on
 
 
 class Arm(NamedTuple):

@@ -193,6 +193,8 @@ def fits_section(f: Files) -> list[str]:
 
 def fit_tables(part: Row) -> list[str]:
     """Everything that was fitted to one method."""
+    if not part["groups"]:
+        return [coefficient_table(part)]
     copied = to_copy("Coefficients to copy, as a table with tabs", coefficients(part))
     over_sizes = [hierarchy_table(part), left_out_table(part)]
     return [coefficient_table(part), copied, *over_sizes, lower_end_table(part), rivals_table(part)]

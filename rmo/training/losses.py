@@ -11,13 +11,17 @@ def next_token(logps_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
     return -metrics.masked_mean(logps_BT, mask_BT)
 
 
-def preference(scores_B2: jax.Array, smoothing: float | jax.Array = 0.0) -> jax.Array:
+def preference(
+    scores_B2: jax.Array, smoothing: float | jax.Array = 0.0, weight_B: jax.Array | None = None
+) -> jax.Array:
     """-log sigmoid(preferred - other), mean over pairs; log 2 at chance (Stiennon et al. 2020, section 3.4).
 
-    `smoothing` is the chance given to the other response being the better one.
+    `smoothing` is the chance given to the other response being the better one; `weight_B` is how much each pair counts,
+    1 on average over all pairs that are trained on.
     """
     gap = scores_B2[:, 0] - scores_B2[:, 1]
-    return -jnp.mean((1 - smoothing) * jax.nn.log_sigmoid(gap) + smoothing * jax.nn.log_sigmoid(-gap))
+    likelihood = (1 - smoothing) * jax.nn.log_sigmoid(gap) + smoothing * jax.nn.log_sigmoid(-gap)
+    return -jnp.mean(likelihood if weight_B is None else weight_B * likelihood)
 
 
 def squared_error(scores_B: jax.Array, targets_B: jax.Array) -> jax.Array:

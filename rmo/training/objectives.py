@@ -46,11 +46,13 @@ def preference(rm: RewardModel) -> Loss:
 
 
 def proxy(rm: RewardModel, noisy: bool):
-    """Preference loss of one member of a sweep, by its own settings; `noisy`: with dropout."""
+    """Preference loss of one member of a sweep, by its own settings; `noisy`: with dropout. A batch is (tokens, mask)
+    [B, 2, T], and where pairs do not count alike their weights f32[B]."""
 
     def loss(params, batch, m: Member, step):
+        tokens, mask, *weight = batch
         dropout = (m.dropout, jax.random.fold_in(m.key, step)) if noisy else None
-        scores = pair_scores(rm, params, batch[0], batch[1], dropout)
-        return losses.preference(scores, m.smoothing), {"accuracy": jnp.mean(scores[:, 0] > scores[:, 1])}
+        scores = pair_scores(rm, params, tokens, mask, dropout)
+        return losses.preference(scores, m.smoothing, *weight), {"accuracy": jnp.mean(scores[:, 0] > scores[:, 1])}
 
     return loss

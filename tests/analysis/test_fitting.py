@@ -218,6 +218,28 @@ def test_a_curve_too_short_to_fit_is_named_not_fatal():
         scaling.summarise(curves[2:], draws=20)
 
 
+def test_a_method_whose_curves_are_all_too_short_is_named_and_the_others_are_fitted():
+    """Found with a policy that hardly moved: one method of a run had no point beyond the lower end of its fits."""
+    curves = [made("bon", 0.5, 0.1, params=10), made("ppo", 0.35, 0.1, params=10, kl=np.linspace(0, 0.05, 12))]
+    found = scaling.summarise(curves, draws=20)
+    assert len(found["bon"]["groups"]) == 1
+    assert (found["ppo"]["groups"], found["ppo"]["main"], found["ppo"]["trends"]) == ([], 0, {})
+    assert scaling.not_fitted("bon", found["bon"]) == []
+    said = ["ppo: no curve has 3 points with sqrt(KL) > 0.3: a fit of two needs 3"]
+    assert scaling.not_fitted("ppo", found["ppo"]) == said
+    some = {"min_d": 0.3, "groups": [{}], "too_short": ["10 parameters", "20 parameters"]}
+    said = "ppo: not fitted: 10 parameters, 20 parameters. None of these has 3 points with sqrt(KL) > 0.3"
+    assert scaling.not_fitted("ppo", some)[0].startswith(said)
+
+
+def test_a_family_knows_which_of_its_groups_are_too_short():
+    """Over all their seeds together, within the range of the fit."""
+    kls = {10: np.linspace(0, 9, 12), 20: np.array([0, 0.01, 4.0]), 30: np.array([0, 4.0])}
+    groups = fitting.group([made("ppo", 0.35, 0.1, p, s, kl=kl) for p, kl in kls.items() for s in (0, 1, 2)], "ppo")
+    assert Family(groups, "d(a - b log d)", False, 0.3).too_short == []  # one point of each of three seeds
+    assert Family(groups, "d(a - b log d)", False, 0.3, [9, 9, 1]).too_short == groups[2:]
+
+
 def test_fall_se_is_paired():
     """A shift common to all points of a prompt says nothing about a fall within the curve."""
     rng = np.random.default_rng(0)

@@ -93,6 +93,33 @@ def test_equal_gains_are_undecided_and_without_rounds_nothing_is_listed():
     assert "no runs of 2 or more rounds" in judged(alone, "C22")[0]["why"]
 
 
+@pytest.mark.parametrize(
+    ("better", "h46", "h47"), [(0.6, "holds", "holds"), (0.15, "holds", "fails"), (-0.3, "fails", "fails")]
+)
+def test_reweighted_labels_are_compared_with_as_many_and_with_new_ones(better, h46, h47):
+    """One round has `better` less of gold at its end, new labels half a unit more than one round."""
+    evidence = made(sign=0.0, share=0.0, noise=1e-3, ways={"": 0.0})
+    plain = [c for c in evidence.curves if c.method == "rounds" and c.id.settings["rounds"] == 2]
+    more = {Settings(rounds=2): 0.5, Settings(rounds=2, data="reweighted"): better}
+    curves = [c for c in evidence.curves if c.method == "ppo"]
+    for settings, gain in more.items():
+        for c in plain:
+            assert c.gold_KQ is not None
+            gold = c.gold_KQ + gain * (c.d / END)[:, None]
+            curves.append(replace(c, id=replace(c.id, settings=settings), gold=gold.mean(1), gold_KQ=gold))
+    found = Evidence(curves, draws=2)
+    rows = judged(found, "H46", "H47")
+    assert [row["statistic"] for row in rows] == pytest.approx([better, better - 0.5], abs=0.03)
+    assert [row["verdict"] for row in rows] == [h46, h47]
+    assert judged(found, "H40")[0]["n_runs"] == 3  # statements about rounds that label know nothing of them
+    assert "no runs" in judged(Evidence([c for c in curves if c.id.settings.get("data")], draws=2), "H47")[0]["why"]
+
+
+def test_without_reweighted_labels_nothing_of_them_is_listed():
+    by_name = {c.name: c for c in claim.claims()}
+    assert not any(claim.applies(by_name[name], made(ways={"": 0.0}, ks=(2,))) for name in ("H46", "H47"))
+
+
 def test_one_round_of_the_method_stands_for_ppo():
     """A run that made no PPO but one round by the same method."""
     curves = made(sign=0.0, ways={"": 0.0}).curves

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import subprocess
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ from tests.helpers.smoke import CLI, ENV, ROOT, SMOKE, copied
 
 TWO = Rounds(2, comparisons=128, data="concatenated")
 AGAIN = Rounds(2, comparisons=128, start="initial")
+REWEIGHTED = Rounds(2, data="reweighted")
 ONCE = """import dataclasses
 from rmo.methods.rounds.door import Rounds
 from tests.experiment.test_rounds_of_a_run import SHORT, SMOKE
@@ -39,7 +42,7 @@ def run(smoke, tmp_path_factory) -> Run:
     """Stages before the methods are those of the smoke run, which are only read."""
     from rmo.runtime import sharding
 
-    e = dataclasses.replace(SMOKE, ppo=SHORT, methods=(TWO, AGAIN))
+    e = dataclasses.replace(SMOKE, ppo=SHORT, methods=(TWO, AGAIN, REWEIGHTED))
     return graph.open_run(e, smoke, sharding.make_mesh(1))
 
 
@@ -148,3 +151,42 @@ def test_rounds_that_start_again_pass_beyond_the_round_before(run, tmp_path):
         assert kl[round_ == 2].min() > kl[round_ == 1].max()
         second = record.diagnostics["round"][m] == 2
         assert record.kl[m, second][0] == pytest.approx(0, abs=1e-6)  # read at the initial policy, off the curve
+
+
+def test_weights_for_the_policy_that_wrote_the_pairs_are_those_of_the_plain_rm(run, tmp_path):
+    """Every weight is exactly 1, and RMs that are trained with them are, bit for bit, those without."""
+    scored = graph.source_of(0, run.experiment.proxies.sweeps[0], 0)(run)
+    start = run.load("sft", run.lm(), master=True)
+    policies = jax.tree.map(lambda x: jnp.stack([x, x]), start)
+    weights = retraining.importance(scored, tmp_path, "weights-2", [0, 1], policies, 3.0, 0.5)
+    for one in weights:
+        assert (len(one.train), len(one.held_out)) == (1024, 30 * 4)
+        np.testing.assert_array_equal(np.concatenate(one), 1)
+    plain = retraining.retrained(scored, tmp_path / "plain", "proxies-2", [0, 1], ["own"])
+    weighted = retraining.retrained(scored, tmp_path / "weighted", "proxies-2", [0, 1], ["own"], weights)
+    jax.tree.map(np.testing.assert_array_equal, plain, weighted)
+
+
+def test_rounds_on_reweighted_labels_label_nothing_and_survive_a_kill(run, tmp_path, monkeypatch):
+    name = "rounds/w8x1-main-rounds2-reweighted"
+    monkeypatch.setattr(retraining, "label", lambda *args: pytest.fail("labels were made"))
+    whole = make(run, name, tmp_path / "whole").record
+    real = retraining.retrained
+
+    def dying(*args):
+        raise Kill
+
+    monkeypatch.setattr(retraining, "retrained", dying)
+    with pytest.raises(Kill):
+        make(run, name, tmp_path / "killed")
+    monkeypatch.setattr(retraining, "retrained", real)
+    monkeypatch.setattr(retraining, "log_ratios", lambda *args: pytest.fail("weights were made again"))
+    resumed = make(run, name, tmp_path / "killed").record
+    for field in ("step_or_n", "kl", "proxy", "gold", "real", "tokens", "mask"):
+        np.testing.assert_array_equal(getattr(whole, field), getattr(resumed, field), err_msg=field)
+    np.testing.assert_array_equal(whole.diagnostics["effective"], resumed.diagnostics["effective"])
+    for m in range(2):
+        round_, effective = (whole.diagnostics[x][m, whole.points(m)] for x in ("round", "effective"))
+        assert (effective[round_ == 1] == 1).all()
+        assert ((effective[round_ == 2] > 0) & (effective[round_ == 2] < 1)).all()
+        assert (whole.diagnostics["labels"][m] == 1024).all()

@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from rmo.artifacts.curves_csv import COLUMNS
 from rmo.artifacts.run_files import Fits
 from rmo.artifacts.stages import Comparisons, Samples
 from rmo.experiment import graph
+from rmo.experiment.stages import fits
+from rmo.runtime import sharding
 from rmo.runtime.files import read_json
 from rmo.worlds import comparisons
 from tests.helpers.smoke import SMOKE
@@ -48,6 +51,19 @@ def test_everything_is_there(smoke):
     assert not re.search(r"<(script|link|img|iframe)[^>]* (src|href)=['\"]?(http|//)", page)  # self-contained
     assert "&lt;eos&gt;" in page  # decoded text is shown
     assert not list(smoke.rglob("*.part")) + list(smoke.rglob("scratch"))
+
+
+def test_fits_go_on_without_a_method_whose_curves_are_too_short(smoke, tmp_path, capsys, monkeypatch):
+    """No curve of PPO, whose form is steep at 0, comes so far; the run says so in one line and fits the others."""
+    far = replace(SMOKE.fits, min_d=100.0, bootstrap=10)
+    run = graph.open_run(replace(SMOKE, fits=far), smoke, sharding.make_mesh(1))
+    monkeypatch.setattr(fits, "audit", lambda run: {})  # of gold, which is slow
+    run.stages["fits"].make(run, tmp_path)
+    fitted = Fits(tmp_path).read("coefficients")
+    assert {name: len(part["groups"]) for name, part in fitted.items()} == {"bon": 4, "ppo": 0, "tilt": 1}
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fits: ")]
+    assert said == ["fits: ppo: no curve has 3 points with sqrt(KL) > 100: a fit of two needs 3"]
+    assert len(Fits(tmp_path).curves()) == len(Fits(smoke).curves())
 
 
 def test_gold_is_calibrated_on_the_initial_policy(smoke):

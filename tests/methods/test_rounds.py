@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rmo import config
-from rmo.analysis.curve_id import Settings
+from rmo.analysis.curve_id import CurveId, Settings
 from rmo.config import Comparisons, Recipe, Sweep, checks
-from rmo.methods.bench import Arm, RewardRow
+from rmo.methods.bench import Arm, Importance, RewardRow
 from rmo.methods.rounds import course, door
 from rmo.methods.rounds.door import Rounds
 from rmo.training.tracker import Silent
@@ -55,6 +55,12 @@ def test_a_stage_per_entry_and_a_curve_per_seed():
         (Rounds(8), r"the first of 8 rounds ends at sqrt\(KL\) 0.177, before gold is read once"),
         (Rounds(2, data="all"), "data is 'all'"),
         (Rounds(2, kl=-1.0), "kl is -1.0: it must be at least 0"),
+        (Rounds(1, data="reweighted"), "Rounds.data is 'reweighted' with 1 round, in which no RM is trained anew"),
+        (Rounds(2, data="reweighted", comparisons=256), "Rounds.comparisons is 256 with data 'reweighted'"),
+        (Rounds(2, data="reweighted", clip=0.0), "Rounds.clip is 0: it must be above 0"),
+        (Rounds(2, data="reweighted", flatten=0.0), "Rounds.flatten is 0: it must be above 0 and at most 1"),
+        (Rounds(2, data="reweighted", flatten=1.5), "Rounds.flatten is 1.5: it must be above 0 and at most 1"),
+        (Rounds(2, flatten=1.0), "Rounds.clip and Rounds.flatten are for data 'reweighted', and data is 'latest'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_one_line(settings, says):
@@ -115,6 +121,31 @@ def test_of_rounds_that_start_again_the_curve_has_what_lies_beyond():
     np.testing.assert_allclose(kl[0], [0, 0.5, 1.1, 1.4, 4.2], rtol=1e-6)
     np.testing.assert_allclose(kl[1], [0, 0.3, 0.8, 1.2, 1.3, 4.0], rtol=1e-6)
     assert record.step_or_n[0, record.points(0)].tolist() == [0, 3, 5, 9, 11]
+
+
+def test_rounds_that_reweight_label_nothing_more():
+    """In what they ask of the run, in what `rmo hedges` counts, and along the curve."""
+    c = Rounds(3, data="reweighted")
+    few = dataclasses.replace(SMOKE.comparisons, prompts=300)  # rounds that label could not have 1,024 more of
+    checks.check(with_rounds(c))
+    assert (c.labels(with_rounds(c)), Rounds(3).labels(with_rounds(c))) == (0, 1024)
+    (job,) = door.jobs(with_rounds(c, comparisons=few))
+    assert job.name == "w8x1-main-rounds3-reweighted"
+    ids = [CurveId("rounds", 100, 1024, settings=x.settings()) for x in (c, Rounds(3), Rounds(3, comparisons=100))]
+    assert [door.labels(id) for id in ids] == [1024, 3 * 1024, 1024 + 200]
+    assert door.labels(CurveId("rounds", 100, settings=c.settings())) is None
+    second = history([[0, 0], [2, 3], [4, 5], [6, 7]], [[1.1, 1.2], [1.5, 1.6], [2.0, 2.1], [4.2, 4.0]])
+    effective = [np.ones(2), np.array([0.5, 0.25])]
+    record = door.one_record(ARMS, [FIRST, second], "latest", [1024, 1024], effective)
+    assert (record.diagnostics["labels"] == 1024).all()
+    np.testing.assert_array_equal(record.diagnostics["effective"], [[1] * 4 + [0.5] * 4, [1] * 4 + [0.25] * 4])
+    assert "effective" not in door.one_record(ARMS, [FIRST], "latest", [1024]).diagnostics
+
+
+def test_shares_are_effective_sizes():
+    weights = [Importance(np.array([1.0, 1.0]), np.ones(1)), Importance(np.array([0.0, 2.0]), np.ones(1))]
+    np.testing.assert_array_equal(course.shares(weights, 2), [1, 0.5])
+    np.testing.assert_array_equal(course.shares((), 3), [1, 1, 1])
 
 
 def test_one_round_is_its_history():

@@ -8,7 +8,10 @@ import pytest
 from rmo.analysis import scaling
 from rmo.analysis.fitting import group
 from rmo.analysis.sweeps import Missing
+from rmo.claims.claim import claims, judge
+from rmo.claims.evidence import Evidence
 from rmo.methods.method import find
+from rmo.report import run_report
 from rmo.report.figures import (
     anatomy,
     appendix,
@@ -102,6 +105,21 @@ def test_a_run_in_which_nothing_turns_has_a_report(files):
         row["peak_gold"] = None  # as read_json reads infinity
     few = replace(files, curves=rising, summary=summary, diagnostics={})
     assert draw_all(few)[1]["fig12"] == "no best-of-n fit that turns"
+
+
+def test_a_method_that_could_not_be_fitted_is_named_in_the_report(files):
+    """Its curves are drawn, its fits are not, and nothing says that a coefficient is 0."""
+    short = [replace(c, kl=c.kl / 1e3) if c.method == "ppo" else c for c in files.curves if not c.id.settings]
+    few = replace(files, curves=short, summary=scaling.summarise(short, draws=20, rank_draws=5))
+    drawn, lacking = draw_all(few)
+    assert "fig1b" in drawn
+    assert lacking["fig3c"] == lacking["fig26b"] == "no ppo curve with enough points to be fitted"
+    assert len(drawn["rival_forms"].axes) == 1  # best-of-n's
+    (part,) = run_report.fit_tables(few.summary["ppo"])
+    assert part.startswith("<p class=note>Not fitted, for want of points: 500 parameters, 36,000 comparisons")
+    evidence = Evidence([c for c in short if c.id.against_rm], draws=20)
+    rows = {c.name: judge(c, evidence) for c in claims() if c.name in ("C2b", "C3c")}
+    assert all(row["why"].startswith("this run has a ppo curve with too few points") for row in rows.values())
 
 
 def test_tables(files):

@@ -1,8 +1,11 @@
 """What the report says of the hierarchical fit and of RM sizes that were left out of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from rmo.analysis.curve_id import Settings
 from rmo.analysis.scaling import summarise
 from rmo.analysis.sweeps import Missing
 from rmo.report.figures.drawing import Files
@@ -46,3 +49,23 @@ def test_results_say_how_left_out_sizes_are_forecast(files):
     summary = {name: {"groups": part["groups"]} for name, part in files.summary.items()}
     bare = Files(files.curves, summary, [], [], {}, {}, {})
     assert "left out once" not in markdown.results(bare, [])
+
+
+def test_more_than_two_methods_stand_below_each_other(files):
+    """One row per size and method, none where a method was not run, and what its RMs learned from beside it."""
+    two = markdown.sizes_table(files).splitlines()
+    assert len(two) == 2 + 5
+    assert two[0].count("|") == 1 + 1 + 2 * 4
+    few = [replace(c, id=replace(c.id, method="rounds", settings=Settings(rounds=2))) for c in files.curves[:2]]
+    lines = markdown.sizes_table(replace(files, curves=[*files.curves, *few])).splitlines()
+    names = "RM parameters | comparisons | method | highest gold (KL) | gold at the end (KL) | its proxy | R²"
+    assert lines[0] == f"| {names} |"
+    assert len(lines) == 2 + 2 * 5 + 1
+    smallest = [line.strip("| ").split(" | ") for line in lines[2:5]]
+    assert [cells[2] for cells in smallest] == ["best-of-n", "PPO", "rounds, rounds=2"]
+    assert len({tuple(cells[:2]) for cells in smallest}) == 1
+    best_of_n = two[2].strip("| ").split(" | ")
+    assert smallest[0][3].split() == best_of_n[1].split()
+    assert smallest[0][4].startswith(f"{best_of_n[2]} (")
+    assert smallest[2][3:6] == smallest[0][3:6]  # the same curves by another name
+    assert smallest[2][6] == "–"  # without a fit

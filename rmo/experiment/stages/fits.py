@@ -8,7 +8,7 @@ import numpy as np
 from rmo.analysis.curve import Curve
 from rmo.analysis.curve_id import COLUMNS as ID
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.analysis.scaling import summarise
+from rmo.analysis.scaling import not_fitted, summarise
 from rmo.artifacts.measured import curves, diagnostic_rows, path_rows
 from rmo.artifacts.run_files import Fits
 from rmo.artifacts.stages import Optimised, Proxies, Samples, Scores
@@ -27,6 +27,7 @@ from rmo.methods.bench import SPREAD
 from rmo.methods.best_of_n import nested, nested_ns
 from rmo.runtime.files import Row
 from rmo.tracking.jsonl import Log
+from rmo.tracking.progress import say
 
 RM = ["rm_params", "rm_comparisons", "rm_recipe", "seed", "steps"]
 RM += ["validation_loss", "validation_accuracy", "calibration_error"]
@@ -45,7 +46,10 @@ def fits(run: Run, out: Path) -> None:
     health = write_diagnostics(run, files, frontier_of(found))
     files.write("policies", starts)
     files.write("nested", growing_n(run))
-    files.write("coefficients", summarise(found, f.bootstrap, f.level, f.min_d))
+    fitted = summarise(found, f.bootstrap, f.level, f.min_d)
+    for line in (line for name, part in fitted.items() for line in not_fitted(name, part)):
+        say(f"fits: {line}")
+    files.write("coefficients", fitted)
     gold = {row["policy_params"]: np.array(row["gold_per_prompt"]) for row in starts}
     against_rms = [curve for curve in found if not curve.id.against_gold]
     evidence = Evidence(against_rms, rms, gold, f.bootstrap, min_d=f.min_d, diagnostics=health)

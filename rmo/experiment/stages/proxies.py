@@ -38,6 +38,7 @@ class Order(NamedTuple):
     sides: np.ndarray  # i[C, 2], where the preferred and the other response are; flipped labels are noise
     batch: Callable[[int], np.ndarray]  # step -> places among `used`
     steps: int
+    weights: np.ndarray | None = None  # f32[recipe.comparisons], how much each of `used` counts; None: all alike
 
 
 def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: str = "", first: str = "") -> None:
@@ -93,18 +94,26 @@ def trained(
     watched: data.Comparisons,
     checkpoints: Checkpoints,
     log: Log,
+    watched_weights: np.ndarray | None = None,
 ) -> Params:
     """Members (recipe, seed) trained in one program, each on its own of these comparisons in its own order; `watched`
-    are those that recipes which stop early are watched on, with a leading axis of members where each has its own."""
+    are those that recipes which stop early are watched on, with a leading axis of members where each has its own, and
+    then also weights f32[M, C] where they do not count alike."""
     p = run.experiment.proxies
 
-    def batch_at(step: int) -> tuple[np.ndarray, np.ndarray]:
-        picks = [order.used[order.batch(min(step, order.steps - 1))] for order in orders]
+    def batch_at(step: int) -> tuple[np.ndarray, ...]:
+        places = [order.batch(min(step, order.steps - 1)) for order in orders]
+        picks = [order.used[at] for order, at in zip(orders, places, strict=True)]
         index = np.stack(picks)
         side = np.stack([order.sides[chosen] for order, chosen in zip(orders, picks, strict=True)])
-        return rows.tokens[index[..., None], side], rows.mask[index[..., None], side]
+        batch = rows.tokens[index[..., None], side], rows.mask[index[..., None], side]
+        weights = [order.weights[at] for order, at in zip(orders, places, strict=True) if order.weights is not None]
+        return (*batch, np.stack(weights)) if weights else batch
 
     recipes = [recipe for recipe, _ in members]
+    own = (watched.tokens, watched.mask) if watched.tokens.ndim == 4 else None
+    if own and watched_weights is not None:
+        own = (*own, watched_weights)
     return train(
         first,
         objectives.proxy(rm, any(recipe.dropout for recipe in recipes)),
@@ -116,7 +125,7 @@ def trained(
         log,
         settings_of(run, members, orders),
         watched_loss(rm, watched) if any(map(p.stops_early, recipes)) else None,
-        (watched.tokens, watched.mask) if watched.tokens.ndim == 4 else None,
+        own,
     )
 
 
@@ -195,11 +204,11 @@ def settings_of(run: Run, members: list[tuple[Recipe, int]], orders: list[Order]
 
 def watched_loss(rm: RewardModel, watched: data.Comparisons) -> Callable[..., jax.Array]:
     """The loss that recipes which stop early watch, on comparisons that none of them trains on: these, or a member's
-    own (tokens, mask)."""
+    own (tokens, mask) and perhaps their weights."""
 
-    def loss(params: Params, own: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
-        tokens, mask = own or (watched.tokens, watched.mask)
-        return losses.preference(objectives.pair_scores(rm, params, tokens, mask))
+    def loss(params: Params, own: tuple[jax.Array, ...] | None = None) -> jax.Array:
+        tokens, mask, *weight = own or (watched.tokens, watched.mask)
+        return losses.preference(objectives.pair_scores(rm, params, tokens, mask), 0.0, *weight)
 
     return loss
 

@@ -13,27 +13,31 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rmo.config import Against
-from rmo.methods.bench import OWN, Arm, Bench
+from rmo.methods.bench import OWN, Arm, Bench, Importance
 from rmo.methods.ppo import loop, setup
 from rmo.methods.ppo.door import Plan
 from rmo.methods.ppo.update import Task
 from rmo.methods.rounds.door import Rounds
+from rmo.models.transformer import Params
 from rmo.rewards.reward import Reward, RewardParams
+from rmo.training.importance import effective_sample_size
 from rmo.training.tracker import Tracker
 
 
-def course(bench: Bench, c: Rounds, members: Sequence[Arm]) -> list[dict]:
-    """Every round's history as `loop.train_ppo` gives it; the last policies are kept."""
+def course(bench: Bench, c: Rounds, members: Sequence[Arm]) -> tuple[list[dict], list[np.ndarray]]:
+    """(every round's history as `loop.train_ppo` gives it; which share of its RM's comparisons is effective, f64[M] of
+    every round); the last policies are kept."""
     against, chosen = Against(sweep=c.sweep, recipes=(c.recipe,)), [arm.reward for arm in members]
     reward, params = bench.reward(chosen)
     s, frozen = setup.stage(bench, 0, Plan(against), reward)
     tracker, observe = bench.tracker(c.rounds * s.reads, "read"), setup.observer(bench, s.c.read_draws)
     histories: list[dict] = []
+    effective = [np.ones(len(members))]
     end: loop.Start | None = None
     for r in range(1, c.rounds + 1):
         if end is not None:
-            bench.label(f"labels-{r}", chosen, end.policies, c.labels(bench.experiment))
-            params = bench.retrained(f"proxies-{r}", chosen, learned_from(c, r))
+            params, weights = next_rms(bench, c, r, chosen, end.policies)
+            effective.append(shares(weights, len(members)))
         tasks = tasks_of(bench, c, members, r, reward, params)
         critics = setup.first_critics(bench, s.c, s.lm, reward, params, frozen.reference)
         made = sum((history["iteration"][-1] for history in histories), np.zeros(len(members), np.int32))
@@ -47,7 +51,24 @@ def course(bench: Bench, c: Rounds, members: Sequence[Arm]) -> list[dict]:
     tracker.close()
     assert end is not None
     bench.keep_policies(end.policies, len(members))
-    return histories
+    return histories, effective
+
+
+def next_rms(
+    bench: Bench, c: Rounds, r: int, chosen: Sequence[int], policies: Params
+) -> tuple[RewardParams, Sequence[Importance]]:
+    """(the RMs of round r, the second or later, for policies as they are; how much the comparisons count that each has
+    learned from, none where all count alike)."""
+    if c.data == "reweighted":
+        weights = bench.importance(f"weights-{r}", chosen, policies, c.clip, c.flatten)
+        return bench.retrained(f"proxies-{r}", chosen, [OWN], weights), weights
+    bench.label(f"labels-{r}", chosen, policies, c.labels(bench.experiment))
+    return bench.retrained(f"proxies-{r}", chosen, learned_from(c, r)), ()
+
+
+def shares(weights: Sequence[Importance], members: int) -> np.ndarray:
+    """Effective sample size of each member's comparisons as a share of them, f64[M]; 1 where all count alike."""
+    return np.array([effective_sample_size(w.train) / len(w.train) for w in weights] or [1.0] * members)
 
 
 def learned_from(c: Rounds, r: int) -> list[str]:

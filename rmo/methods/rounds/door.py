@@ -1,5 +1,5 @@
 """Iterated RLHF: label, train an RM, optimise, and again (paper section 4.3; Wolf, Kirk and Musolesi 2025): settings,
-stages, record."""
+stages, record. Or without new labels: those of the first round, reweighted (Shimodaira 2000)."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -30,8 +30,9 @@ class Rounds(MethodSettings):
     """Which of proxies.sweeps the first round's RMs come from."""
     recipe: int = 0
     """Which of that sweep's recipes the RMs of every round are trained by, as an index."""
-    data: Literal["latest", "concatenated"] = "latest"
-    """What an RM learns from: its own round's comparisons, or those of all rounds so far."""
+    data: Literal["latest", "concatenated", "reweighted"] = "latest"
+    """What an RM learns from: its own round's comparisons, those of all rounds so far, or, without new labels, the
+    first round's again, each weighted by how likely the policy is by now to write both of its responses."""
     start: Literal["latest", "initial"] = "latest"
     """Where a round's policy starts: where the round before ended, or at the initial policy."""
     comparisons: int = 0
@@ -41,9 +42,16 @@ class Rounds(MethodSettings):
     square root."""
     seeds: int = 0
     """How many of the RM seeds, first ones first; 0: all."""
+    clip: float = 3.0
+    """With data "reweighted": nats by which the logarithm of a weight may be away from its median."""
+    flatten: float = 0.5
+    """With data "reweighted": the power, at most 1, that likelihood ratios are raised to; 1 corrects most and is the
+    noisiest."""
 
     def labels(self, e: Experiment) -> int:
-        """Training comparisons of each later round."""
+        """Training comparisons that each later round labels."""
+        if self.data == "reweighted":
+            return 0
         return self.comparisons or sweep_named(e, self.sweep).recipes[self.recipe].comparisons
 
     def end(self, e: Experiment, r: int) -> float:
@@ -103,6 +111,35 @@ def check_one(e: Experiment, c: Rounds, need: Need) -> None:
     how = "trains on confounded comparisons" if recipe.confounded else how
     plain = not (recipe.prompts or recipe.choice or recipe.confounded)
     need(plain, f"Rounds.recipe is {c.recipe}, which {how}: rounds label new pairs as they come, so take another")
+    need(
+        c.end(e, 1) ** 0.5 >= e.ppo.d_step,
+        f"Rounds: the first of {c.rounds} rounds ends at sqrt(KL) {c.end(e, 1) ** 0.5:.3g}, before gold is read once "
+        f"(ppo.d_step {e.ppo.d_step:g}): fewer rounds, more KL or a smaller d_step",
+    )
+    if c.data == "reweighted":
+        check_weights(c, need)
+    else:
+        check_labels(e, c, need)
+
+
+def check_weights(c: Rounds, need: Need) -> None:
+    """What weights of the first round's labels need."""
+    need(c.rounds >= 2, "Rounds.data is 'reweighted' with 1 round, in which no RM is trained anew: take 2 or more")
+    need(
+        not c.comparisons,
+        f"Rounds.comparisons is {c.comparisons} with data 'reweighted', where later rounds label nothing: leave it out",
+    )
+    need(c.clip > 0, f"Rounds.clip is {c.clip:g}: it must be above 0, where all comparisons would count alike")
+    need(0 < c.flatten <= 1, f"Rounds.flatten is {c.flatten:g}: it must be above 0 and at most 1")
+
+
+def check_labels(e: Experiment, c: Rounds, need: Need) -> None:
+    """What later rounds label."""
+    plain = Rounds()
+    need(
+        (c.clip, c.flatten) == (plain.clip, plain.flatten),
+        f"Rounds.clip and Rounds.flatten are for data 'reweighted', and data is {c.data!r}: leave them out",
+    )
     size = c.labels(e)
     need(size >= e.proxies.batch, f"Rounds.comparisons is {size}: it must be at least one batch ({e.proxies.batch})")
     prompts, most = -(-size // e.comparisons.pairs), e.comparisons.prompts - held_out_prompts(e)
@@ -111,17 +148,12 @@ def check_one(e: Experiment, c: Rounds, need: Need) -> None:
         f"Rounds.comparisons is {size}, at {e.comparisons.pairs} pairs to a prompt {prompts} prompts a round: "
         f"comparisons.prompts gives {most} to train on; lower the one or raise the other",
     )
-    need(
-        c.end(e, 1) ** 0.5 >= e.ppo.d_step,
-        f"Rounds: the first of {c.rounds} rounds ends at sqrt(KL) {c.end(e, 1) ** 0.5:.3g}, before gold is read once "
-        f"(ppo.d_step {e.ppo.d_step:g}): fewer rounds, more KL or a smaller d_step",
-    )
 
 
 def labels(id: CurveId) -> int | None:
-    """Training comparisons of all rounds: the RM's own, then those of each later round."""
-    if id.rm_comparisons is None:
-        return None
+    """Training comparisons of all rounds: the RM's own, then those that each later round labels, if it does."""
+    if id.rm_comparisons is None or id.settings.get("data") == "reweighted":
+        return id.rm_comparisons
     later = int(id.settings.number("comparisons", id.rm_comparisons))
     return id.rm_comparisons + (int(id.settings.number("rounds", 1)) - 1) * later
 
@@ -141,12 +173,20 @@ def run(bench: Bench, job: Job) -> Record:
     members = arms(bench.rewards, c)
     bench.begin(members)
     first, later = bench.rewards[members[0].reward].comparisons or 0, c.labels(bench.experiment)
-    return one_record(members, course(bench, c, members), c.start, [first + r * later for r in range(c.rounds)])
+    histories, effective = course(bench, c, members)
+    labels = [first + r * later for r in range(c.rounds)]
+    return one_record(members, histories, c.start, labels, effective if c.data == "reweighted" else ())
 
 
-def one_record(members: Sequence[Arm], histories: Sequence[dict], start: str, labels: Sequence[int]) -> Record:
+def one_record(
+    members: Sequence[Arm],
+    histories: Sequence[dict],
+    start: str,
+    labels: Sequence[int],
+    effective: Sequence[np.ndarray] = (),
+) -> Record:
     """The histories of all rounds, one after the other, as one curve per member; `labels` are the training comparisons
-    that were made up to each round.
+    that were made up to each round, `effective` the share of its RM's that its weights leave, f64[M], where it has any.
 
     Iterations are counted on. What a round's first read sees was read at the end of the round before, or is the initial
     policy; and of a round that starts there again the curve has what lies beyond the KL of the rounds before it.
@@ -162,6 +202,8 @@ def one_record(members: Sequence[Arm], histories: Sequence[dict], start: str, la
         real = beyond(record.kl, real, round_K)
     of_round = {"round": round_K + 1.0, "labels": np.asarray(labels, np.float64)[round_K]}
     told = {name: np.tile(x_K, (len(members), 1)) for name, x_K in of_round.items()}
+    if len(effective):
+        told["effective"] = np.stack(effective, axis=1)[:, round_K]
     return dataclasses.replace(record, real=real, diagnostics=record.diagnostics | told)
 
 
@@ -203,6 +245,7 @@ METHOD = register(
             *PPO.diagnostics,
             Diagnostic("round", "round", drawn=True),
             Diagnostic("labels", "training comparisons labelled so far"),
+            Diagnostic("effective", "effective sample size as a share of the RM's comparisons"),
         ),
         charts=PPO.charts,
         less_memory=PPO.less_memory,

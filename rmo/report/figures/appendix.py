@@ -318,7 +318,9 @@ def fig25(f: Files) -> Figure:
 
 def extrapolation(f: Files, method: str, share: float = 0.6) -> Figure:
     """What claims C2c and C2d judge: the fit to all seeds below `share` of each RM's KL range (dotted), and beyond."""
-    groups = f.sizes(method)
+    groups = [g for g in f.sizes(method) if row_of(f.summary, g)]
+    if not groups:
+        raise Missing(f"no {method} curve with enough points to be fitted")
     figure, (axis,) = panels(1, 6.4, 4.2)
     low_d, cuts = f.summary[method]["min_d"], low_part(groups, share)
     fits = Family(groups, find(method).form, False, low_d, cuts).best()

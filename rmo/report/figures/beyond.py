@@ -343,7 +343,9 @@ def rival_forms(f: Files) -> Figure:
     Error of each form on the upper half of the KL range when fitted to the lower half, with intervals; the form of
     the paper is filled. Grey: the spread of what was to be predicted, the error of a constant that knew its
     mean."""
-    fitted = {method.name: f.summary[method.name] for method in f.methods()}
+    fitted = {method.name: part for method in f.methods() if (part := f.summary[method.name])["groups"]}
+    if not fitted:
+        raise Missing("too few points to fit")
     figure, axes = panels(len(fitted), 5.4, 3.6)
     for axis, (method, part) in zip(axes, fitted.items(), strict=True):
         rows = sorted(part["extrapolation"].items(), key=held_out_error, reverse=True)

@@ -75,7 +75,9 @@ def fig2(f: Files) -> Figure:
 
 def coefficient(f: Files, method: str, name: str) -> Figure:
     """A coefficient (alpha or beta) of the main sweep against RM size, of gold with intervals and of the proxy."""
-    groups, m = f.sizes(method), find(method)
+    groups, m = [g for g in f.sizes(method) if row_of(f.summary, g)], find(method)
+    if not groups:
+        raise Missing(f"no {method} curve with enough points to be fitted")
     rows = [row for row in (row_of(f.summary, g) for g in groups) if row]
     figure, (axis,) = panels(1, 4.6, 3.6)
     x = np.array([row["rm_params"] for row in rows], float)

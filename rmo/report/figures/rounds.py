@@ -22,7 +22,8 @@ def iterated(f: Files) -> Figure:
     Mean gold over seeds against total KL; circles are the ends of rounds, at which pairs of the policy are labelled and
     an RM is trained on them. Left: by the number of rounds, with RMs of the latest comparisons and policies that go on;
     dotted, what the paper predicts from the fit of one round (section 4.3). Right: most rounds, by what RMs learn from
-    (the latest comparisons or all so far) and where policies start (the latest policy or the initial one)."""
+    (the latest comparisons, all so far, or the first, reweighted) and where policies start (the latest policy or the
+    initial one)."""
     several = [g for g in f.all(ROUNDS) if count(g) > 1]
     if not several:
         raise Missing("no runs of several rounds, with RMs trained anew in between")
@@ -60,9 +61,16 @@ def is_one_round(g: Group, other: CurveId) -> bool:
     return alone and g.id.same_rm == other.same_rm
 
 
+DATA = {
+    "latest": "latest comparisons",
+    "concatenated": "all comparisons",
+    "reweighted": "first comparisons, reweighted",
+}
+
+
 def way(id: CurveId) -> str:
     """What tells the ways of going on apart, in words."""
-    data = "all comparisons" if id.settings.get("data") == "concatenated" else "latest comparisons"
+    data = DATA[str(id.settings.get("data", "latest"))]
     start = "from the initial policy" if id.settings.get("start") == "initial" else "going on"
     rest = str(id.settings.without("rounds", "data", "start", "kl"))
     return ", ".join(filter(None, [data, start, rest]))

@@ -58,7 +58,11 @@ def note(text: str) -> str:
 
 
 def coefficient_table(part: Row) -> str:
-    """Coefficients, fit quality and peaks per group."""
+    """Coefficients, fit quality and peaks per group; which groups were not fitted."""
+    short = "; ".join(part["too_short"])
+    missed = note(f"Not fitted, for want of points: {html.escape(short)}.") if short else ""
+    if not part["groups"]:
+        return missed
     first = "RM" if any(g["rm_params"] for g in part["groups"]) else "curve"
     fitted = ["seeds", "α", "interval", "β", "interval", "R²", "R² (α free)"]
     peaks = ["peak gold (fit)", "interval", "at KL", "interval", "peak measured", "at KL"]
@@ -68,10 +72,7 @@ def coefficient_table(part: Row) -> str:
     if part["min_d"]:
         said += f" Points with √KL below {part['min_d']:g} are left out of the fit."
     said += " “Peak measured” is the mean over seeds of the highest point, so noise lifts it a little."
-    out = table([first, *fitted, *peaks], rows) + note(said)
-    if part["too_short"]:
-        out += note(f"Not fitted, for want of points: {html.escape('; '.join(part['too_short']))}.")
-    return out
+    return table([first, *fitted, *peaks], rows) + note(said) + missed
 
 
 def coefficient_row(g: Row) -> list[object]:
@@ -81,7 +82,9 @@ def coefficient_row(g: Row) -> list[object]:
 
 
 def advice_table(part: Row) -> str:
-    """Where to stop, group by group."""
+    """Where to stop, group by group; nothing where none was fitted."""
+    if not part["groups"]:
+        return ""
     rows = []
     for g in part["groups"]:
         a = g["advice"]
