@@ -3,9 +3,10 @@
     launch/local.sh rmo run configs/methods_paper.py
 
 Models, world, gold and 90,000 comparisons of `paper`: a 1.2B policy, 6B gold, nine proxies of 3M to 3B, best-of-n to
-n = 12,500 (8.4 nats), RL to 100 nats. It has not been run; `rmo plan configs/methods_paper.py --only rloo` compiles a
-part of it. What is taken from other papers, whose scores have other units than ours (a unit here is a logit of gold's
-labels), so that coefficients are places to start from:
+n = 12,500 (8.4 nats), RL to 100 nats. It has been neither run nor planned; `rmo plan configs/methods_paper.py` knows
+its models and its RL against single RMs, not direct alignment, rounds and RL against several RMs. What is taken from
+other papers, whose scores have other units than ours (a unit here stands for one standard deviation of gold), so that
+coefficients are places to start from:
 
 - Ensembles of 5 RMs, clean and with 25% label noise; variance weighed 0.5 in best-of-n and 0.1 in PPO; KL penalties of
   0.01, which is enough beside an ensemble, and 0.2, which one RM needs (Coste et al. 2023). Weight averages are of 5
@@ -17,7 +18,7 @@ labels), so that coefficients are places to start from:
 - RLOO with 4 responses to a prompt (Ahmadian et al. 2024), GRPO with 64 (Shao et al. 2024).
 - Four rounds, and all ways to go on (Wolf et al. 2025); two rounds on reweighted labels beside two that label anew.
 
-Ours, where papers say nothing: temperatures, betas of pessimism, 0.005 of a logit for a token too many, 12,500
+Ours, where papers say nothing: temperatures, betas of pessimism, 0.005 for every token too many, 12,500
 comparisons a round. RL batches have 4,096 episodes where `paper` has 65,536, with sixteen times the iterations: RLOO
 takes each in one step.
 """
