@@ -2,21 +2,31 @@
 
 import dataclasses
 import json
+import subprocess
 
 import numpy as np
 import pytest
 
 from rmo.artifacts.stages import Optimised, Scores
+from rmo.config import checks
 from rmo.experiment import graph, retraining
 from rmo.experiment.run import Run
 from rmo.methods.ppo import loop
 from rmo.methods.rounds.door import Rounds
 from rmo.runtime.files import SCRATCH
 from rmo.worlds import comparisons as data
-from tests.helpers.smoke import SMOKE
+from tests.helpers.flags import EXACT
+from tests.helpers.smoke import CLI, ENV, ROOT, SMOKE, copied
 
 TWO = Rounds(2, comparisons=128, data="concatenated")
 AGAIN = Rounds(2, comparisons=128, start="initial")
+ONCE = """import dataclasses
+from rmo.methods.rounds.door import Rounds
+from tests.experiment.test_rounds_of_a_run import SHORT, SMOKE
+
+def experiment():
+    return dataclasses.replace(SMOKE, ppo=SHORT, methods=(Rounds(1),))
+"""
 SHORT = dataclasses.replace(SMOKE.ppo, kl_max=0.4, max_steps=12, patience=6)
 
 
@@ -29,7 +39,7 @@ def run(smoke, tmp_path_factory) -> Run:
     """Stages before the methods are those of the smoke run, which are only read."""
     from rmo.runtime import sharding
 
-    e = dataclasses.replace(SMOKE, ppo=SHORT, methods=(Rounds(1), TWO, AGAIN))
+    e = dataclasses.replace(SMOKE, ppo=SHORT, methods=(TWO, AGAIN))
     return graph.open_run(e, smoke, sharding.make_mesh(1))
 
 
@@ -39,9 +49,15 @@ def make(run: Run, name: str, out) -> Optimised:
     return Optimised(out)
 
 
-def test_one_round_is_ppo(run, tmp_path):
-    """Bit for bit: the same RMs, prompts and random streams."""
-    ppo, once = (make(run, name, tmp_path / name) for name in ("ppo/w8x1-main", "rounds/w8x1-main-rounds1"))
+def test_one_round_is_ppo(smoke, tmp_path):
+    """Bit for bit, as users' programs are compiled: the same RMs, prompts and random streams."""
+    here = copied(smoke, tmp_path)
+    (tmp_path / "config.py").write_text(ONCE)
+    command = [*CLI[:-1], str(tmp_path / "config.py"), "--runs", str(tmp_path), "--only", "ppo", "rounds"]
+    got = subprocess.run(command, cwd=ROOT, env=ENV | {"XLA_FLAGS": EXACT}, capture_output=True, text=True)
+    assert got.returncode == 0, got.stderr[-2000:]
+    stages = graph.open_run(checks.load(tmp_path / "config.py"), here).stages
+    ppo, once = (Optimised(here / stages[name].path) for name in ("ppo/w8x1-main", "rounds/w8x1-main-rounds1"))
     assert [id.settings.number("rounds") for id in once.ids()] == [1, 1]
     a, b = ppo.record, once.record
     assert a.kl.max() > 0.2
