@@ -108,6 +108,8 @@ def c8b(view: View) -> float:
     x, where = np.log10(counts), []
     for p in sizes:
         gain = np.maximum.accumulate([np.log(2) - view.rm(p, c) for c in counts])
+        if p == sizes[0] and gain[0] >= BETTER:  # whose threshold is the latest: then all would lie at the first count
+            raise Missing(f"no threshold: with {counts[0]} comparisons the smallest RM is better than chance already")
         where.append(float(np.interp(BETTER, gain, x)))
     return per_decade(sizes, where)
 

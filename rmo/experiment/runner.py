@@ -1,6 +1,7 @@
 """Makes every stage that is not done, in order. `DONE` is written last: a stage without it is continued."""
 
 import contextlib
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -147,6 +148,7 @@ def circumstances(run: Run, stage: Stage, compiling: Compiling) -> Row:
         "jax": jax.__version__,
         "backend": jax.default_backend(),
         "devices": run.mesh.size,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "processes": jax.process_count(),
     }
 

@@ -12,16 +12,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from typing import NoReturn
 
+from rmo.artifacts.run_files import GATHERERS
 from rmo.experiment.run import Run, StageOf
 from rmo.experiment.runner import need_upstream
 from rmo.runtime import hosts
-from rmo.runtime.files import RunError
+from rmo.runtime.files import SCRATCH, RunError, remove
 from rmo.tracking.progress import say
 from rmo.tracking.status import left, look
 
-# In the environment of a job: its run, as `config.replicates` calls it. It is given stages on stdin, and says on stdout
-# when one is done.
+# In the environment of a job: its run, as `config.replicates` calls it. It is given stages on stdin, and says the name
+# of one on stdout when it is done.
 JOB = "RMO_JOB"
 POLL = 0.5  # seconds between two looks whether to stop
 
@@ -39,11 +41,13 @@ def order(stages: dict[str, StageOf]) -> list[str]:
 
 
 def shares(cores: Collection[int], jobs: int) -> list[list[int]]:
-    """Cores of each job; of fewer cores than jobs each serves several."""
+    """Cores of each job, equally many, so that it is no matter which of them makes a stage; of fewer cores than jobs
+    each serves several."""
     every = sorted(cores)
     if len(every) < jobs:
         return [[every[i % len(every)]] for i in range(jobs)]
-    return [every[i::jobs] for i in range(jobs)]
+    size = len(every) // jobs
+    return [every[i * size : (i + 1) * size] for i in range(jobs)]
 
 
 @contextlib.contextmanager
@@ -68,8 +72,8 @@ class Job:
         pipe = subprocess.PIPE
         with on(cores):
             self.process = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1, start_new_session=True,
-                env={**os.environ, **threads, JOB: where},
+                command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", bufsize=1,
+                start_new_session=True, env={**os.environ, **threads, JOB: where},
             )  # fmt: skip
         self.news, self.at = news, ""
         self.speaking = threading.Thread(target=self.pass_on, daemon=True)
@@ -79,14 +83,18 @@ class Job:
     def pass_on(self) -> None:
         assert self.process.stderr
         for line in self.process.stderr:
-            print(line, end="", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # nobody reads ours any more; the job must not wait for that
+                print(line, end="", file=sys.stderr, flush=True)
 
     def listen(self) -> None:
-        """Tell of every stage that is done, and at the end of the end."""
+        """Tell when the stage that it was given is done, and at the end of the end."""
         assert self.process.stdout
-        for _ in self.process.stdout:
-            self.news.put((self, True))
-        self.news.put((self, False))
+        try:
+            for line in self.process.stdout:
+                if line.strip() == self.at:
+                    self.news.put((self, True))
+        finally:
+            self.news.put((self, False))
 
     def give(self, name: str) -> None:
         self.at = name
@@ -121,57 +129,85 @@ def execute(run: Run, where: str, wanted: Collection[str], command: Sequence[str
       Preempted: the run was asked to stop; what is made is saved.
       SystemExit: a job ended on an error, which it said; with its exit code.
     """
-    waiting = [name for name in order(run.stages) if name in wanted and not run.done(name)]
+    waiting = to_make(run, wanted)
     for name in waiting:
         need_upstream(run, name, waiting)
     news: News = queue.Queue()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    jobs = min(jobs, len(waiting))
     every = [Job(where, command, share, news) for share in (shares(cores, jobs) if cores else [[]] * jobs)]
     try:
         make_all(run, waiting, every, news)
         for job in every:
             job.no_more()
         for job in every:
-            job.end()
+            if job.end():
+                fail(job, len(every))
     finally:
         for job in every:
             job.process.kill()
+    if left_out := [name for name in waiting if not run.done(name)]:
+        raise RunError(f"{', '.join(left_out)} was not made although nothing failed: the same command continues")
 
 
-def make_all(run: Run, waiting: list[str], every: Sequence[Job], news: News) -> None:
+def to_make(run: Run, wanted: Collection[str]) -> list[str]:
+    """The wanted stages that are not done, most urgent first; with them those that gather what they leave, since those
+    are made again. What a kill left beside a stage that is done goes."""
+    for name in wanted:
+        if run.done(name):
+            remove(run.path(name) / SCRATCH)
+    names = [name for name in order(run.stages) if name in wanted and not run.done(name)]
+    return [name for name in order(run.stages) if name in names or (names and name in wanted and name in GATHERERS)]
+
+
+def make_all(run: Run, names: Sequence[str], every: Sequence[Job], news: News) -> None:
     """Give stages to jobs that have none until all are done."""
     paths = {name: stage.path for name, stage in run.stages.items()}
-    names = list(waiting)
+    waiting, made = list(names), 0
     while waiting or any(job.at for job in every):
         for job in every:
-            ready = (n for n in waiting if all(run.done(before.name) for before in run.stages[n].upstream))
-            if not job.at and (name := next(ready, None)):
+            if not job.at and (name := ready(run, waiting, every)):
                 waiting.remove(name)
                 job.give(name)
         try:
             job, alive = news.get(timeout=POLL)
         except queue.Empty:
-            if hosts.preempted():
-                stop(every)
-                raise hosts.Preempted from None
-            continue
-        if not alive:
+            job, alive = None, True
+        if hosts.preempted():
             stop(every)
-            raise why(job, len(every))
-        job.at = ""
-        done = sum(run.done(name) for name in names)
-        say(f"{done} of {len(names)} stages done{left(look(run.root, paths), names, len(every))}")
+            raise hosts.Preempted
+        if not alive and job:
+            stop(every)
+            fail(job, len(every))
+        if job:
+            job.at, made = "", made + 1
+            say(f"{made} of {len(names)} stages done{left(look(run.root, paths), list(names), len(every))}")
 
 
-def why(job: Job, jobs: int) -> BaseException:
-    """What to raise where a job ended before its time; what went wrong it said itself, unless it was killed."""
+def ready(run: Run, waiting: Sequence[str], every: Sequence[Job]) -> str:
+    """The most urgent stage of which all that it needs is made; empty if none is."""
+    unmade = {*waiting, *(job.at for job in every)}
+    for name in waiting:
+        if not any(before.name in unmade for before in run.stages[name].upstream):
+            return name
+    return ""
+
+
+def fail(job: Job, jobs: int) -> NoReturn:
+    """End as a job did that ended before its time; what went wrong it said itself, unless it was killed.
+
+    Raises:
+      RunError: it was killed.
+      Preempted: it was asked to stop.
+    """
     code = job.end()
     if code == hosts.PREEMPTED:
-        return hosts.Preempted()
-    if code >= 0:
-        return SystemExit(code)
-    killed = f"the process that made {job.at or 'stages'} was killed by signal {-code}"
-    return RunError(f"{killed}: the same command continues; if memory ran out, with --jobs {max(jobs - 1, 1)}")
+        raise hosts.Preempted
+    if code < 0:
+        killed = f"the process that made {job.at or 'nothing yet'} was killed by signal {-code}"
+        raise RunError(f"{killed}: the same command continues; if memory ran out, with --jobs {max(jobs - 1, 1)}")
+    hosts.leave(code or 1, f"{job.at} was not made: see above" if job.at else "a job failed: see above")
+    raise AssertionError  # not reached
 
 
 def stop(every: Sequence[Job]) -> None:
@@ -184,9 +220,11 @@ def stop(every: Sequence[Job]) -> None:
 
 
 class Given:
-    """Names of stages that come on stdin, in the process of a job."""
+    """Names of stages that come on stdin, in the process of a job. What else it prints on stdout goes to stderr."""
 
     def __init__(self) -> None:
+        self.told = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
         self.names: queue.Queue[str] = queue.Queue()
         self.busy = False
         threading.Thread(target=self.read, daemon=True).start()
@@ -219,4 +257,5 @@ class Given:
             self.busy = True
             yield name
             self.busy = False
-            print("done", flush=True)
+            sys.stdout.flush()
+            print(name, file=self.told, flush=True)

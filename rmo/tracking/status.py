@@ -127,20 +127,20 @@ def left(found: list[Row], names: list[str], at_once: int = 1) -> str:
     for row in found:
         if row["state"] == "done":
             kinds.setdefault(row["stage"].split("/")[0], []).append(row["seconds"])
-    seconds, without = 0.0, ""
+    each, without = [], ""
     for row in found:
         if row["stage"] not in names or row["state"] == "done":
             continue
         kind = row["stage"].split("/")[0]
         alike = kinds.get(kind, [])
         if row["before"] is not None:
-            seconds += row["before"]
+            each.append(row["before"])
         elif len(alike) > 1 and max(alike) <= 2 * min(alike):
-            seconds += sum(alike) / len(alike)
+            each.append(sum(alike) / len(alike))
         elif kind in GATHERERS:
             without = " before fits and report"
         else:
             return ""
-    seconds /= at_once
+    seconds = max([sum(each) / at_once, *each])
     until = time.strftime("%a %H:%M", time.localtime(time.time() + seconds))
     return f"; about {duration(seconds)} left{without}, until {until}" if seconds > 60 else ""

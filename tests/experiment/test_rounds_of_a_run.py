@@ -53,7 +53,7 @@ def make(run: Run, name: str, out) -> Optimised:
 
 
 def test_one_round_is_ppo(smoke, tmp_path):
-    """Bit for bit, as users' programs are compiled: the same RMs, prompts and random streams."""
+    """Bit for bit, with the fusion emitters that users have: the same RMs, prompts and random streams."""
     here = copied(smoke, tmp_path)
     (tmp_path / "config.py").write_text(ONCE)
     command = [*CLI[:-1], str(tmp_path / "config.py"), "--runs", str(tmp_path), "--only", "ppo", "rounds"]

@@ -3,15 +3,17 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
+from rmo.artifacts.stages import Stage
 from rmo.experiment import graph, side_by_side
 from rmo.experiment.run import StageOf
 from rmo.runtime import hosts
-from rmo.runtime.files import RunError, read_csv
+from rmo.runtime.files import SCRATCH, RunError, read_csv
 from tests.helpers.smoke import CLI, ENV, ROOT, SMOKE
 
 
@@ -40,9 +42,29 @@ def test_every_stage_comes_after_what_it_needs():
     assert seen == set(stages)
 
 
-def test_cores_are_shared_out():
-    assert side_by_side.shares({0, 1, 2, 5, 6}, 2) == [[0, 2, 6], [1, 5]]
+def test_cores_are_shared_out_equally():
+    assert side_by_side.shares({0, 1, 2, 5, 6}, 2) == [[0, 1], [2, 5]]
     assert side_by_side.shares({3}, 2) == [[3], [3]]
+
+
+def make_done(run, *names):
+    for name in names:
+        stage = Stage(run.path(name))
+        stage.directory.mkdir(parents=True)
+        stage.write_cost({"seconds": 1})
+        stage.mark_done(run.stages[name].path)
+
+
+def test_what_gathers_a_stage_is_made_again_after_it(tmp_path):
+    """As by one process, which unmakes it: a stage that was removed by hand, of a run that was finished."""
+    run = graph.open_run(SMOKE, tmp_path)
+    make_done(run, *run.stages)
+    assert side_by_side.to_make(run, list(run.stages)) == []
+    Stage(run.path("ppo/w8x1-main")).mark_undone()
+    (run.path("sft") / SCRATCH).mkdir()  # as a kill leaves it
+    assert side_by_side.to_make(run, list(run.stages)) == ["ppo/w8x1-main", "fits", "report"]
+    assert side_by_side.to_make(run, ["ppo/w8x1-main"]) == ["ppo/w8x1-main"]
+    assert not (run.path("sft") / SCRATCH).exists()
 
 
 def test_what_a_stage_needs_must_be_there_or_asked_for(tmp_path):
@@ -51,14 +73,50 @@ def test_what_a_stage_needs_must_be_there_or_asked_for(tmp_path):
         side_by_side.execute(run, "smoke", ["gold"], ["false"], 2)
 
 
-@pytest.mark.parametrize(("line", "raised", "said"), [
-    ("exit 3", SystemExit, "3"), (f"exit {hosts.PREEMPTED}", hosts.Preempted, "^$"),
+def job(run, what):
+    """A command that makes sft as `what` does, in the shell's words, and waits for what comes next."""
+    at, cost = run.path("sft"), '{"seconds": 1}'
+    made = f"mkdir -p {at}; echo '{cost}' > {at}/cost.json; touch {at}/DONE"
+    return ["sh", "-c", f"read name; made() {{ {made}; }}; {what}; cat > {at}/after || true"]
+
+
+@pytest.mark.parametrize(("what", "raised", "said"), [
+    ("echo wrong >&2; exit 3", SystemExit, "3"), ("exit 0", SystemExit, "1"),
+    (f"exit {hosts.PREEMPTED}", hosts.Preempted, "^$"),
     ("kill -9 $$", RunError, "the process that made sft was killed by signal 9: the same command continues; if memory"),
+    ("made; echo $name; exit 4", SystemExit, "4"), ("echo $name", RunError, "sft was not made although nothing failed"),
 ])  # fmt: skip
-def test_a_job_that_ends_ends_all(tmp_path, line, raised, said):
+def test_a_job_that_fails_ends_all(tmp_path, capfd, what, raised, said):
     run = graph.open_run(SMOKE, tmp_path)
     with pytest.raises(raised, match=said):
-        side_by_side.execute(run, "smoke", ["sft"], ["sh", "-c", f"read name; {line}"], 2)
+        side_by_side.execute(run, "smoke", ["sft"], job(run, what), 2)
+    if raised is SystemExit:
+        assert ": see above" in capfd.readouterr().err
+
+
+def test_only_its_name_says_that_a_stage_is_done(tmp_path, capfd):
+    run = graph.open_run(SMOKE, tmp_path)
+    noise = "echo wandb: offline; echo sft is nearly done; printf 'not UTF-8: \\377\\n' >&2; made; echo $name"
+    side_by_side.execute(run, "smoke", ["sft"], job(run, noise), 16)
+    said = capfd.readouterr().err
+    assert "not UTF-8" in said
+    assert said.count("1 of 1 stages done") == 1
+    assert (run.path("sft") / "after").exists()  # it was told that there is nothing more before it ended
+
+
+def test_a_job_prints_beside_its_answers():
+    code = "from rmo.experiment.side_by_side import Given\nfor name in Given(): print('at', name)"
+    got = subprocess.run([sys.executable, "-c", code], input="sft\ngold\n", capture_output=True, text=True, cwd=ROOT)
+    assert got.stdout == "sft\ngold\n"
+    assert got.stderr.splitlines() == ["at sft", "at gold"]
+
+
+def test_told_to_stop_while_jobs_begin_it_was_stopped(tmp_path, monkeypatch):
+    """A scheduler's SIGTERM reaches jobs too, which die of it until they are ready to save."""
+    run = graph.open_run(SMOKE, tmp_path)
+    monkeypatch.setattr(hosts, "preempted", lambda: True)
+    with pytest.raises(hosts.Preempted):
+        side_by_side.execute(run, "smoke", ["sft"], job(run, "kill -15 $$"), 2)
 
 
 def test_stopped_in_the_middle_and_continued_it_ends_as_one_process_does(tmp_path, smoke):

@@ -16,6 +16,8 @@ from rmo.config.replicates import replicates, single
 from rmo.runtime import hosts
 
 if TYPE_CHECKING:
+    import jax
+
     from rmo.experiment.run import Run
 
 
@@ -67,7 +69,7 @@ def make(options: RunOptions, run: Run, where: str, args: Sequence[str]) -> None
             begin(options, run)
             runner.execute(run, options.only)
         else:
-            need_cpu(options.jobs)
+            need_cpu(options)
             side_by_side.execute(run, where, wanted, command(args), options.jobs)
     publish(run)
     hosts.barrier("published")  # JAX waits less long for the others at its end
@@ -128,30 +130,34 @@ def begin(options: RunOptions, run: Run) -> None:
     from rmo.runtime.files import directory
     from rmo.tracking.wandb_mirror import Wandb
 
-    found = devices.count()
     sharding.compilation_cache(directory(options.runs) / ".jax_cache")
-    if options.model_parallel < 1 or found % options.model_parallel:
-        raise config.ConfigError(f"--model-parallel is {options.model_parallel}: it must divide the {found} devices")
-    run.mesh = sharding.make_mesh(model=options.model_parallel)
+    run.mesh = mesh_of(options)
     runner.meet(run)
     if options.wandb:
         Wandb.start(options.wandb, run.root, run.experiment, tags(run.experiment))
 
 
-def need_cpu(jobs: int) -> None:
-    """Raises ConfigError where stages cannot be made side by side."""
+def mesh_of(options: RunOptions) -> jax.sharding.Mesh:
+    """Raises ConfigError where the devices cannot be split so."""
+    from rmo.runtime import sharding
+
+    found = devices.count()
+    if options.model_parallel < 1 or found % options.model_parallel:
+        raise config.ConfigError(f"--model-parallel is {options.model_parallel}: it must divide the {found} devices")
+    return sharding.make_mesh(model=options.model_parallel)
+
+
+def need_cpu(options: RunOptions) -> None:
+    """Raises ConfigError where stages cannot be made side by side, or devices not be split as asked for."""
     import jax
 
-    need_positive(jobs=jobs)
+    need_positive(jobs=options.jobs)
+    one = f"--jobs is {options.jobs}"
     if not hosts.alone():
-        raise config.ConfigError(
-            f"--jobs is {jobs}: the processes of this run work on every stage together; leave it out"
-        )
-    devices.count()
+        raise config.ConfigError(f"{one}: this run's processes make every stage together; leave it out")
+    mesh_of(options)
     if (kind := jax.default_backend()) != "cpu":
-        raise config.ConfigError(
-            f"--jobs is {jobs}: it shares out the cores of a CPU, and this run is on {kind}: leave it out"
-        )
+        raise config.ConfigError(f"{one}: it shares out a CPU's cores, and this run is on {kind}; leave it out")
 
 
 def command(args: Sequence[str]) -> list[str]:
