@@ -25,8 +25,11 @@ from rmo.artifacts.run_files import RunFiles
 from rmo.claims.claim import MIN_SEEDS, of_the_paper
 from rmo.methods.method import find
 from rmo.report import compare
+from rmo.report.figures.drawing import Files
+from rmo.report.figures.style import mean_curve
 from rmo.report.page.document import page
-from rmo.report.page.markdown import line, number
+from rmo.report.page.markdown import line, number, table
+from rmo.report.page.tables import table as html_table
 from rmo.report.page.verdicts import region
 from rmo.runtime.files import RunError, write_json, write_text
 from rmo.runtime.types import Json, Row
@@ -89,7 +92,21 @@ def summarise(roots: dict[str, Path]) -> Row:
         "worlds": list(roots), "level": level, "common": shared._asdict(),
         "statements": [statement(by, shared, level) for by in statements.values()],
         "left_out": forecasts([run.fits.read("coefficients") for run in runs.values()]),
+        "highest": [row for name, run in runs.items() for row in highest(name, run)],
     }  # fmt: skip
+
+
+def highest(world: str, run: RunFiles) -> list[Row]:
+    """Of one world, by method and RM size: the highest gold of the mean curve over seeds and its KL, and both at its
+    end."""
+    f, out = Files(run.fits.curves(), run.fits.read("coefficients"), [], [], {}, {}, {}), []
+    for method in f.methods():
+        for g in f.sizes(method.name):
+            kl, gold = mean_curve(g, "gold")
+            top = int(gold.argmax())
+            row = {"kl": float(kl[top]), "gold": float(gold[top]), "end_kl": float(kl[-1]), "end_gold": float(gold[-1])}
+            out.append({"world": world, "method": method.name, "rm_params": g.params} | row)
+    return out
 
 
 def measured(by_world: dict[str, Row], level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +215,21 @@ def forecast_lines(summary: Row) -> list[str]:
     return out
 
 
+def by_size(summary: Row) -> tuple[list[str], list[list[str]]]:
+    """(head, rows) of the table by RM size: highest gold of every method in every world, its KL, and gold at the end
+    where that is less."""
+    cells = {}
+    for row in summary["highest"]:
+        at, end = (f"{number(row[gold])} ({row[kl]:.1f})" for gold, kl in (("gold", "kl"), ("end_gold", "end_kl")))
+        cells[row["rm_params"], row["method"], row["world"]] = at if row["gold"] == row["end_gold"] else f"{at}, {end}"
+    methods = dict.fromkeys(row["method"] for row in summary["highest"])
+    columns = [(method, world) for method in methods for world in summary["worlds"]]
+    head = ["RM parameters", *(f"{find(method).short}, {world}" for method, world in columns)]
+    sizes = sorted({params for params, _, _ in cells})
+    return head, [[f"{params:,}", *(cells.get((params, *column), "–") for column in columns)] for params in sizes]
+
+
+SHOWN = "Highest gold of the mean curve over seeds (at KL), and gold at the end where that is less:"
 HEAD = ("", "claim", "measured")
 TAIL = ("pooled [interval]", "holds if", "seeds × worlds", "verdict")
 
@@ -219,7 +251,8 @@ def markdown(summary: Row) -> str:
     head = [*HEAD, *summary["worlds"], *TAIL]
     lines = [line(head), line(["---"] * len(head))]
     lines += [line(cells(s, summary["worlds"])) for s in summary["statements"]]
-    return "\n\n".join([intro(summary), *forecast_lines(summary), "\n".join(lines)]) + "\n"
+    sizes = f"{SHOWN}\n\n{table(*by_size(summary))}"
+    return "\n\n".join([intro(summary), *forecast_lines(summary), sizes, "\n".join(lines)]) + "\n"
 
 
 def body(name: str, summary: Row) -> list[str]:
@@ -231,6 +264,8 @@ def body(name: str, summary: Row) -> list[str]:
         f"<h1>{html.escape(name)}: {len(summary['worlds'])} worlds</h1>",
         f"<p>{html.escape(intro(summary))}</p>",
         *(f"<p>{html.escape(said)}</p>" for said in forecast_lines(summary)),
+        f"<p>{SHOWN}</p>",
+        html_table(*by_size(summary)),
         f"<ul>{links}<li><a href='compare.html'>their curves side by side</a></li></ul>",
         f"<table><tr>{head}</tr>{''.join(table_row(s, summary['worlds']) for s in summary['statements'])}</table>",
     ]

@@ -58,6 +58,23 @@ def root(tmp_path):
     return top
 
 
+def test_highest_gold_of_every_world_is_shown(root):
+    worlds.write(root)
+    rows = read_json(root / "worlds.json")["highest"]
+    assert [row["world"] for row in rows] == ["world-1"] * 5 + ["world-2"] * 5 + ["world-10"] * 5
+    for row in rows:
+        curves = [c for c in RunFiles(root / row["world"]).fits.curves() if c.id.rm_params == row["rm_params"]]
+        assert len(curves) == 2
+        gold, kl = np.mean([c.gold for c in curves], axis=0), curves[0].kl
+        top = int(gold.argmax())
+        assert [row["gold"], row["kl"]] == pytest.approx([gold[top], kl[top]], abs=1e-6)
+        assert [row["end_gold"], row["end_kl"]] == pytest.approx([gold[-1], kl[-1]], abs=1e-6)
+    text = (root / "worlds.md").read_text()
+    first = rows[0]
+    assert "| RM parameters | best-of-n, world-1 | best-of-n, world-2 | best-of-n, world-10 |" in text
+    assert f"| {first['rm_params']:,} | {first['gold']:.2f} ({first['kl']:.1f})" in text
+
+
 def test_every_statement_is_pooled_and_judged(root):
     page = worlds.write(root)
     assert page == root / "worlds.html"
