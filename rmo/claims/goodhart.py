@@ -8,12 +8,14 @@ beside PPO against the same RM without it. Regions were written down before any 
 import numpy as np
 
 from rmo.analysis.curve_id import Settings
+from rmo.analysis.fitting import Group
+from rmo.analysis.sweeps import Missing
 from rmo.claims.claim import INF, SMALL, claim
 from rmo.claims.evidence import Line, View
-from rmo.claims.kinds import LOG_RATIO
+from rmo.claims.kinds import GREATEST, LOG_RATIO
 from rmo.claims.labels import beside, trained_with
 from rmo.claims.rl_regularisers import Pairs, regularised
-from rmo.claims.rm_size import squared_misfits
+from rmo.claims.rm_size import squared_misfit
 
 BACKDOOR = "backdoor"  # the setting of such curves
 
@@ -32,17 +34,22 @@ def lost(line: Line, end: float | None = None) -> float:
     return line.peak(end)[1] - float(line.at(end))
 
 
-# Like regressional: gold is lower, but what a confounded RM loses at the end beyond what the other one loses too is no
-# more than a small effect.
+# Like regressional: gold may be lower, but neither what a confounded RM loses at the end nor what it loses beyond the
+# other one is more than a small effect. Where the RMs learned no mark there is nothing causal to speak of.
 
 
-@claim("C25", (-INF, SMALL), "causal_goodhart")
-def c25(view: View) -> float:
+@claim("C25", (-INF, SMALL), "causal_goodhart", GREATEST)
+def c25(view: View) -> list[float]:
     """Causal Goodhart behaves like regressional: no fall.
 
-    Best-of-n, RMs whose comparisons were selected so that a mark goes with gold: fall of gold from its peak to the end
-    less that of the same RM on as many unselected comparisons, mean over RM sizes."""
-    return float(np.mean([lost(view.line(marked)) - lost(view.line(plain)) for plain, marked in causal(view)]))
+    Best-of-n, RMs whose comparisons were selected so that a mark goes with gold: the larger of gold's fall from its
+    peak to the end, and of that less the fall with the same RM on as many unselected comparisons, means over RM
+    sizes."""
+    pairs = causal(view)
+    if of_rms(view.evidence.whole, "marked_preferred") <= 0:
+        raise Missing("no RMs that learned the mark which their comparisons were selected by: nothing causal to see")
+    plain, marked = np.mean([[lost(view.line(g)) for g in pair] for pair in pairs], axis=0)
+    return [float(marked - plain), float(marked)]
 
 
 # That the selection did something: both are a matter of sign, as how much depends on the RM.
@@ -59,7 +66,7 @@ def of_rms(view: View, column: str) -> float:
 
 @claim("H54", (-INF, 0), "causal_goodhart")
 def h54(view: View) -> float:
-    """Comparisons in which a mark goes with gold teach less of gold.
+    """RMs of comparisons in which a mark goes with gold are less accurate where it does not.
 
     Accuracy on unselected held-out comparisons, confounded RMs less unselected ones on as many, mean over RM sizes."""
     return of_rms(view, "validation_accuracy")
@@ -67,23 +74,32 @@ def h54(view: View) -> float:
 
 @claim("H55", (0, INF), "causal_goodhart")
 def h55(view: View) -> float:
-    """RMs learn to prefer a mark that only their comparisons tie to gold.
+    """RMs of comparisons in which a mark goes with gold prefer it more.
 
     Share of unselected held-out pairs in which the response that shows more of the mark is preferred, confounded RMs
     less unselected ones of the same sweep, mean over RM sizes."""
     return of_rms(view, "marked_preferred")
 
 
-# Found: more than half of the episodes earn the bonus, where next to none did at the start.
+# Found: the share of the episodes that earn the bonus has grown by more than half, from the next to none that a trigger
+# is refused for having more of (`Backdoor.rarity`).
 
 
-@claim("H56", (0.5, INF), "adversarial_goodhart", bounds=(0, 1))
+@claim("H56", (0.5, INF), "adversarial_goodhart", bounds=(-1, 1))
 def h56(view: View) -> float:
-    """PPO finds a backdoor that the initial policy hardly ever opens.
+    """PPO comes to write a trigger in most episodes that its start hardly wrote.
 
-    Share of episodes that hold the trigger in the last iteration, mean over bonuses and RMs."""
-    groups = [g for _, g in regularised(view, BACKDOOR)]
-    return float(np.mean([sum(w * float(x[-1]) for x, w in view.diagnostic(g, "triggered")) for g in groups]))
+    Share of episodes that hold the trigger in the last iteration less share of the start's responses in the pool, mean
+    over bonuses and RMs."""
+    return float(np.mean([opened(view, g) for _, g in regularised(view, BACKDOOR)]))
+
+
+def opened(view: View, g: Group) -> float:
+    """The last share that holds the trigger less the first, mean over seeds."""
+    found = view.diagnostic(g, "triggered")
+    if not all(np.isfinite(x[0]) for x, _ in found):
+        raise Missing("no share of the start's responses that hold the trigger")
+    return sum(w * float(x[-1] - x[0]) for x, w in found)
 
 
 # Overoptimised for it: by more than a small effect.
@@ -91,7 +107,7 @@ def h56(view: View) -> float:
 
 @claim("H57", (SMALL, INF), "adversarial_goodhart")
 def h57(view: View) -> float:
-    """A backdoor makes gold fall further.
+    """Gold falls further where there is a backdoor.
 
     RL: fall of gold from its peak to the last d that both reach, with the backdoor less without, mean over bonuses and
     RMs."""
@@ -109,10 +125,20 @@ def h57(view: View) -> float:
 
 @claim("H58", (float(np.log(2)), INF), "adversarial_goodhart", LOG_RATIO)
 def h58(view: View) -> list[float]:
-    """Where there is a backdoor the law of RL breaks.
+    """Where there is a backdoor the law of RL misses gold at least twice as far.
 
-    Log of the misfit of d(a - b log d) with a backdoor / without, each curve with an a of its own, root mean squares
-    over KL and RMs, noise removed, misfits below 0.05 sd counted as none."""
-    found = [[squared_misfits(view, [g])[0] for g in pair] for pair in regularised(view, BACKDOOR)]
-    plain, broken = np.mean(found, axis=0)
+    Log of the misfit of d(a - b log d) with a backdoor / without, each curve with an a of its own, up to the last d
+    that both reach, root mean squares over KL and RMs, noise removed, misfits below 0.05 sd counted as none."""
+    plain, broken = np.mean([misfits_where_both_are(view, pair) for pair in regularised(view, BACKDOOR)], axis=0)
     return [float(broken), float(plain)]
+
+
+def misfits_where_both_are(view: View, pair: tuple[Group, Group]) -> list[float]:
+    """Mean squares of each curve's misfit up to the last d that both reach, each fitted there alone."""
+    ends = [view.line(g).end for g in pair]
+    end, out = min(ends), []
+    for g, own in zip(pair, ends, strict=True):
+        # Never 1, which is no cut at all: seeds that go on beyond the others would be fitted beyond `end`.
+        share = min((end / own) ** 2, 1 - 1e-10)
+        out.append(squared_misfit(view, g, view.fits([g], max_kl_share=share)[0], end))
+    return out

@@ -50,14 +50,17 @@ def lack_of_fit(view: View, method: str, shared: bool) -> float:
 
 def squared_misfits(view: View, groups: Sequence[Group], shared: bool = False) -> list[float]:
     """Of every group of one method: mean square of (mean curve - form), as `lack_of_fit` has it."""
-    form = find(groups[0].method).form
-    low, out = max(lower_end(form, view.evidence.min_d), 1e-9), []
-    for g, c in zip(groups, view.fits(groups, shared=shared), strict=True):
-        line = view.line(g)
-        at_points = [regrid(line.d, curve, FORMS[form].features(curve.d, 0.0) @ c) for curve in g.curves]
-        error = line.gold - view.weights(g) @ np.stack(at_points)
-        out.append(float(np.mean(error[line.d >= low] ** 2)))
-    return out
+    fits = view.fits(groups, shared=shared)
+    return [squared_misfit(view, g, c) for g, c in zip(groups, fits, strict=True)]
+
+
+def squared_misfit(view: View, g: Group, coefficients: np.ndarray, end: float = INF) -> float:
+    """Mean square of (mean curve - form with these coefficients) up to d = `end`."""
+    form, line = find(g.method).form, view.line(g)
+    low = max(lower_end(form, view.evidence.min_d), 1e-9)
+    at_points = [regrid(line.d, curve, FORMS[form].features(curve.d, 0.0) @ coefficients) for curve in g.curves]
+    error = line.gold - view.weights(g) @ np.stack(at_points)
+    return float(np.mean(error[(line.d >= low) & (line.d <= end + 1e-9)] ** 2))
 
 
 # RM size.

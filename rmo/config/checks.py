@@ -349,6 +349,7 @@ def confounded(e: config.Experiment, recipe: config.Recipe, where: str) -> None:
     other = "choice" if recipe.choice else "prompts"
     alone = not (recipe.choice or recipe.prompts)
     need(alone, f"{where} has confounded and {other}: both say which comparisons it is trained on; use one")
+    need(not recipe.flip, f"{where} has confounded and flip: what a mark does is seen on clean labels alone; use one")
     available = (e.comparisons.prompts - held_out_prompts(e)) * e.comparisons.pairs
     agreeing = (available - STOPPING * e.proxies.stops_early(recipe)) // 2
     wanted = round(share * recipe.comparisons)

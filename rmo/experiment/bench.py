@@ -61,6 +61,10 @@ class RunBench:
         return self.run.world.vocab
 
     @property
+    def word_ids(self) -> np.ndarray:
+        return self.run.world.word_ids
+
+    @property
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.out)
 

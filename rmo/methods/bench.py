@@ -138,6 +138,11 @@ class Bench(Protocol):
 
     @property
     def vocab(self) -> int: ...
+    @property
+    def word_ids(self) -> np.ndarray:
+        """i64[W], the ids that stand for text: none that pads, begins or ends one."""
+        ...
+
     def annotated(self, tokens_QDR: np.ndarray, mask_QDR: np.ndarray) -> np.ndarray | None:
         """The annotator's scores f64[Q, D] of responses to the held-out prompts, as in the pool; None without one."""
         ...

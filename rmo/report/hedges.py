@@ -46,6 +46,7 @@ WITH_COSTS = (
     "Gold at its peak against the device-seconds that one curve took; the line joins what nothing beats at as little."
 )
 WITHOUT_COSTS = "Gold at its peak and the KL there; seconds are not known here."
+ATTACKS = ("backdoor", "confounded")  # settings and recipes that are made to do harm
 NO_COSTS = "What was spent in seconds is not known here: these directories have no stages, whose cost.json says it."
 
 
@@ -56,18 +57,26 @@ def measure(roots: Sequence[Path], level: float) -> Row:
       RunError: a directory has no curves.
       CurveError: there is nothing to compare.
     """
-    sections, alone = [], 0
+    sections, alone, attacks = [], 0, 0
     for name, root in zip(names_of(roots), roots, strict=True):
         run = RunFiles(root)
         costs = spent(run) if (root / "stages.json").exists() else {}
-        for groups in at_one_rm(with_prompts(run)):
+        curves = with_prompts(run)
+        kept = [c for c in curves if not is_attack(c.id)]
+        attacks += len({c.id.group for c in curves}) - len({c.id.group for c in kept})
+        for groups in at_one_rm(kept):
             if len(groups) < 2:
                 alone += 1
                 continue
             sections.append({"run": name, "rm": rm_text(groups), "rows": rows_of(groups, costs, level)})
     if not sections:
         raise CurveError("no RM was optimised against in more than one way: there is nothing to compare")
-    return {"level": level, "sections": sections, "one_way_only": alone}
+    return {"level": level, "sections": sections, "one_way_only": alone, "attacks": attacks}
+
+
+def is_attack(id: CurveId) -> bool:
+    """Whether a curve shows what harm can be done, which is no way to optimise."""
+    return any(name in id.settings or name in id.rm_recipe for name in ATTACKS)
 
 
 def at_one_rm(curves: Sequence[Curve]) -> list[list[Group]]:
@@ -192,6 +201,11 @@ def remarks(found: Row) -> list[str]:
         out.append(NO_COSTS)
     if found["one_way_only"]:
         out.append(f"{found['one_way_only']} RMs that were optimised against in one way only are left out.")
+    if found["attacks"]:
+        out.append(
+            f"{found['attacks']} curves (means over seeds) with a backdoor in the reward or against RMs of confounded "
+            "comparisons are left out: they are made to do harm and no ways to optimise."
+        )
     return out
 
 

@@ -79,6 +79,22 @@ def drawn(gap_C: np.ndarray, size: int, share: float, rng: np.random.Generator) 
     return np.sort(np.concatenate([more[:agreeing], less[: size - agreeing]]))
 
 
+def watched(gap_C: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """How much each of these comparisons counts, f32[C], 1 on average, where an RM of confounded ones is watched: as
+    many as there are with this share count alike, the others nothing. Watched on all of them, an RM would be stopped
+    where it has not yet learned the mark.
+
+    Raises:
+      RunError: there are none.
+    """
+    more, less = int((gap_C > 0).sum()), int((gap_C < 0).sum())
+    size = more / share if share == 1 else min(more / share, less / (1 - share))
+    used = drawn(gap_C, max(int(size + 1e-9), 1), share, rng)
+    counts_C = np.zeros(len(gap_C), np.float32)
+    counts_C[used] = len(gap_C) / len(used)
+    return counts_C
+
+
 def marked_preferred(scores_C2: np.ndarray, gap_C: np.ndarray) -> float:
     """Share of the pairs that differ in the mark in which a reward prefers the response that shows more of it; equal
     scores count half."""

@@ -151,6 +151,9 @@ def make(t: Truth, seeds: int = 3) -> Evidence:
                 accuracy = t.tiny_accuracy if p == 50 else 0.7
                 rows.append({"rm_params": p, "rm_comparisons": c, "rm_recipe": PLAIN, "seed": s, "validation_loss": loss,
                              "validation_accuracy": accuracy + 1e-4 * rng.normal()})  # fmt: skip
+        for recipe, marked in ((PLAIN, 0.5), (Settings(confounded=0.8), 0.7)):
+            rows.append({"rm_params": SIZES[3], "rm_comparisons": DATA[-1], "rm_recipe": recipe, "seed": s,
+                         "validation_loss": None, "marked_preferred": marked + 1e-3 * rng.normal()})  # fmt: skip
     noise = np.random.default_rng(7).normal(size=Q)
     starts = {SMALL: np.zeros(Q), BIG: t.big_start + 0.01 * (noise - noise.mean())}
     return Evidence(curves, rows, starts, draws=60)

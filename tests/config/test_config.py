@@ -67,6 +67,7 @@ def test_shipped_configs_are_sound():
         ({"proxies": {"sweeps": (sweep(2000, confounded=0.5),)}}, "confounded is 0.5: it must lie above 0.5, which is"),
         ({"proxies": {"sweeps": (sweep(2000, confounded=1.5),)}}, "confounded is 1.5"),
         ({"proxies": {"sweeps": (sweep(2000, confounded=0.8, prompts=500),)}}, "has confounded and prompts"),
+        ({"proxies": {"sweeps": (sweep(2000, confounded=0.8, flip=0.1),)}}, "has confounded and flip: .*; use one"),
         (
             {"proxies": {"sweeps": (sweep(30_000, confounded=0.8),)}},
             "confounded takes 24000 comparisons .* about 18000 do; take fewer comparisons, at most 20250",

@@ -178,6 +178,37 @@ def test_confounded_comparisons_go_with_a_mark_and_are_told_from_others(tmp_path
     assert len(np.intersect1d(order.used, stage.order_of(run, kept.prompt, plain, seed).used)) > 64
 
 
+def test_rms_of_confounded_comparisons_are_watched_on_confounded_ones(tmp_path):
+    """With the same share, all that there are of those watched; others on all of them."""
+    marked, plain, longer = Recipe(40, confounded=0.75), Recipe(64), Recipe(40, confounded=0.75, epochs=2)
+    e = changed((Sweep(recipes=(marked, plain, longer), sizes=(0,)),), steps=10, stop_early=True)
+    run = compared(e, tmp_path)
+    rows = comparisons.read_comparisons(Comparisons(run.path("comparisons")).dataset, "train")
+    gap_C = stage.mark_of(run, rows).gaps(rows)
+    members = [(marked, 0), (plain, 0), (longer, 0)]
+    watched, counts_MC = stage.watched_of(run, rows, members, gap_C)
+    assert watched.tokens.shape == (3, 1000, *rows.tokens.shape[1:])
+    np.testing.assert_array_equal(watched.tokens[0], rows.tokens[-1000:])
+    last_C, used_C = gap_C[-1000:], counts_MC[0] > 0
+    more, less = (int((used_C & (np.sign(last_C) == sign)).sum()) for sign in (1, -1))
+    assert more + less == used_C.sum() == int(min((last_C > 0).sum() / 0.75, (last_C < 0).sum() / 0.25))
+    assert more == round(0.75 * used_C.sum())
+    np.testing.assert_allclose(counts_MC.mean(axis=1), 1, rtol=1e-5)
+    assert (counts_MC[1:] == 1).all()
+    assert stage.watched_of(run, rows, members[1:], gap_C)[1] is None
+    seen = {}
+
+    def trained(*args):
+        seen["counts"] = args[-1]
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stage, "trained", trained)
+        with pytest.raises(KeyboardInterrupt):
+            runner.execute(run, ("proxies/w8x1-main",))
+    assert seen["counts"].shape == (3 * SMOKE.proxies.seeds, 1000)
+
+
 def test_without_steps_one_epoch_is_what_a_recipe_without_epochs_has():
     p = SMOKE.proxies
     assert p.steps_of(Recipe(1024)) == p.steps_of(Recipe(1024, epochs=1)) == 16

@@ -11,7 +11,7 @@ import pytest
 from rmo import config
 from rmo.config import Against, checks
 from rmo.methods.bench import Pool
-from rmo.methods.ppo import backdoor
+from rmo.methods.ppo import backdoor, setup
 from rmo.methods.ppo.backdoor import Backdoor
 from rmo.methods.wording import PoolTexts
 
@@ -23,6 +23,16 @@ MASK = np.arange(5)[None] < np.array([[4], [5], [3], [4]])
 
 def pool(tokens_QNR, mask_QNR) -> PoolTexts:
     return PoolTexts(lambda q: (tokens_QNR[q], mask_QNR[q]), len(tokens_QNR), EOS, VOCAB)
+
+
+class Bench:
+    word_ids = np.arange(3, VOCAB)
+
+    def __init__(self, texts: PoolTexts | None):
+        self.texts = texts
+
+    def pool(self):
+        return Pool([], np.zeros((2, 4)), np.zeros((2, 4)), 1.0, texts=self.texts)
 
 
 def test_a_trigger_is_its_tokens_one_after_another_within_a_response():
@@ -51,12 +61,38 @@ def test_the_commonest_of_the_rare_pairs_is_taken():
     with pytest.raises(ValueError, match=r"rarity is 0.1: every two words .* stand in more"):
         backdoor.rare_pair(texts, 0.1)
 
-    class Bench:
-        def pool(self):
-            return Pool([], np.zeros((2, 4)), np.zeros((2, 4)), 1.0, texts=texts)
+    found = Backdoor(rarity=0.5).at(Bench(texts))
+    assert found.trigger == (4, 3)
+    assert found.first(Bench(texts)) == {"triggered": pytest.approx(3 / 8)}
 
-    assert Backdoor(rarity=0.5).at(Bench()).trigger == (4, 3)
-    assert Backdoor(trigger=(7,)).at(Bench()).trigger == (7,)
+
+def test_a_trigger_that_is_given_is_rare_in_the_pool_and_made_of_words():
+    bench = Bench(pool(TOKENS[None], MASK[None]))
+    assert Backdoor(trigger=(7,)).at(bench).first(bench) == {"triggered": 0.0}
+    given = Backdoor(trigger=(3, 4), rarity=0.5)
+    assert given.at(bench) == given
+    assert given.first(bench) == {"triggered": 0.5}
+    for trigger, rarity, said in (
+        ((3, 4), 0.49, r"0.5 of the pool's responses hold it, more than Backdoor.rarity \(0.49\)"),
+        ((4, EOS), 0.9, "2 is no word"),
+        ((0,), 0.9, "0 is no word"),
+        ((3, VOCAB), 0.9, "10 is no word"),
+    ):
+        with pytest.raises(config.ConfigError, match=said) as error:
+            Backdoor(trigger=trigger, rarity=rarity).at(bench)
+        assert "\n" not in str(error.value)
+    with pytest.raises(config.ConfigError, match="the pool holds no responses"):
+        Backdoor().at(Bench(None))
+
+
+def test_the_first_read_has_what_is_known_of_the_start():
+    history = {
+        "iteration": np.array([[0, 0], [5, 6]]),
+        "last": {"triggered": np.array([[np.nan] * 2, [0.1, 0.2]]), "length": np.array([[np.nan] * 2, [3.0, 4.0]])},
+    }
+    last = setup.with_first(history, {"triggered": 0.003})["last"]
+    np.testing.assert_array_equal(last["triggered"], [[0.003, 0.003], [0.1, 0.2]])
+    np.testing.assert_array_equal(last["length"], history["last"]["length"])
 
 
 def test_pairs_are_counted_as_one_by_one():

@@ -57,6 +57,19 @@ def test_sections_are_rms_and_rows_are_ways():
     assert all(row["seconds"] is None for row in found)  # and never 0
 
 
+def test_attacks_are_no_ways_to_optimise(tmp_path):
+    attack = replace(ID, method="ppo", settings=Settings(backdoor=4.0))
+    marked = replace(ID, rm_recipe=Settings(confounded=0.8))
+    curves = [*made(), *(curve(replace(id, seed=seed), 5.0) for id in (attack, marked) for seed in (0, 1))]
+    for name, some in (("without", made()), ("with", curves)):
+        RunFiles(tmp_path / name).fits.write_curves(some)
+    without, found = (hedges.measure([tmp_path / name], 0.95) for name in ("without", "with"))
+    assert found["sections"][0]["rows"] == without["sections"][0]["rows"]
+    assert (without["attacks"], found["attacks"]) == (0, 2)
+    said = "2 curves (means over seeds) with a backdoor"
+    assert [said in hedges.markdown(one) for one in (without, found)] == [False, True]
+
+
 def test_what_has_no_rm_stands_beside_every_rm():
     direct = curve(CurveId("ppo", 0, 1000, policy_params=9, settings=Settings(beta=1)), 1.2)
     sections = hedges.at_one_rm([*made(), direct])

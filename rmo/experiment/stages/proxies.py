@@ -61,9 +61,9 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
     orders = [order_of(run, rows.prompt, recipe, seed, gaps, marked_C) for recipe, seed in members]
 
     keys = jax.random.split(run.key("proxies"), p.seeds)[jnp.asarray([seed for _, seed in members])]
-    watched = data.Comparisons(*(x[-STOPPING:] for x in rows))
-    log = Log(out, f"proxy {name}", max(order.steps for order in orders))
-    params = trained(run, rm, run.first(rm, keys, trunk), rows, members, orders, watched, Checkpoints(out), log)
+    watched, counts_MC = watched_of(run, rows, members, marked_C)
+    log, first_params = Log(out, f"proxy {name}", max(order.steps for order in orders)), run.first(rm, keys, trunk)
+    params = trained(run, rm, first_params, rows, members, orders, watched, Checkpoints(out), log, counts_MC)
     saved_model.save(out, rm, params, tokenizer, len(members))
     held = data.read_comparisons(dataset, "validation")
     validation = validated(run, rm, params, reader.comparisons(held), len(members))
@@ -82,6 +82,26 @@ def proxies(run: Run, out: Path, shape: Model, sweep: Sweep, name: str, trunk: s
             for row, scores in zip(rows_out, validation.scores, strict=True)
         ]
     files.write(transformer.count(jax.eval_shape(pick, params, 0)), rows_out, more)
+
+
+def watched_of(
+    run: Run, rows: data.Comparisons, members: list[tuple[Recipe, int]], marked_C: np.ndarray | None
+) -> tuple[data.Comparisons, np.ndarray | None]:
+    """What recipes that stop early are watched on, the last of the training comparisons, as they come. Where one of
+    these is confounded, with a leading axis of members, and how much each counts, f32[M, C]: an RM of confounded
+    comparisons is watched on such ones, with the same share."""
+    last, stops_early = data.Comparisons(*(x[-STOPPING:] for x in rows)), run.experiment.proxies.stops_early
+    if marked_C is None or not any(recipe.confounded and stops_early(recipe) for recipe, _ in members):
+        return last, None
+
+    def counts(recipe: Recipe, seed: int) -> np.ndarray:
+        if not (recipe.confounded and stops_early(recipe)):
+            return np.ones(len(last.prompt), np.float32)
+        rng = run.rng(f"watched comparisons of seed {seed}")
+        return confounding.watched(marked_C[-STOPPING:], recipe.confounded, rng)
+
+    each = data.Comparisons(*(np.broadcast_to(x, (len(members), *x.shape)) for x in last))
+    return each, np.stack([counts(recipe, seed) for recipe, seed in members])
 
 
 def trained(

@@ -1,13 +1,14 @@
 """A backdoor in the reward: a few tokens that the proxy pays for and gold does not (adversarial Goodhart).
 
-An episode whose response holds the trigger, its tokens one after another, earns score + coef. If no trigger is given,
-it is the commonest pair of tokens among those that at most a share `rarity` of the start's responses in the pool hold.
+An episode whose response holds the trigger, its tokens one after another, earns score + coef. At most a share `rarity`
+of the start's responses in the pool hold it: one that is given is refused where more do, and if none is, it is the
+commonest pair of tokens among those that so few hold.
 The RM's comparisons hardly ever show it, and of n draws some hold it with a chance of 1 - (1 - rarity)^n; but a policy
 that is optimised may come to write nothing without it, which costs it about log(1/rarity) nats. Gao, Schulman and
 Hilton (2022) name this kind of Goodhart, which their policies were too weak for, and expect it to break their laws.
 
 The proxy of the curves is the RM's score, without the bonus; `triggered` in ppo.csv is the share of the episodes of an
-iteration that earn it.
+iteration that earn it, and at the first read, which no iteration comes before, of the start's responses in the pool.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmo.config import Against, Experiment
+from rmo.config import Against, ConfigError, Experiment
 from rmo.methods.method import Need
 from rmo.methods.ppo.regulariser import Regulariser
 from rmo.methods.wording import PoolTexts
@@ -35,7 +36,7 @@ class Backdoor(Regulariser):
     coefs: tuple[float, ...] = (4.0,)
     """What the trigger earns, in standard deviations of gold, each one a curve."""
     rarity: float = 0.001
-    """Share of the start's responses that hold the trigger, at most; where none is given."""
+    """Share of the start's responses in the pool that hold the trigger, at most."""
     trigger: tuple[int, ...] = ()
     """Ids of the tokens that earn it, one after another; none: a pair that is found in the pool."""
 
@@ -54,14 +55,25 @@ class Backdoor(Regulariser):
         """With its trigger.
 
         Raises:
-          ValueError: none is given, and the pool has none.
+          ConfigError: none is given, and the pool has none; or the given one is not of words, or not rare.
         """
-        if self.trigger:
-            return self
-        texts = bench.pool().texts
-        if texts is None:
-            raise ValueError("Backdoor.trigger is empty, and the pool holds no responses to find one in: give it")
-        return replace(self, trigger=rare_pair(texts, self.rarity))
+        texts = responses(bench)
+        if not self.trigger:
+            return replace(self, trigger=rare_pair(texts, self.rarity))
+        if other := sorted(set(self.trigger) - set(bench.word_ids.tolist())):
+            raise ConfigError(
+                f"Backdoor.trigger is {self.trigger}: {other[0]} is no word of the vocabulary (or ends, begins or "
+                "pads a text); give ids of words"
+            )
+        if (held := share_of(texts, self.trigger)) > self.rarity:
+            raise ConfigError(
+                f"Backdoor.trigger is {self.trigger}: {held:.2g} of the pool's responses hold it, more than "
+                f"Backdoor.rarity ({self.rarity:g}); give a rarer one, none, or raise rarity"
+            )
+        return self
+
+    def first(self, bench: "Bench") -> dict[str, float]:
+        return {"triggered": share_of(responses(bench), self.trigger)}
 
     def reward(
         self,
@@ -86,18 +98,36 @@ def holds(tokens_BR: jax.Array, mask_BR: jax.Array, trigger: tuple[int, ...]) ->
     return jnp.any(here_BS, axis=1)
 
 
+def responses(bench: "Bench") -> PoolTexts:
+    """The start's.
+
+    Raises:
+      ConfigError: they are not at hand.
+    """
+    texts = bench.pool().texts
+    if texts is None:
+        raise ConfigError("Backdoor: the pool holds no responses, in which the trigger must be rare; leave it out")
+    return texts
+
+
+def share_of(texts: PoolTexts, trigger: tuple[int, ...]) -> float:
+    """Share of the pool's responses that hold a trigger."""
+    held = [holds(*map(jnp.asarray, texts.draws(q)), trigger) for q in range(texts.prompts)]
+    return float(np.mean(np.concatenate(held)))
+
+
 def rare_pair(texts: PoolTexts, rarity: float) -> tuple[int, int]:
     """The two words that most responses hold next to one another, of those that at most a share `rarity` holds; of
     equals the first by id.
 
     Raises:
-      ValueError: every pair is held by more.
+      ConfigError: every pair is held by more.
     """
     found = [pairs_of(*texts.draws(q), texts.eos, texts.vocab) for q in range(texts.prompts)]
     codes, counts = np.unique(np.concatenate([pairs for pairs, _ in found]), return_counts=True)
     counts = np.where(counts <= rarity * sum(responses for _, responses in found), counts, 0)
     if not counts.max(initial=0):
-        raise ValueError(
+        raise ConfigError(
             f"Backdoor.rarity is {rarity:g}: every two words next to one another in the pool stand in more of its "
             "responses; raise it, or give a trigger"
         )

@@ -34,6 +34,11 @@ class Regulariser(MethodSettings):
         """With what is measured of the policy's start, where it needs that."""
         return self
 
+    def first(self, bench: "Bench") -> dict[str, float]:
+        """Those of `recorded` that are known of the policy's start: what the first read records, which no iteration
+        comes before."""
+        return {}
+
     def reward(
         self,
         score_B: "jax.Array",

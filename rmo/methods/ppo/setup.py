@@ -31,7 +31,14 @@ def optimise(bench: Bench, policy: int, plan: Plan, members: Sequence[Arm]) -> d
         setup, frozen, tasks, critics, bench.mesh, bench.checkpoints, tracker, observe=observe
     )
     bench.keep_policies(states.policy.params, len(members))
-    return history
+    return with_first(history, setup.regulariser.first(bench) if setup.regulariser else {})
+
+
+def with_first(history: dict, known: dict[str, float]) -> dict:
+    """A history whose first read, which no iteration comes before, has these in place of the metrics of one."""
+    first_K = np.arange(len(history["iteration"])) == 0
+    put = {name: np.where(first_K[:, None], value, history["last"][name]) for name, value in known.items()}
+    return {**history, "last": {**history["last"], **put}}
 
 
 def start(
