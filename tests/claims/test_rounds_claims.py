@@ -15,6 +15,7 @@ from rmo.report.figures.rounds import iterated, predicted
 ALPHA, BETA, END = 0.9, 0.4, 5.0
 WAYS = {"": 0.0, "data=concatenated": 0.3, "start=initial": 0.3, "data=concatenated start=initial": 0.7}
 MINE = [f"H{n}" for n in range(40, 46)]
+AGAIN = 0.3  # what a second RM on the same labels brings by itself
 
 
 def made(sign: float = 1.0, share: float = 1.0, noise: float = 0.01, ways=WAYS, ks=(2, 4)) -> Evidence:
@@ -97,10 +98,12 @@ def test_equal_gains_are_undecided_and_without_rounds_nothing_is_listed():
     ("better", "h46", "h47"), [(0.6, "holds", "holds"), (0.15, "holds", "fails"), (-0.3, "fails", "fails")]
 )
 def test_reweighted_labels_are_compared_with_as_many_and_with_new_ones(better, h46, h47):
-    """One round has `better` less of gold at its end, new labels half a unit more than one round."""
+    """The same labels weighed alike end with `better` less of gold, new ones with half a unit more than these; that
+    those too have more than one round is nothing to H46."""
     evidence = made(sign=0.0, share=0.0, noise=1e-3, ways={"": 0.0})
     plain = [c for c in evidence.curves if c.method == "rounds" and c.id.settings["rounds"] == 2]
-    more = {Settings(rounds=2): 0.5, Settings(rounds=2, data="reweighted"): better}
+    alike, reweighted = (Settings(rounds=2, data="reweighted", **more) for more in ({"flatten": 0.0}, {}))
+    more = {Settings(rounds=2): 0.5 + AGAIN, reweighted: better + AGAIN, alike: AGAIN}
     curves = [c for c in evidence.curves if c.method == "ppo"]
     for settings, gain in more.items():
         for c in plain:
@@ -112,6 +115,9 @@ def test_reweighted_labels_are_compared_with_as_many_and_with_new_ones(better, h
     assert [row["statistic"] for row in rows] == pytest.approx([better, better - 0.5], abs=0.03)
     assert [row["verdict"] for row in rows] == [h46, h47]
     assert judged(found, "H40")[0]["n_runs"] == 3  # statements about rounds that label know nothing of them
+    without = Evidence([c for c in curves if "flatten" not in c.id.settings], draws=2)
+    assert "beside the same weighed alike" in judged(without, "H46")[0]["why"]
+    assert judged(without, "H47")[0]["statistic"] == rows[1]["statistic"]
     assert "no runs" in judged(Evidence([c for c in curves if c.id.settings.get("data")], draws=2), "H47")[0]["why"]
 
 
@@ -141,17 +147,29 @@ def test_the_figure_has_a_line_per_number_of_rounds_and_per_way():
     ]
     row = {**evidence.curves[0].id.group.cells(), "alpha": ALPHA, "beta": BETA}
     summary = {"ppo": {"groups": [row]}}
-    left, right = iterated(Files(list(evidence.curves), summary, [], [], {"rounds": ends}, {}, {})).axes
+    again = [
+        replace(c, id=replace(c.id, settings=Settings(rounds=2, data="reweighted", **more)), gold=c.gold + better)
+        for more, better in (({}, 0.2), ({"flatten": 0.0}, -0.2))
+        for c in evidence.curves
+        if c.id.settings == Settings(rounds=2)
+    ]
+    left, right = iterated(Files([*evidence.curves, *again], summary, [], [], {"rounds": ends}, {}, {})).axes
     assert [text.get_text() for text in left.get_legend().get_texts()] == [
-        "1 round", "2 rounds", "4 rounds", "the paper's prediction",
+        "1 round", "2 rounds", "4 rounds",
+        "2 rounds, first comparisons, reweighted", "2 rounds, first comparisons, all alike",
+        "the paper's prediction",
     ]  # fmt: skip
+    _, two, _, reweighted, alike = lines = [line for line in left.lines if not line.get_label().startswith("_")]
+    assert [line.get_linestyle() for line in lines] == ["-", "-", "-", "--", "-."]
+    assert two.get_color() == reweighted.get_color() == alike.get_color()
+    assert alike.get_ydata()[-1] < two.get_ydata()[-1] < reweighted.get_ydata()[-1]
     assert sorted(text.get_text() for text in right.get_legend().get_texts()) == sorted(
         f"{data} comparisons, {start}"
         for data in ("latest", "all")
         for start in ("going on", "from the initial policy")
     )
     circles = [line.get_xdata() for line in left.lines if line.get_marker() == "o"]
-    assert [len(x) for x in circles] == [0, 2, 4]
+    assert [len(x) for x in circles] == [0, 2, 4, 0, 0]  # of those that are told of
     np.testing.assert_allclose(np.sqrt(circles[2]), END * np.arange(1, 5) / 4)
     dotted = [line for line in left.lines if line.get_linestyle() == ":"]
     assert dotted[1].get_ydata()[-1] == pytest.approx(END * (ALPHA - BETA * np.log(END / 4)))
