@@ -18,7 +18,7 @@ worlds.html over all of them. `--worlds 3` is the second alone. The grid, with t
 - Beyond the paper: gold as its own proxy, 25% label noise, few against many prompts, weight decay, dropout, label
   smoothing, early stopping.
 
-World 2 was run so far (configs/results/paper_tiny/world-2); configs/results/first_edition is of the first edition of
+All three were run (configs/results/paper_tiny); configs/results/first_edition is of the first edition of
 the world, with random weights to start from.
 """
 

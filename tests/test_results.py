@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from rmo.artifacts.curves_csv import from_rows
+from rmo.report import worlds
 from rmo.report.figures.drawing import Files
 from rmo.report.page import markdown
 from rmo.runtime.files import read_csv, read_json
 
 ROOT = Path(__file__).parents[1]
-KEPT = sorted(path.parent for path in (ROOT / "configs" / "results").rglob("results.md"))
+RESULTS = ROOT / "configs" / "results"
+KEPT = sorted(path.parent for path in RESULTS.rglob("results.md"))
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: str(path.relative_to(ROOT)))
@@ -22,14 +24,25 @@ def test_results_md_says_what_the_kept_tables_say(kept):
     assert text.count("\n| C") + text.count("\n| H") == len(read_json(kept / "claims.json")) > 40
 
 
-def test_readme_quotes_the_largest_run_word_for_word():
-    """The table by RM size and how many claims hold; the claims themselves are in results.md alone."""
+def test_worlds_md_says_what_the_kept_worlds_say():
+    kept = RESULTS / "paper_tiny"
+    summary = read_json(kept / "worlds.json")
+    assert (kept / "worlds.md").read_text() == worlds.markdown(summary)
+    claims = {name: {c["claim"]: c for c in read_json(kept / name / "claims.json")} for name in summary["worlds"]}
+    assert {path.parent.name for path in kept.glob("world-*/claims.json")} == set(claims)
+    for statement in summary["statements"]:
+        for name, of in statement["by_world"].items():
+            row = claims[name][statement["claim"]]
+            assert {part: row[part] for part in of} == of
+
+
+def test_readme_quotes_the_summary_over_worlds_word_for_word():
+    """How many claims hold, forecasts, the table by RM size; the claims themselves are in worlds.md alone."""
     readme = (ROOT / "README.md").read_text()
-    quoted = (
-        (ROOT / "configs" / "results" / "paper_tiny" / "world-2" / "results.md").read_text().split("\n|  | claim")[0]
-    )
+    quoted = (RESULTS / "paper_tiny" / "worlds.md").read_text().split("\n|  | claim")[0]
+    first, _, rest = quoted.partition("Statistics are means over worlds")
     assert quoted.count("\n| ") > 6
-    for line in quoted.splitlines():
+    for line in [first.strip(), *rest.splitlines()[1:]]:
         assert line in readme, f"README.md lacks: {line}"
 
 
