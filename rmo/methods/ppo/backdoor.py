@@ -112,7 +112,10 @@ def responses(bench: "Bench") -> PoolTexts:
 
 def share_of(texts: PoolTexts, trigger: tuple[int, ...]) -> float:
     """Share of the pool's responses that hold a trigger."""
-    held = [holds(*map(jnp.asarray, texts.draws(q)), trigger) for q in range(texts.prompts)]
+    held = []
+    for q in range(texts.prompts):
+        tokens_NR, mask_NR = texts.draws(q)
+        held.append(holds(jnp.asarray(tokens_NR), jnp.asarray(mask_NR), trigger))
     return float(np.mean(np.concatenate(held)))
 
 

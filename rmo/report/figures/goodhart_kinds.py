@@ -62,7 +62,7 @@ def adversarial_goodhart(f: Files) -> Figure:
     for g, colour in zip(bought, itertools.cycle(METHOD_COLOURS), strict=False):
         draw(left, g, colour, f"{size(g.params)}, bonus {g.id.settings.number('backdoor'):g}")
         rows = of_id(f.diagnostics.get(PPO, []), g.id)
-        rows = [row for row in rows if np.isfinite(row["triggered"])]  # the first read is of no iteration
+        rows = [row for row in rows if np.isfinite(row["triggered"])]  # the first read of older runs
         if rows:
             right.plot(*mean_along(rows, lambda row: row["triggered"]), color=colour, lw=1.5)
     left.axhline(0, color="0.6", lw=0.8)
