@@ -8,6 +8,7 @@ fetches them; a larger `model` axis is for models that do not fit so. Batches ar
 """
 
 import math
+import os
 from pathlib import Path
 
 import jax
@@ -166,7 +167,7 @@ def _constrain(tree: Tree, gathered: bool) -> Tree:
 def compilation_cache(directory: Path) -> None:
     """Keep compiled programs on disk, so that a resumed or repeated run does not compile again; where
     JAX_COMPILATION_CACHE_DIR says, if it does."""
-    if jax.config.jax_compilation_cache_dir:
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
