@@ -12,8 +12,8 @@ The models of `tiny` with three seeds, in a world (seed 6) that nobody has looke
 - Direct alignment on the labels themselves: DPO and IPO over beta (H20 to H29).
 - Several RMs as one, on clean and on noisy labels, by seeds and by sizes (H30 to H39, but for those about PPO, H36 and
   H39: PPO runs against whole ensembles only, and one ensemble has no interval over seeds).
-- Rounds of labelling, training and optimising (C22, H40 to H45), or of training on the first labels, reweighted (H46,
-  H47).
+- Rounds of labelling, training and optimising (C22, H40 to H45), or of training on the first labels, reweighted or all
+  alike (H46, H47).
 - What labels buy: active choice, noise (H50 to H53).
 - Kinds of Goodhart that are made on purpose: comparisons in which a mark goes with gold, beside as many in which it
   does not (C25, H54, H55), and a backdoor for PPO, a pair of words that at most 3 in 1,000 responses hold at the start
@@ -91,6 +91,7 @@ DIRECT = Direct(
 ROUNDS = (
     Rounds(2, SMALL, "few", 1),
     Rounds(2, SMALL, "few", 1, data="reweighted"),
+    Rounds(2, SMALL, "few", 1, data="reweighted", flatten=0.0),  # trained anew, weighed alike: its control
     Rounds(4, SMALL, "few", 1),
     Rounds(4, SMALL, "few", 1, data="concatenated"),
     Rounds(4, SMALL, "few", 1, start="initial"),

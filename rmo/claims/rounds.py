@@ -1,5 +1,6 @@
 """Iterated RLHF, H40 to H45, after Wolf, Kirk and Musolesi (2025): what each further round buys, and which data and
-which start serve best. H46 and H47: rounds without new labels, the first ones reweighted. The paper's own prediction,
+which start serve best. H46 and H47: rounds without new labels, the first ones reweighted; what training anew does by
+itself, since a second seed alone undoes exploits of the first, is a run that weighs all alike. The paper's prediction,
 C22, is in policy.py; `ends` and `one_round` serve both.
 
 At the end of round r of k, gold is compared at sqrt(KL) = r/k of the last, which is where that round was told to end.
@@ -20,16 +21,28 @@ from rmo.methods.paper import PPO, ROUNDS
 
 
 def several(view: View, least: int = 2, reweighted: bool = False) -> list[Group]:
-    """Runs of at least so many rounds, against single RMs: those whose rounds label pairs, or those that reweight."""
+    """Runs of at least so many rounds, against single RMs: those whose rounds label pairs, or those that reweight (not
+    those whose weights are all alike)."""
+    wanted = REWEIGHTED if reweighted else LABELLED
     found = [
         g
         for g in view.evidence.groups[ROUNDS]
-        if count(g) >= least and not g.id.rm_combined and reweighted == (g.id.settings.get("data") == "reweighted")
+        if count(g) >= least and not g.id.rm_combined and kind(g.id.settings) == wanted
     ]
     if not found:
         more = " on labels of the first round, reweighted" if reweighted else ""
         raise Missing(f"no runs of {least} or more rounds, with RMs trained anew in between{more}")
     return found
+
+
+LABELLED, REWEIGHTED, ALIKE = "labelled", "reweighted", "weighed alike"
+
+
+def kind(settings: Settings) -> str:
+    """What RMs of later rounds learn from: new labels, the first ones reweighted, or these as they were."""
+    if settings.get("data") != "reweighted":
+        return LABELLED
+    return REWEIGHTED if settings.number("flatten", 1) else ALIKE
 
 
 def count(g: Group) -> int:
@@ -187,16 +200,21 @@ def beside(view: View, other: Callable[[Group], Group | None], what: str) -> flo
     return gain(view, lambda view: iter(pairs), what)
 
 
-# The same labels, judged where the policy is by now: what it costs is training, so that any gain counts.
+# The same labels, rounds, heads and order of batches: the weights are all that differs, so that any gain counts.
 
 
 @claim("H46", (0, INF), "iterated")
 def h46(view: View) -> float:
-    """Trained anew on the same labels, reweighted to where the policy is, RMs keep more gold than one round does.
+    """Labels that are reweighted to where the policy is keep more gold than RMs that are only trained anew on them.
 
-    Gold at the end at the same KL, several rounds with the first labels reweighted less one round with as many labels,
-    gold sd, mean over runs."""
-    return beside(view, lambda g: one_round(view, g), "with reweighted labels beside one round")
+    Gold at the end at the same KL, several rounds with the first labels reweighted less as many with the same labels
+    weighed alike (`flatten` 0), gold sd, mean over runs that differ in nothing else."""
+    there = {g.id: g for g in view.evidence.groups[ROUNDS]}
+
+    def weighed_alike(g: Group) -> Group | None:
+        return there.get(replace(g.id, settings=Settings(g.id.settings.without("clip"), flatten=0)))
+
+    return beside(view, weighed_alike, "with reweighted labels beside the same weighed alike")
 
 
 # "As well as": not lower by a small effect. Weights cannot tell of texts that nobody labelled, so this may well fail.

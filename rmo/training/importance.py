@@ -14,7 +14,7 @@ def importance_weights(log_ratio_C: np.ndarray, clip: float, flatten: float = 1.
     Args:
       log_ratio_C: log-probability of every row under the new policy less that under the old one, nats.
       clip: nats, above 0.
-      flatten: above 0, at most 1.
+      flatten: 0 to 1; with 0 every weight is exactly 1.
     """
     log_C = flatten * np.asarray(log_ratio_C, np.float64)
     weight_C = np.exp(np.clip(log_C - np.median(log_C), -clip, clip))

@@ -15,6 +15,7 @@ from rmo.report.figures.rounds import iterated, predicted
 ALPHA, BETA, END = 0.9, 0.4, 5.0
 WAYS = {"": 0.0, "data=concatenated": 0.3, "start=initial": 0.3, "data=concatenated start=initial": 0.7}
 MINE = [f"H{n}" for n in range(40, 46)]
+AGAIN = 0.3  # what a second RM on the same labels brings by itself
 
 
 def made(sign: float = 1.0, share: float = 1.0, noise: float = 0.01, ways=WAYS, ks=(2, 4)) -> Evidence:
@@ -97,10 +98,12 @@ def test_equal_gains_are_undecided_and_without_rounds_nothing_is_listed():
     ("better", "h46", "h47"), [(0.6, "holds", "holds"), (0.15, "holds", "fails"), (-0.3, "fails", "fails")]
 )
 def test_reweighted_labels_are_compared_with_as_many_and_with_new_ones(better, h46, h47):
-    """One round has `better` less of gold at its end, new labels half a unit more than one round."""
+    """The same labels weighed alike end with `better` less of gold, new ones with half a unit more than these; that
+    those too have more than one round is nothing to H46."""
     evidence = made(sign=0.0, share=0.0, noise=1e-3, ways={"": 0.0})
     plain = [c for c in evidence.curves if c.method == "rounds" and c.id.settings["rounds"] == 2]
-    more = {Settings(rounds=2): 0.5, Settings(rounds=2, data="reweighted"): better}
+    alike, reweighted = (Settings(rounds=2, data="reweighted", **more) for more in ({"flatten": 0.0}, {}))
+    more = {Settings(rounds=2): 0.5 + AGAIN, reweighted: better + AGAIN, alike: AGAIN}
     curves = [c for c in evidence.curves if c.method == "ppo"]
     for settings, gain in more.items():
         for c in plain:
@@ -112,6 +115,9 @@ def test_reweighted_labels_are_compared_with_as_many_and_with_new_ones(better, h
     assert [row["statistic"] for row in rows] == pytest.approx([better, better - 0.5], abs=0.03)
     assert [row["verdict"] for row in rows] == [h46, h47]
     assert judged(found, "H40")[0]["n_runs"] == 3  # statements about rounds that label know nothing of them
+    without = Evidence([c for c in curves if "flatten" not in c.id.settings], draws=2)
+    assert "beside the same weighed alike" in judged(without, "H46")[0]["why"]
+    assert judged(without, "H47")[0]["statistic"] == rows[1]["statistic"]
     assert "no runs" in judged(Evidence([c for c in curves if c.id.settings.get("data")], draws=2), "H47")[0]["why"]
 
 

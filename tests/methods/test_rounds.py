@@ -58,8 +58,9 @@ def test_a_stage_per_entry_and_a_curve_per_seed():
         (Rounds(1, data="reweighted"), "Rounds.data is 'reweighted' with 1 round, in which no RM is trained anew"),
         (Rounds(2, data="reweighted", comparisons=256), "Rounds.comparisons is 256 with data 'reweighted'"),
         (Rounds(2, data="reweighted", clip=0.0), "Rounds.clip is 0: it must be above 0"),
-        (Rounds(2, data="reweighted", flatten=0.0), "Rounds.flatten is 0: it must be above 0 and at most 1"),
-        (Rounds(2, data="reweighted", flatten=1.5), "Rounds.flatten is 1.5: it must be above 0 and at most 1"),
+        (Rounds(2, data="reweighted", flatten=-0.5), "flatten is -0.5: it must be at least 0"),
+        (Rounds(2, data="reweighted", flatten=1.5), "Rounds.flatten is 1.5: it must be at least 0 and at most 1"),
+        (Rounds(2, data="reweighted", flatten=0.0, clip=2.0), "Rounds.clip is 2 with flatten 0, where all comparisons"),
         (Rounds(2, flatten=1.0), "Rounds.clip and Rounds.flatten are for data 'reweighted', and data is 'latest'"),
     ],
 )
@@ -140,6 +141,15 @@ def test_rounds_that_reweight_label_nothing_more():
     assert (record.diagnostics["labels"] == 1024).all()
     np.testing.assert_array_equal(record.diagnostics["effective"], [[1] * 4 + [0.5] * 4, [1] * 4 + [0.25] * 4])
     assert "effective" not in door.one_record(ARMS, [FIRST], "latest", [1024]).diagnostics
+
+
+def test_rounds_that_weigh_alike_are_runs_of_their_own():
+    """Beside those that reweight, and told from them by their settings."""
+    alike = Rounds(2, data="reweighted", flatten=0.0)
+    e = with_rounds(Rounds(2, data="reweighted"), alike)
+    checks.check(e)
+    assert [job.name for job in door.jobs(e)][1] == "w8x1-main-rounds2-reweighted-flatten0"
+    assert alike.settings() == Settings(rounds=2, data="reweighted", flatten=0)
 
 
 def test_shares_are_effective_sizes():

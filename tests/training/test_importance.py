@@ -31,6 +31,7 @@ def test_what_all_log_ratios_share_is_lost_and_equal_ones_are_exactly_1():
     assert weights.mean() == pytest.approx(1, abs=1e-5)
     assert weights.max() / weights.min() <= np.exp(6.0) * (1 + 1e-5)
     np.testing.assert_array_equal(importance_weights(np.full(7, -3.3), 1.0), np.ones(7, np.float32))
+    np.testing.assert_array_equal(importance_weights(ratio, 3.0, 0.0), np.ones(1000, np.float32))  # whatever they are
 
 
 def test_effective_sample_size():

@@ -45,8 +45,8 @@ class Rounds(MethodSettings):
     clip: float = 3.0
     """With data "reweighted": nats by which the logarithm of a weight may be away from its median."""
     flatten: float = 0.5
-    """With data "reweighted": the power, at most 1, that likelihood ratios are raised to; 1 corrects most and is the
-    noisiest."""
+    """With data "reweighted": the power, 0 to 1, that likelihood ratios are raised to; 1 corrects most and is the
+    noisiest, 0 weighs all alike: RMs are only trained anew, which is what weights are to be compared with."""
 
     def labels(self, e: Experiment) -> int:
         """Training comparisons that each later round labels."""
@@ -130,7 +130,11 @@ def check_weights(c: Rounds, need: Need) -> None:
         f"Rounds.comparisons is {c.comparisons} with data 'reweighted', where later rounds label nothing: leave it out",
     )
     need(c.clip > 0, f"Rounds.clip is {c.clip:g}: it must be above 0, where all comparisons would count alike")
-    need(0 < c.flatten <= 1, f"Rounds.flatten is {c.flatten:g}: it must be above 0 and at most 1")
+    need(0 <= c.flatten <= 1, f"Rounds.flatten is {c.flatten:g}: it must be at least 0 and at most 1")
+    need(
+        c.flatten > 0 or c.clip == Rounds().clip,
+        f"Rounds.clip is {c.clip:g} with flatten 0, where all comparisons count alike: leave it out",
+    )
 
 
 def check_labels(e: Experiment, c: Rounds, need: Need) -> None:
