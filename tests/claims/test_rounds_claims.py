@@ -147,17 +147,29 @@ def test_the_figure_has_a_line_per_number_of_rounds_and_per_way():
     ]
     row = {**evidence.curves[0].id.group.cells(), "alpha": ALPHA, "beta": BETA}
     summary = {"ppo": {"groups": [row]}}
-    left, right = iterated(Files(list(evidence.curves), summary, [], [], {"rounds": ends}, {}, {})).axes
+    again = [
+        replace(c, id=replace(c.id, settings=Settings(rounds=2, data="reweighted", **more)), gold=c.gold + better)
+        for more, better in (({}, 0.2), ({"flatten": 0.0}, -0.2))
+        for c in evidence.curves
+        if c.id.settings == Settings(rounds=2)
+    ]
+    left, right = iterated(Files([*evidence.curves, *again], summary, [], [], {"rounds": ends}, {}, {})).axes
     assert [text.get_text() for text in left.get_legend().get_texts()] == [
-        "1 round", "2 rounds", "4 rounds", "the paper's prediction",
+        "1 round", "2 rounds", "4 rounds",
+        "2 rounds, first comparisons, reweighted", "2 rounds, first comparisons, all alike",
+        "the paper's prediction",
     ]  # fmt: skip
+    _, two, _, reweighted, alike = lines = [line for line in left.lines if not line.get_label().startswith("_")]
+    assert [line.get_linestyle() for line in lines] == ["-", "-", "-", "--", "-."]
+    assert two.get_color() == reweighted.get_color() == alike.get_color()
+    assert alike.get_ydata()[-1] < two.get_ydata()[-1] < reweighted.get_ydata()[-1]
     assert sorted(text.get_text() for text in right.get_legend().get_texts()) == sorted(
         f"{data} comparisons, {start}"
         for data in ("latest", "all")
         for start in ("going on", "from the initial policy")
     )
     circles = [line.get_xdata() for line in left.lines if line.get_marker() == "o"]
-    assert [len(x) for x in circles] == [0, 2, 4]
+    assert [len(x) for x in circles] == [0, 2, 4, 0, 0]  # of those that are told of
     np.testing.assert_allclose(np.sqrt(circles[2]), END * np.arange(1, 5) / 4)
     dotted = [line for line in left.lines if line.get_linestyle() == ":"]
     assert dotted[1].get_ydata()[-1] == pytest.approx(END * (ALPHA - BETA * np.log(END / 4)))

@@ -19,28 +19,35 @@ from rmo.runtime.types import Row
 def iterated(f: Files) -> Figure:
     """Gold along rounds of RLHF.
 
-    Mean gold over seeds against total KL; circles are the ends of rounds, at which pairs of the policy are labelled and
-    an RM is trained on them. Left: by the number of rounds, with RMs of the latest comparisons and policies that go on;
-    dotted, what the paper predicts from the fit of one round (section 4.3). Right: most rounds, by what RMs learn from
-    (the latest comparisons, all so far, or the first, reweighted) and where policies start (the latest policy or the
-    initial one)."""
+    Mean gold over seeds against total KL; circles are the ends of rounds, at which an RM is trained, on pairs of the
+    policy that are labelled then where nothing else is said. Left: by the number of rounds, with RMs of the latest
+    comparisons and policies that go on; dashed, in the colour of as many rounds, without new labels: RMs trained anew
+    on the first comparisons, reweighted or all alike; dotted, what the paper predicts from the fit of one round
+    (section 4.3). Right: most rounds, by what RMs learn from (the latest comparisons, all so far, or the first again)
+    and where policies start (the latest policy or the initial one)."""
     several = [g for g in f.all(ROUNDS) if count(g) > 1]
     if not several:
         raise Missing("no runs of several rounds, with RMs trained anew in between")
     first = several[0].id  # one RM: the smallest
     same_rm = [g for g in several if g.id.same_rm == first.same_rm]
-    plain = [g for g in same_rm if set(g.id.settings) - {"kl"} == {"rounds"}]
+    plain = sorted((g for g in same_rm if set(g.id.settings) - {"kl"} == {"rounds"}), key=count)
+    again = sorted((g for g in same_rm if on_first_labels(g)), key=lambda g: (count(g), str(g.id.settings)))
     most = max(map(count, same_rm))
     ways = [g for g in same_rm if count(g) == most]
     once = [g for g in [*f.all(PPO), *f.all(ROUNDS)] if is_one_round(g, first)][:1]
     figure, (left, right) = panels(2, 5.2, 3.9)
-    numbers = [*once, *sorted(plain, key=count)]
-    draw_all(left, f, numbers, [f"{count(g)} round{'s' if count(g) > 1 else ''}" for g in numbers])
+    numbers = [*once, *plain, *again]
+    ks = sorted(set(map(count, numbers)))
+    of_k = dict(zip(ks, colours(len(ks)), strict=True))
+    names = {g.id.settings.without("rounds", "kl"): None for g in again}  # in order, each once
+    dashes = dict(zip(names, DASHES * len(names), strict=False))
+    styles = [dashes.get(g.id.settings.without("rounds", "kl"), SOLID) for g in numbers]
+    draw_all(left, f, numbers, [in_rounds(g) for g in numbers], [of_k[count(g)] for g in numbers], styles)
     fit = row_of(f.summary, once[0]) if once else None
     if fit:
-        for g, colour in zip(numbers[1:], colours(len(numbers))[1:], strict=True):
-            draw_predicted(left, fit, count(g), largest_kl([g]) ** 0.5, colour)
-    draw_all(right, f, ways, [way(g.id) for g in ways])
+        for g in plain:
+            draw_predicted(left, fit, count(g), largest_kl([g]) ** 0.5, of_k[count(g)])
+    draw_all(right, f, ways, [way(g.id) for g in ways], colours(len(ways)), [SOLID] * len(ways))
     left.set_ylabel("gold (gold standard deviations)")
     left.set_title(f"RM of {size(first.rm_params)} parameters", loc="left", fontsize=10)
     right.set_title(f"{most} rounds", loc="left", fontsize=10)
@@ -61,26 +68,55 @@ def is_one_round(g: Group, other: CurveId) -> bool:
     return alone and g.id.same_rm == other.same_rm
 
 
+def on_first_labels(g: Group) -> bool:
+    """Whether RMs are trained anew on the first round's comparisons, for policies that go on."""
+    return g.id.settings.get("data") == "reweighted" and "start" not in g.id.settings
+
+
 DATA = {
     "latest": "latest comparisons",
     "concatenated": "all comparisons",
     "reweighted": "first comparisons, reweighted",
 }
+Style = str | tuple[float, Sequence[float]]
+SOLID = "-"
+# Dotted is what the paper predicts.
+DASHES: tuple[Style, ...] = ("--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))
+
+
+def learned(id: CurveId) -> tuple[str, str]:
+    """(what RMs of later rounds learn from, what else is set about that), in words."""
+    rest = id.settings.without("rounds", "data", "start", "kl")
+    if id.settings.get("data") == "reweighted" and not id.settings.number("flatten", 1):
+        return "first comparisons, all alike", str(rest.without("flatten"))
+    return DATA[str(id.settings.get("data", "latest"))], str(rest)
+
+
+def in_rounds(g: Group) -> str:
+    """How many rounds, and, where these label nothing, what their RMs learn from."""
+    rounds = f"{count(g)} round{'s' if count(g) > 1 else ''}"
+    return ", ".join(filter(None, [rounds, *(learned(g.id) if on_first_labels(g) else ())]))
 
 
 def way(id: CurveId) -> str:
     """What tells the ways of going on apart, in words."""
-    data = DATA[str(id.settings.get("data", "latest"))]
+    data, rest = learned(id)
     start = "from the initial policy" if id.settings.get("start") == "initial" else "going on"
-    rest = str(id.settings.without("rounds", "data", "start", "kl"))
     return ", ".join(filter(None, [data, start, rest]))
 
 
-def draw_all(axis: Axes, f: Files, groups: Sequence[Group], labels: Sequence[str]) -> None:
+def draw_all(
+    axis: Axes,
+    f: Files,
+    groups: Sequence[Group],
+    labels: Sequence[str],
+    shades: Sequence[Colour],
+    styles: Sequence[Style],
+) -> None:
     """Gold of some groups, the ends of their rounds marked."""
-    for g, label, colour in zip(groups, labels, colours(len(groups)), strict=True):
+    for g, label, colour, style in zip(groups, labels, shades, styles, strict=True):
         kl, gold = mean_curve(g, "gold")
-        axis.plot(kl, gold, color=colour, lw=1.6, label=label)
+        axis.plot(kl, gold, color=colour, lw=1.6, ls=style, label=label)
         ends = round_ends(of_id(f.diagnostics.get(ROUNDS, []), g.id))
         axis.plot(ends, np.interp(ends, kl, gold), "o", color=colour, ms=5, mfc="white")
     axis.axhline(0, color="0.6", lw=0.8)
