@@ -9,18 +9,21 @@ other papers, whose scores have other units than ours (a unit here stands for on
 coefficients are places to start from:
 
 - Ensembles of 5 RMs, clean and with 25% label noise; variance weighed 0.5 in best-of-n and 0.1 in PPO; KL penalties of
-  0.01, which is enough beside an ensemble, and 0.2, which one RM needs (Coste et al. 2023). Weight averages are of 5
-  RMs where Rame et al. (2024) took 6.
+  0.01, which is enough beside an ensemble, and 0.2, which one RM needs, each against one RM and against ensembles by
+  mean, worst case and variance (Coste et al. 2023). Weight averages are of 5 RMs where Rame et al. (2024) took 6.
 - Direct alignment: one epoch in batches of 128 at a rate of 5e-7 (Rafailov et al. 2024, with RMSProp; here Adam); they
   took seven betas, here are four over two decades.
 - Chi-squared: 0.0008 (Laidlaw et al. 2024, whose root of chi-squared is of single tokens' states and actions; ours is
   of whole responses, and larger), and ten times that.
 - RLOO with 4 responses to a prompt (Ahmadian et al. 2024), GRPO with 64 (Shao et al. 2024).
-- Four rounds, and all ways to go on (Wolf et al. 2025); two rounds on reweighted labels beside two that label anew.
+- Four rounds, and all ways to go on (Wolf et al. 2025); two rounds on reweighted labels beside two that label anew and
+  two that weigh the same labels alike.
 
 Ours, where papers say nothing: temperatures, betas of pessimism, 0.005 for every token too many, 12,500
-comparisons a round. RL batches have 4,096 episodes where `paper` has 65,536, with sixteen times the iterations: RLOO
-takes each in one step.
+comparisons a round, 30,000 where a mark goes with gold in 80%, 4 for a backdoor that at most one response in 1,000
+opens at the start (a pair of words, looked for in all 15.7M of the pool, up to 64 GB of pairs where they are held at
+once; `Backdoor(trigger=...)` names one without). RL batches have 4,096 episodes where `paper` has 65,536, with sixteen
+times the iterations: RLOO takes each in one step.
 """
 
 from dataclasses import replace
@@ -42,6 +45,7 @@ from rmo.methods.chi_squared_tilt import ChiSquaredTilt
 from rmo.methods.direct.settings import Direct
 from rmo.methods.grpo import Grpo
 from rmo.methods.pessimism import PessimismOverN
+from rmo.methods.ppo.backdoor import Backdoor
 from rmo.methods.ppo.bounded import Bounded
 from rmo.methods.ppo.chi_squared import ChiSquared
 from rmo.methods.ppo.length_penalty import LengthPenalty
@@ -74,6 +78,7 @@ SWEEPS = (
         (SMALL, LARGE),
         first="few",
     ),
+    Sweep("confounded", (Recipe(30_000), Recipe(30_000, confounded=0.8)), (SMALL, LARGE)),
 )
 AT_INFERENCE = (
     SoftBestOfN((0.03, 0.1, 0.3), max_n=MAX_N, points=POINTS),
@@ -87,6 +92,7 @@ OTHER_RL = (
     Bounded(Against("bounded", sizes=(SMALL,))),
     LengthPenalty(Against("length", sizes=(SMALL,)), coefs=(0.005,)),
     ChiSquared(Against("chi_squared", sizes=(SMALL,)), coefs=(0.0008, 0.008)),
+    Backdoor(Against("backdoor", sizes=(SMALL,))),
     WeightAverage(),
 )
 DIRECT = Direct(
@@ -97,6 +103,7 @@ DIRECT = Direct(
 ROUNDS = (
     Rounds(2, SMALL, "few", 1),
     Rounds(2, SMALL, "few", 1, data="reweighted"),
+    Rounds(2, SMALL, "few", 1, data="reweighted", flatten=0.0),  # trained anew, weighed alike: its control
     Rounds(4, SMALL, "few", 1),
     Rounds(4, SMALL, "few", 1, data="concatenated"),
     Rounds(4, SMALL, "few", 1, start="initial"),
@@ -119,7 +126,7 @@ def experiment() -> Experiment:
                 Against("larger", sizes=(LARGE,)),
                 Against("noise", sweep="noise", sizes=(SMALL,), combined=(MEAN, WORST, UWO)),
                 Against("few", sweep="few", sizes=(SMALL,), recipes=(1,)),
-                Against("penalty", sizes=(SMALL,), kl_coefs=(0.01, 0.2)),
+                Against("penalty", sizes=(SMALL,), combined=(MEAN, WORST, UWO), kl_coefs=(0.01, 0.2)),
             ),
             batch=4096,
             minibatches=8,
