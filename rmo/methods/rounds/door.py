@@ -132,7 +132,7 @@ def check_weights(c: Rounds, need: Need) -> None:
     need(c.clip > 0, f"Rounds.clip is {c.clip:g}: it must be above 0, where all comparisons would count alike")
     need(0 <= c.flatten <= 1, f"Rounds.flatten is {c.flatten:g}: it must be at least 0 and at most 1")
     need(
-        c.flatten or c.clip == Rounds().clip,
+        c.flatten > 0 or c.clip == Rounds().clip,
         f"Rounds.clip is {c.clip:g} with flatten 0, where all comparisons count alike: leave it out",
     )
 

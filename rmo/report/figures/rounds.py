@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.typing import LineStyleType
 
 from rmo.analysis.curve_id import CurveId
 from rmo.analysis.fitting import Group
@@ -42,13 +41,13 @@ def iterated(f: Files) -> Figure:
     of_k = dict(zip(ks, colours(len(ks)), strict=True))
     names = {g.id.settings.without("rounds", "kl"): None for g in again}  # in order, each once
     dashes = dict(zip(names, DASHES * len(names), strict=False))
-    styles = [dashes.get(g.id.settings.without("rounds", "kl"), "-") for g in numbers]
+    styles = [dashes.get(g.id.settings.without("rounds", "kl"), SOLID) for g in numbers]
     draw_all(left, f, numbers, [in_rounds(g) for g in numbers], [of_k[count(g)] for g in numbers], styles)
     fit = row_of(f.summary, once[0]) if once else None
     if fit:
         for g in plain:
             draw_predicted(left, fit, count(g), largest_kl([g]) ** 0.5, of_k[count(g)])
-    draw_all(right, f, ways, [way(g.id) for g in ways], colours(len(ways)), ["-"] * len(ways))
+    draw_all(right, f, ways, [way(g.id) for g in ways], colours(len(ways)), [SOLID] * len(ways))
     left.set_ylabel("gold (gold standard deviations)")
     left.set_title(f"RM of {size(first.rm_params)} parameters", loc="left", fontsize=10)
     right.set_title(f"{most} rounds", loc="left", fontsize=10)
@@ -79,7 +78,10 @@ DATA = {
     "concatenated": "all comparisons",
     "reweighted": "first comparisons, reweighted",
 }
-DASHES = ("--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))  # dotted is what the paper predicts
+Style = str | tuple[float, Sequence[float]]
+SOLID = "-"
+# Dotted is what the paper predicts.
+DASHES: tuple[Style, ...] = ("--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))
 
 
 def learned(id: CurveId) -> tuple[str, str]:
@@ -109,7 +111,7 @@ def draw_all(
     groups: Sequence[Group],
     labels: Sequence[str],
     shades: Sequence[Colour],
-    styles: Sequence[LineStyleType],
+    styles: Sequence[Style],
 ) -> None:
     """Gold of some groups, the ends of their rounds marked."""
     for g, label, colour, style in zip(groups, labels, shades, styles, strict=True):
