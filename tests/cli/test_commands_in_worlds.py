@@ -22,7 +22,7 @@ def three(monkeypatch):
 
 def test_run_makes_one_world_after_the_other_and_then_the_summary(monkeypatch, tmp_path, capsys):
     made, written = [], []
-    monkeypatch.setattr(run, "make", lambda options, of: made.append((of.root, of.experiment.world.seed)))
+    monkeypatch.setattr(run, "make", lambda options, of, *_: made.append((of.root, of.experiment.world.seed)))
     monkeypatch.setattr(worlds, "finished_worlds", lambda root: dict.fromkeys("ab"))
     monkeypatch.setattr(worlds, "unlike", lambda root: "")
     monkeypatch.setattr(worlds, "write", lambda root: written.append(root))
@@ -36,7 +36,7 @@ def test_run_makes_one_world_after_the_other_and_then_the_summary(monkeypatch, t
 
 
 def test_worlds_of_two_configs_end_without_a_summary(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(run, "make", lambda options, of: None)
+    monkeypatch.setattr(run, "make", lambda options, of, *_: None)
     monkeypatch.setattr(worlds, "finished_worlds", lambda root: dict.fromkeys("ab"))
     monkeypatch.setattr(worlds, "unlike", lambda root: "world-2 had another config than world-1")
     run.main(["smoke.py", "--runs", str(tmp_path)])
