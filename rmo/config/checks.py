@@ -350,6 +350,11 @@ def confounded(e: config.Experiment, recipe: config.Recipe, where: str) -> None:
     alone = not (recipe.choice or recipe.prompts)
     need(alone, f"{where} has confounded and {other}: both say which comparisons it is trained on; use one")
     need(not recipe.flip, f"{where} has confounded and flip: what a mark does is seen on clean labels alone; use one")
+    labels = e.comparisons.labels
+    clean = (
+        f"{where} has confounded, and comparisons.labels is {labels!r}: what a mark does is seen on clean labels alone"
+    )
+    need(labels == "hard", f'{clean}; take "hard"')
     available = (e.comparisons.prompts - held_out_prompts(e)) * e.comparisons.pairs
     agreeing = (available - STOPPING * e.proxies.stops_early(recipe)) // 2
     wanted = round(share * recipe.comparisons)

@@ -82,24 +82,25 @@ def importance(
     are to judge what these policies write; kept under a name in `out`. A pair's ratio is that of both of its
     responses, which the initial policy wrote."""
     run, here, every, found = scored.run, out / SCRATCH / name, scored.rows(), []
+    initial = run.load("sft", run.lm(), master=True)
     for m, i in enumerate(chosen):
         file = labels_file(here, m)
         if not hosts.agree(np.bool_(file.exists())):
             both = own(run, scored.sweep.recipes[every[i].recipe_index], every[i].seed or 0)
-            ratios = [log_ratios(run, pick(policies, m), rows) for rows in both]
+            ratios = [log_ratios(run, pick(policies, m), initial, rows) for rows in both]
             weights = Importance(*(importance_weights(ratio_C, clip, flatten) for ratio_C in ratios))
             write_npz(file, **weights._asdict())
         found.append(Importance(**read_npz(file)))
     return found
 
 
-def log_ratios(run: Run, policy: Params, rows: data.Comparisons) -> np.ndarray:
-    """Log-probability of both responses under a policy less that under the initial policy, f64[C]."""
+def log_ratios(run: Run, policy: Params, initial: Params, rows: data.Comparisons) -> np.ndarray:
+    """Log-probability of both responses under a policy less that under the initial one, f64[C]."""
     lm, prompt, chunk = run.lm(), run.experiment.world.prompt, run.experiment.bon.chunk
     texts = (rows.tokens.reshape(-1, rows.tokens.shape[-1]), rows.mask.reshape(-1, rows.mask.shape[-1]))
     now, then = (
         bulk_scoring.response_logps(lm, params, *texts, prompt, chunk).astype(np.float64)
-        for params in (policy, run.load("sft", lm, master=True))
+        for params in (policy, initial)
     )
     return (now - then).reshape(-1, 2).sum(axis=1)
 

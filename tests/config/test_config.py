@@ -69,6 +69,10 @@ def test_shipped_configs_are_sound():
         ({"proxies": {"sweeps": (sweep(2000, confounded=0.8, prompts=500),)}}, "has confounded and prompts"),
         ({"proxies": {"sweeps": (sweep(2000, confounded=0.8, flip=0.1),)}}, "has confounded and flip: .*; use one"),
         (
+            {"comparisons": {"labels": "sampled"}, "proxies": {"sweeps": (sweep(2000, confounded=0.8),)}},
+            "has confounded, and comparisons.labels is 'sampled': .*; take \"hard\"",
+        ),
+        (
             {"proxies": {"sweeps": (sweep(30_000, confounded=0.8),)}},
             "confounded takes 24000 comparisons .* about 18000 do; take fewer comparisons, at most 20250",
         ),

@@ -95,7 +95,7 @@ def test_weights_follow_how_much_likelier_both_responses_have_become(tmp_path, m
     world, bon = SimpleNamespace(prompt=P), SimpleNamespace(chunk=5)  # the last one is filled
     run = SimpleNamespace(experiment=SimpleNamespace(world=world, bon=bon), lm=lambda: LM)
     run.load = lambda name, *_, **__: {"sft": start}[name]
-    found = retraining.log_ratios(cast(Run, run), policies[0], train)
+    found = retraining.log_ratios(cast(Run, run), policies[0], start, train)
     np.testing.assert_allclose(found, ratios[0][0], atol=1e-4)
     monkeypatch.setattr(retraining, "own", lambda *_: (train, held))
     sweep, each = SimpleNamespace(recipes=[None]), SimpleNamespace(recipe_index=0, seed=0)
