@@ -3,8 +3,8 @@
     launch/local.sh rmo run configs/one_gpu.py
 
 The texts of `tiny` in a world (seed 7) that nobody has looked at; a policy of 3M parameters, a gold RM of 11M that has
-seen six times as many texts, eight proxies of 113 to 3.2M with four seeds each on 90,000 comparisons as in the paper,
-64 prompts x 16,384 draws, best-of-n to 8,192, PPO to 40 nats. Meant for half an hour on one chip, most of it compiling.
+seen six times as many texts, eight proxies of 113 to 3.2M with four seeds each on 36,000 comparisons, 64 prompts x
+16,384 draws, best-of-n to 8,192, PPO to 40 nats. On one H200 it took 21 minutes, 10 of them compiling.
 """
 
 from dataclasses import replace

@@ -72,7 +72,7 @@ def attend(
         real_BT = jnp.diagonal(allowed_BTS, axis1=1, axis2=2)
         if on_gpu(q_BTHK):
             own = jnp.eye(q_BTHK.shape[1], dtype=bool)  # a pad may see itself: a row without any key is not defined
-            mask = (allowed_BTS | own)[:, None]
+            mask = (allowed_BTS | own[None])[:, None]
             return jax.nn.dot_product_attention(q_BTHK, k, v, mask=mask, scale=1 / divisor, implementation="cudnn")
         return jax.lax.platform_dependent(
             q_BTHK,

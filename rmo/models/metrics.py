@@ -36,10 +36,11 @@ def token_kl(logits_BRV: jax.Array, ref_logits_BRV: jax.Array) -> jax.Array:
     """KL(policy || reference) of the next token over the whole vocabulary, f32[B, R], in nats.
 
     Its sum over a response, averaged over the policy's own samples, is the sequence KL by the chain rule, with less
-    variance than k1 (a Rao-Blackwellisation of it). Exactly 0 for a policy with itself.
+    variance than k1 (a Rao-Blackwellisation of it). Never negative, as rounding would have it where two policies are
+    one that two programs read; exactly 0 for a policy with itself.
     """
     logps, ref_logps = jax.nn.log_softmax(logits_BRV), jax.nn.log_softmax(ref_logits_BRV)
-    return jnp.sum(jnp.exp(logps) * (logps - ref_logps), axis=-1)
+    return jnp.maximum(jnp.sum(jnp.exp(logps) * (logps - ref_logps), axis=-1), 0.0)
 
 
 def kl_k1(logps_BR: jax.Array, ref_logps_BR: jax.Array, mask_BR: jax.Array) -> jax.Array:

@@ -122,3 +122,12 @@ def test_agreement_with_gold():
     np.testing.assert_allclose(got["support"][:3], sigmoid(np.array([1.0, -3.0, 0.5])), rtol=1e-6)
     same = metrics.agreement(gold, gold)  # a perfect RM is accurate and calibrated
     np.testing.assert_allclose(same["confidence"], same["support"])
+
+
+def test_a_kl_is_never_negative():
+    """Two programs that read one policy differ in the last digits of its logits; the sum's rounding is not a KL."""
+    logits = jax.random.normal(jax.random.key(0), (64, 32, 64))
+    kl = metrics.token_kl(logits, logits + 1e-7 * jax.random.normal(jax.random.key(1), logits.shape))
+    assert (kl >= 0).all()
+    assert (kl == 0).mean() > 0.1  # where it would have been below
+    assert kl.max() < 1e-6

@@ -75,7 +75,7 @@ class Plot:
 
     def add(self, kl: Iterable[float], y: Iterable[float], name: str, texts: Sequence[str] = (), **how: Json) -> None:
         """One trace; `texts` are the tooltips of its points, `how` plotly's own settings."""
-        self.kls.append(np.asarray(kl, float))
+        self.kls.append(np.maximum(np.asarray(kl, float), 0.0))  # rounding may have made the first -1e-10
         name = html.escape(name).replace("%{", "% {")  # plotly reads both
         tooltip: Row = {"hoverinfo": "skip"}
         if texts:
