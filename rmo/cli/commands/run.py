@@ -33,7 +33,7 @@ class RunOptions(ExperimentOptions):
     """Devices that every layer is split over; over the rest, batches are (and what is trained lies spread)."""
     jobs: int = 1
     """Processes that make stages side by side, each on its share of the CPU's cores. A grid of small models is made
-    sooner by as many as there are cores; the last digits may be others than of one process."""
+    sooner by as many as there are cores. Fewer cores round otherwise: numbers differ as between seeds."""
     remake: bool = False
     """Make again those stages that other code made (`rmo list` marks them), and all that rests on them."""
     wandb: str | None = None
