@@ -19,6 +19,7 @@ from rmo.report.page import interactive, markdown, texts
 from rmo.report.page.costs import cost_section
 from rmo.report.page.document import citation, page, to_copy, tsv, versions
 from rmo.report.page.efficiency_section import annotator_table, efficiency_section
+from rmo.report.page.ensembles_section import ensembles_section
 from rmo.report.page.gold_section import gold_section
 from rmo.report.page.over_sizes import hierarchy_table, left_out_table
 from rmo.report.page.summary import summary_sentence
@@ -66,6 +67,7 @@ def write(root: Path, out: Path | None = None) -> Path:
         claims_table(claims, drawn),
         *paper_section(f, run, shown, lacking, claims),
         *beyond_section(shown, lacking, claims),
+        *ensembles_section(run.fits.table("ensembles")),
         *fits_section(f),
         "<h2 id=gold>Is gold a fair judge?</h2>",
         gold_section(run, run.fits.read("gold")),

@@ -19,10 +19,12 @@ from rmo.models import transformer
 from rmo.models.sampling import join
 from rmo.models.transformer import RewardModel
 from rmo.report.page import texts
+from rmo.report.page.ensembles_section import ensembles_section
 from rmo.rewards import combination
 from rmo.rewards.calibration import Calibration
 from rmo.rewards.reward import Reward, RewardParams
 from rmo.runtime import sharding
+from rmo.runtime.files import read_csv
 from tests.helpers.smoke import CLI, ENV, ROOT, SMOKE, copied
 
 SWEEP = Sweep(
@@ -179,3 +181,16 @@ def test_texts_of_a_method_are_shown_whatever_its_stages_are_called(combined):
     assert len(ppo.record.arms) == 2
     page = (combined / "report.html").read_text()
     assert page.count("<p class=prompt>PPO: ") == 3
+
+
+def test_the_report_lists_what_ensembles_gain_and_cost(combined):
+    page = (combined / "report.html").read_text()
+    section = page[page.index("<h2 id=ensembles>") :].split("<h2", 2)[1]
+    peaks = [row for row in read_csv(combined / "ensembles.csv") if row["place"] == "peak"]
+    assert section.count("<tr>") == 1 + len(peaks) > 1
+    for row in peaks:
+        assert row["rm_combined"] in section
+        assert f"<td>{float(row['gold']):.3f}</td>" in section
+        assert f"<td>{float(row['gain']):.3f}</td>" in section
+        assert f"<td>{int(row['labels']):,}</td>" in section
+    assert ensembles_section([]) == []  # a run without any says nothing
