@@ -234,10 +234,10 @@ def early_stopping(sketch: Sketch, rm: RewardModel, settings: Member, state: Tra
     members = settings.steps.shape[0]
 
     def keep(best: Tree, params: Params, due: jax.Array, watched: tuple[jax.Array, jax.Array]) -> Tree:
-        def validate(params: Params) -> jax.Array:
-            return losses.preference(objectives.pair_scores(rm, params, *watched))
+        def validate(params: Params, held: Tree) -> jax.Array:
+            return losses.preference(objectives.pair_scores(rm, params, *held))
 
-        return keep_best(validate, best, params, due)
+        return keep_best(validate, False, best, params, due, watched)
 
     due_at = due_steps(settings, VALIDATIONS)
     calls = sum(bool(due_at(step).any()) for step in range(int(jnp.max(settings.steps))))

@@ -56,8 +56,9 @@ def train(
     checkpoints: Checkpoints,
     log: Tracker,
     members: Member | None = None,
-    validate: Callable[..., jax.Array] | None = None,
-    apart: Tree = None,
+    validate: Callable[[Params, Tree], jax.Array] | None = None,
+    held: Tree = None,
+    apart: bool = False,
     validations: int = VALIDATIONS,
     every: int = 200,
 ) -> Params:
@@ -67,10 +68,10 @@ def train(
       loss: a `Loss`, or with `members` a `MemberLoss`.
       batch_at: step -> host batch, a pure function of the step, so that a killed run repeats bit for bit.
       members: parameters and batches have a leading axis M of independent members, trained as one vmapped program.
-      validate: one member's parameters (and its part of `apart`, if there is such) -> its validation loss, read
-        `validations` times per training of each member and at its end; members that `stop_early` end with the
-        parameters that had the lowest.
-      apart: what each member is validated on where that differs between them, arrays with a leading axis M.
+      validate: (one member's parameters, `held`) -> its validation loss, read `validations` times per training of
+        each member and at its end; members that `stop_early` end with the parameters that had the lowest.
+      held: what members are validated on: an argument, since XLA would fold what is computed of constants alone.
+      apart: whether each member has its own part of `held`, arrays then with a leading axis M.
       every: steps between checkpoints.
 
     Raises:
@@ -84,7 +85,7 @@ def train(
     (state, best), start = begin_or_resume(first, begin, shapes, mesh, checkpoints, watched)
     log.resume(start)
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, None))
-    keep_fn = jax.jit(partial(keep_best, validate))
+    keep_fn = jax.jit(partial(keep_best, validate, apart))
     due_at = due_steps(watched, validations)
     late, cost = LateWriter(log), 0.0
     for step in range(start, steps):
@@ -95,7 +96,7 @@ def train(
             cost = model_flops(loss, shapes.params, rows, members)
         state, metrics = step_fn(state, batch)
         if best is not None and (due := due_at(step)).any():
-            best = keep_fn(best, state.params, due, apart)
+            best = keep_fn(best, state.params, due, held)
         late.push(step, metrics)
         log.did(real_tokens(rows), cost)
         if (step + 1) % every == 0 and step + 1 < steps:
@@ -199,10 +200,15 @@ def due_steps(watched: Member | None, validations: int) -> Callable[[int], np.nd
 
 
 def keep_best(
-    validate: Callable[..., jax.Array] | None, best: Best, params: Params, due_M: jax.Array, apart: Tree = None
+    validate: Callable[[Params, Tree], jax.Array] | None,
+    apart: bool,
+    best: Best,
+    params: Params,
+    due_M: jax.Array,
+    held: Tree,
 ) -> Best:
     """The lowest validation loss so far and its parameters, looking only at members that are due."""
     assert validate is not None
-    loss_M = jax.vmap(validate)(params) if apart is None else jax.vmap(validate)(params, apart)
+    loss_M = jax.vmap(validate, in_axes=(0, 0 if apart else None))(params, held)
     better_M = due_M & (loss_M < best[0])
     return jnp.where(better_M, loss_M, best[0]), where_member(better_M, params, best[1])

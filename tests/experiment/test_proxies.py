@@ -75,7 +75,7 @@ def test_all_seeds_start_from_the_language_models_trunk(tmp_path, monkeypatch):
     assert not equal(trunk, run.first(run.trunk_model(shape), run.key("trunks")).init()["trunk"])
     begun = {}
 
-    def train(first, *args):
+    def train(first, *args, **options):
         begun.update(first.load())
         raise KeyboardInterrupt
 

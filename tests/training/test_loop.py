@@ -141,7 +141,7 @@ def test_members_are_independent(tmp_path, mesh):
         np.testing.assert_allclose(a[1], b, atol=3e-4)
 
 
-def fit_members(where, mesh, steps, batches=PAIRS, validate=None, die_at=None, apart=None, **settings):
+def fit_members(where, mesh, steps, batches=PAIRS, validate=None, die_at=None, held=None, apart=False, **settings):
     """Members from one initialisation on the same batches, with the settings given."""
     keys = jnp.stack([jax.random.key(0)] * len(steps))
     order = comparisons.epochs(C, 16, (3,))
@@ -153,7 +153,7 @@ def fit_members(where, mesh, steps, batches=PAIRS, validate=None, die_at=None, a
 
     return train(
         lambda: jax.vmap(partial(transformer.init, RM))(keys), member_loss, batch_at, max(steps),
-        config.Optimizer(lr=3e-3, warmup=2), mesh, Checkpoints(where), Log(where, "rm", max(steps)), members_of(steps, **settings), validate, apart, every=7,
+        config.Optimizer(lr=3e-3, warmup=2), mesh, Checkpoints(where), Log(where, "rm", max(steps)), members_of(steps, **settings), validate, held, apart, every=7,
     )  # fmt: skip
 
 
@@ -196,21 +196,25 @@ def test_dropout_is_off_at_rate_zero_and_keeps_the_mean():
 def test_early_stopping_keeps_the_best_and_survives_a_kill(tmp_path, mesh):
     """Trained on reversed labels, the right ones get worse at once: stopped early, the first validation wins."""
 
-    def validate(params):
-        return rm_loss(params, PAIRS[:64])[0]
+    held = PAIRS[:64]
+
+    def validate(params, held):
+        return rm_loss(params, held)[0]
 
     wrong = PAIRS[:, ::-1]
     losses_at = []
     for where, early in (("late", [False, False]), ("early", [True, False])):
-        params = fit_members(tmp_path / where, mesh, [20, 20], wrong, validate, stop_early=early)
-        losses_at.append([float(validate(member_of(params, m))) for m in (0, 1)])
+        params = fit_members(tmp_path / where, mesh, [20, 20], wrong, validate, held=held, stop_early=early)
+        losses_at.append([float(validate(member_of(params, m), held)) for m in (0, 1)])
     (late, other), (early, untouched) = losses_at
     assert early < late - 0.1
     assert other == untouched == pytest.approx(late)
     with pytest.raises(Kill):  # what was best so far is kept across a kill, on all eight devices
-        fit_members(tmp_path / "killed", mesh, [20, 20], wrong, validate, die_at=17, stop_early=[True, False])
-    again = fit_members(tmp_path / "killed", mesh, [20, 20], wrong, validate, stop_early=[True, False])
-    assert float(validate(member_of(again, 0))) == early
+        fit_members(
+            tmp_path / "killed", mesh, [20, 20], wrong, validate, die_at=17, held=held, stop_early=[True, False]
+        )
+    again = fit_members(tmp_path / "killed", mesh, [20, 20], wrong, validate, held=held, stop_early=[True, False])
+    assert float(validate(member_of(again, 0), held)) == early
 
 
 def test_members_may_each_be_watched_on_their_own(tmp_path, mesh):
@@ -219,11 +223,13 @@ def test_members_may_each_be_watched_on_their_own(tmp_path, mesh):
     def validate(params, own):
         return rm_loss(params, own)[0]
 
-    apart = jnp.stack([jnp.asarray(PAIRS[:64]), jnp.asarray(PAIRS[:64, ::-1])])
-    params = fit_members(tmp_path, mesh, [20, 20], PAIRS[:, ::-1], validate, apart=apart, stop_early=[True, True])
+    held = jnp.stack([jnp.asarray(PAIRS[:64]), jnp.asarray(PAIRS[:64, ::-1])])
+    params = fit_members(
+        tmp_path, mesh, [20, 20], PAIRS[:, ::-1], validate, held=held, apart=True, stop_early=[True, True]
+    )
     left, went_on = (member_of(params, m) for m in (0, 1))
-    assert float(validate(left, apart[0])) < float(validate(went_on, apart[0])) - 0.1
-    assert float(validate(went_on, apart[1])) < float(validate(left, apart[1])) - 0.1
+    assert float(validate(left, held[0])) < float(validate(went_on, held[0])) - 0.1
+    assert float(validate(went_on, held[1])) < float(validate(left, held[1])) - 0.1
 
 
 def test_untrained_reward_model_is_at_chance():

@@ -131,9 +131,9 @@ def trained(
         return (*batch, np.stack(weights)) if weights else batch
 
     recipes = [recipe for recipe, _ in members]
-    own = (watched.tokens, watched.mask) if watched.tokens.ndim == 4 else None
-    if own and watched_weights is not None:
-        own = (*own, watched_weights)
+    held = (watched.tokens, watched.mask)
+    if watched_weights is not None:
+        held = (*held, watched_weights)
     return train(
         first,
         objectives.proxy(rm, any(recipe.dropout for recipe in recipes)),
@@ -144,8 +144,9 @@ def trained(
         checkpoints,
         log,
         settings_of(run, members, orders),
-        watched_loss(rm, watched) if any(map(p.stops_early, recipes)) else None,
-        own,
+        partial(watched_loss, rm) if any(map(p.stops_early, recipes)) else None,
+        held,
+        apart=watched.tokens.ndim == 4,
     )
 
 
@@ -222,15 +223,11 @@ def settings_of(run: Run, members: list[tuple[Recipe, int]], orders: list[Order]
     )
 
 
-def watched_loss(rm: RewardModel, watched: data.Comparisons) -> Callable[..., jax.Array]:
-    """The loss that recipes which stop early watch, on comparisons that none of them trains on: these, or a member's
-    own (tokens, mask) and perhaps their weights."""
-
-    def loss(params: Params, own: tuple[jax.Array, ...] | None = None) -> jax.Array:
-        tokens, mask, *weight = own or (watched.tokens, watched.mask)
-        return losses.preference(objectives.pair_scores(rm, params, tokens, mask), 0.0, *weight)
-
-    return loss
+def watched_loss(rm: RewardModel, params: Params, watched: tuple[jax.Array, ...]) -> jax.Array:
+    """The loss that recipes which stop early watch, on comparisons that none of them trains on: (tokens, mask), and
+    perhaps their weights."""
+    tokens, mask, *weight = watched
+    return losses.preference(objectives.pair_scores(rm, params, tokens, mask), 0.0, *weight)
 
 
 def validated(run: Run, rm: RewardModel, params: Params, held: data.Comparisons, members: int) -> Validation:
