@@ -18,7 +18,7 @@ from rmo.methods.method import Job, Need, register
 from rmo.methods.ppo import door
 
 if TYPE_CHECKING:
-    from rmo.methods.ppo.loop import Observe
+    from rmo.methods.climb import Observe
     from rmo.methods.ppo.update import Frozen, Setup, Task
     from rmo.models.transformer import Params
     from rmo.training.tracker import Tracker
@@ -100,6 +100,7 @@ def along(
     import jax
     import jax.numpy as jnp
 
+    from rmo.methods import climb
     from rmo.methods.ppo import loop
     from rmo.methods.ppo.update import PPOState
     from rmo.runtime import hosts
@@ -112,9 +113,8 @@ def along(
         state = PPOState((), (), (), (), policy, ())  # type: ignore[arg-type]  # a read looks at the policy alone
         with tracker.timed("read"):
             whole = jax.block_until_ready(loop.read(s, frozen, tasks, state))
-        reads.append(
-            {**hosts.fetch(loop.kept(s.c.read_draws, whole)), **observe(*hosts.fetch((whole["tokens"], whole["mask"])))}
-        )
+        observed = observe(*hosts.fetch((whole["tokens"], whole["mask"])))
+        reads.append(hosts.fetch(climb.kept(s.c.read_draws, whole)) | observed)
         means = {name: jnp.mean(whole[name], axis=-1) for name in ("kl", "proxy", "gold", "length", "entropy")}
         tracker.write(k, {**means, METHOD.axis: jnp.full(len(tasks.key), share)})
     tracker.close()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from rmo import config
 from rmo.config.names import sweep_named
 from rmo.methods import method as methods
+from rmo.methods.climb import fills, kept
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.methods.ppo import update as method
 from rmo.methods.ppo.door import Plan, variants
@@ -78,7 +79,7 @@ def climb(
 
 def setup(sketch: Sketch, policy: config.Model, proxy: config.Model, plan: Plan) -> method.Setup:
     """What is static; of an accelerator, where small policies climb side by side."""
-    e, large = sketch.e, ppo_loop.fills(policy)
+    e, large = sketch.e, fills(policy)
     return method.Setup(
         lm=sketch.lm(policy),
         critic=sketch.rm(policy),
@@ -118,7 +119,7 @@ def shapes(sketch: Sketch, s: method.Setup, members: int) -> Climb:
 
 def read_and_kept(s: method.Setup, frozen: method.Frozen, runs: method.Task, states: method.PPOState) -> Tree:
     """A read as the history holds it."""
-    return ppo_loop.kept(s.c.read_draws, unjitted(ppo_loop.read)(s, frozen, runs, states))
+    return kept(s.c.read_draws, unjitted(ppo_loop.read)(s, frozen, runs, states))
 
 
 def prompts_of(e: config.Experiment, rows: int) -> tuple[Shape, Shape]:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from rmo.methods.climb import MINUTES, Observe, kept, next_limit, nothing_else, over_tasks, record
 from rmo.methods.direct.update import Frozen, Setup, State, Task, begin, chunked, split_at, stretch
-from rmo.methods.ppo.loop import MINUTES, Observe, kept, next_limit, nothing_else, over_tasks, record
 from rmo.methods.ppo.update import grid_above
 from rmo.models import metrics, scoring
 from rmo.models.sampling import join, response_stats, sample

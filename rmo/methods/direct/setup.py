@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmo.methods.bench import Arm, Bench, Comparisons, Pairs
+from rmo.methods.climb import fills
 from rmo.methods.direct import loop, update
 from rmo.methods.direct.losses import LOSSES
 from rmo.methods.direct.settings import Direct
-from rmo.methods.ppo.loop import fills
 from rmo.methods.ppo.setup import observer
 from rmo.models.transformer import Params
 

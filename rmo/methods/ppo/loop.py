@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmo import config
 from rmo.methods.bench import SPREAD
+from rmo.methods.climb import MINUTES, Observe, kept, next_limit, nothing_else, over_tasks, record
 from rmo.methods.ppo import update as ppo
 from rmo.methods.ppo.update import Frozen, PPOState, Setup, Task, iteration
 from rmo.models import metrics, scoring
@@ -42,17 +42,6 @@ def due(s: Setup, task: Task, state: PPOState) -> jax.Array:
     since the last read, or it is finished."""
     waited = state.iteration >= state.read_at + s.c.patience
     return (state.kl >= state.target**2) | waited | finished(s, task, state)
-
-
-def fills(shape: config.Model) -> bool:
-    """Whether one policy keeps an accelerator busy. Smaller ones go side by side; larger ones (and all on a CPU) take
-    turns: they would only wait for the slowest at every read, and hold as many copies gathered for decoding."""
-    return shape.weights > 2**27
-
-
-def over_tasks(side_by_side: bool, fn: Callable[..., Tree], *trees: Tree) -> Tree:
-    """fn of every member, in one program; trees have a leading axis M."""
-    return jax.vmap(fn)(*trees) if side_by_side else jax.lax.map(lambda args: fn(*args), trees)
 
 
 @partial(jax.jit, static_argnames="s", donate_argnames="states")
@@ -141,12 +130,6 @@ def after_read(s: Setup, state: PPOState) -> tuple[jax.Array, jax.Array]:
     return jnp.where(state.kl >= state.target**2, rise, state.target), state.iteration
 
 
-@partial(jax.jit, donate_argnums=0)
-def record(history: Tree, seen: Tree, k: ArrayLike) -> Tree:
-    """A history with what the k-th read has seen; every device holds all of it."""
-    return jax.tree.map(lambda all_K, one: sharding.copied(all_K.at[k].set(one)), history, seen)
-
-
 @partial(jax.jit, static_argnames="s")
 def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, jax.Array]:
     """Means per held-out prompt, f32[M, Q] each, of `read_draws` samples of every member's policy, and the samples
@@ -196,21 +179,6 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, j
         return {name: per_prompt(value) for name, value in out.items()} | shown
 
     return over_tasks(s.side_by_side, one, tasks, states.policy.params)
-
-
-Observe = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-
-
-def nothing_else(tokens_MBR: np.ndarray, mask_MBR: np.ndarray) -> dict[str, np.ndarray]:
-    """No further measurement of what a read sampled."""
-    return {}
-
-
-@partial(jax.jit, static_argnames="read_draws")
-def kept(read_draws: int, measured: dict[str, Tree]) -> dict[str, Tree]:
-    """What is kept of a read: of its samples the first draw of each prompt, so that people can read what the policy
-    writes."""
-    return {name: x[:, ::read_draws] if name in ("tokens", "mask") else x for name, x in measured.items()}
 
 
 class Start(NamedTuple):
@@ -396,13 +364,3 @@ def train_ppo(
     if keep_end and climb.k != saved:
         climb.save(checkpoints)
     return jax.tree.map(lambda x: x[: climb.k], hosts.fetch(climb.history)), climb.states
-
-
-MINUTES = 10  # between checkpoints, where iterations are long
-
-
-def next_limit(limit: int, seconds: float) -> int:
-    """Iterations of the next dispatch: enough that dispatching costs nothing, few enough to be told to stop."""
-    if seconds < 1:
-        return min(2 * limit, 2**16)
-    return max(limit // 2, 1) if seconds > 4 else limit

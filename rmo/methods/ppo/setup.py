@@ -10,6 +10,7 @@ import numpy as np
 
 from rmo.config import PPO, Against, Experiment
 from rmo.methods.bench import Arm, Bench
+from rmo.methods.climb import fills
 from rmo.methods.ppo import loop, update
 from rmo.methods.ppo.door import Plan
 from rmo.methods.ppo.regulariser import Regulariser
@@ -57,7 +58,7 @@ def stage(bench: Bench, policy: int, plan: Plan, reward: Reward) -> tuple[update
     estimator = plan.estimator() if plan.estimator else update.BY_CRITIC
     c = scaled(bench.experiment, policy, plan.against)
     c = dataclasses.replace(c, minibatches=1) if estimator.whole else c
-    large, regulariser = loop.fills(lm.shape), plan.regulariser and plan.regulariser.at(bench)
+    large, regulariser = fills(lm.shape), plan.regulariser and plan.regulariser.at(bench)
     setup = update.Setup(
         lm, bench.critic(), reward, gold.rm, c, bench.length, bench.eos,
         side_by_side=jax.default_backend() != "cpu" and not large, in_phases=large, gold_reader=gold.reader,
