@@ -9,6 +9,7 @@ import pytest
 
 from rmo import config
 from rmo.analysis.curve_id import Settings
+from rmo.methods import climb
 from rmo.methods.bench import RewardRow
 from rmo.methods.ppo import loop as ppo_loop
 from rmo.methods.ppo import setup as ppo_setup
@@ -279,7 +280,7 @@ def test_told_to_stop_between_two_reads_it_saves_and_continues(tmp_path, one_dev
     s, frozen, members, critics = make(d_step=3.0, kl_max=9.0)  # KL never gets there: only patience, 10, asks for reads
 
     def go(where, limit):
-        monkeypatch.setattr(ppo_loop, "next_limit", lambda *_: limit)
+        monkeypatch.setattr(climb, "next_limit", lambda *_: limit)
         log = Log(tmp_path / where, "ppo", s.reads, "read")
         return ppo_loop.train_ppo(s, frozen, members, critics, one_device, Checkpoints(tmp_path / where), log)
 
@@ -300,12 +301,12 @@ def test_told_to_stop_between_two_reads_it_saves_and_continues(tmp_path, one_dev
 def test_dispatches_grow_and_shrink_within_bounds():
     limit = 1
     for _ in range(100):
-        limit = ppo_loop.next_limit(limit, 0.1)
+        limit = climb.next_limit(limit, 0.1)
     assert 2**10 < limit < 2**30  # far from where int32 ends
     for _ in range(100):
-        limit = ppo_loop.next_limit(limit, 60)
+        limit = climb.next_limit(limit, 60)
     assert limit == 1
-    assert ppo_loop.next_limit(5, 2.0) == 5
+    assert climb.next_limit(5, 2.0) == 5
 
 
 def test_in_phases_it_is_the_same_climb(tmp_path, one_device):

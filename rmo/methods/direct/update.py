@@ -81,6 +81,11 @@ class State(NamedTuple):
     read_at: jax.Array  # i32[], the step at which gold was read last
     policy: TrainState
 
+    @property
+    def iteration(self) -> jax.Array:
+        """As every climb's states call their steps."""
+        return self.step
+
 
 def optimizer(s: Setup, task: Task) -> optax.GradientTransformation:
     """Of one member: its schedule ends with its own steps."""

@@ -4,9 +4,7 @@ Small policies climb side by side, many iterations in one program. One that fill
 three programs, so that what sampling, scoring and updating take is known, and each holds only what it needs.
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -16,11 +14,24 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmo.methods.bench import SPREAD
-from rmo.methods.climb import MINUTES, Observe, kept, next_limit, nothing_else, over_tasks, record
+from rmo.methods.climb import (
+    Climb,
+    Observe,
+    begin_or_resume,
+    go_on,
+    kept,
+    look,
+    next_target,
+    nothing_else,
+    observed_shapes,
+    over_tasks,
+    record,
+    sampled,
+)
 from rmo.methods.ppo import update as ppo
 from rmo.methods.ppo.update import Frozen, PPOState, Setup, Task, iteration
 from rmo.models import metrics, scoring
-from rmo.models.sampling import join, response_stats, sample
+from rmo.models.sampling import join
 from rmo.models.transformer import Params
 from rmo.rewards import combination
 from rmo.runtime import flops, hosts, sharding
@@ -124,10 +135,8 @@ def learn_one(s: Setup, tasks: Task, states: PPOState, last: Tree, m: jax.Array,
 
 @partial(jax.jit, static_argnames="s")
 def after_read(s: Setup, state: PPOState) -> tuple[jax.Array, jax.Array]:
-    """(target, read_at) once gold was read. Targets lie on one grid and only rise, so that the number of reads is
-    bounded."""
-    rise = jnp.maximum(ppo.grid_above(s.c.d_step, state.kl), state.target + 0.5 * s.c.d_step)
-    return jnp.where(state.kl >= state.target**2, rise, state.target), state.iteration
+    """(target, read_at) once gold was read."""
+    return next_target(s.c.d_step, state.kl, state.target), state.iteration
 
 
 @partial(jax.jit, static_argnames="s")
@@ -144,28 +153,16 @@ def read(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, j
 
     def some(task: Task, policy: Params, prompts, prompt_mask, keys) -> dict[str, jax.Array]:
         prompts, prompt_mask = sharding.split(prompts), sharding.split(prompt_mask)
-        drawn = sample(s.lm, policy, prompts, prompt_mask, keys, s.length, s.eos)
-        stats = response_stats(s.lm, policy, prompts, prompt_mask, drawn.tokens, drawn.mask, frozen.reference)
-        logps, ref_logps = stats["logps"], stats["ref_logps"]
+        drawn, out = sampled(s.lm, policy, frozen.reference, prompts, prompt_mask, keys, s.length, s.eos)
         tokens_BT, mask_BT = join(prompts, prompt_mask, drawn.tokens, drawn.mask)
         for_proxy, for_gold = s.reward.reader(tokens_BT, mask_BT), s.gold_reader(tokens_BT, mask_BT)
         scores_KB = s.reward.members(task.reward, *for_proxy)
         apart = {SPREAD: combination.spread(scores_KB)} if s.reward.how else {}
-        length = jnp.sum(drawn.mask, axis=1)
-        ended = jnp.any((drawn.tokens == s.eos) & drawn.mask, axis=1)
-        return {
-            "kl": jnp.sum(stats["kl"] * drawn.mask, axis=1),
-            "kl_k1": metrics.kl_k1(logps, ref_logps, drawn.mask),
-            "kl_k3": metrics.kl_k3(logps, ref_logps, drawn.mask),
+        return out | {
             "proxy": s.reward.of_members(task.reward, scores_KB),
             "gold": frozen.gold_calibration(scoring.score(s.gold, frozen.gold, *for_gold)),
             "proxy_cut": s.reward.reader.cut(for_proxy[1]),
             "gold_cut": s.gold_reader.cut(for_gold[1]),
-            "entropy": jnp.sum(stats["entropy"] * drawn.mask, axis=1) / length,
-            "length": length.astype(jnp.float32),
-            "unfinished": 1.0 - ended.astype(jnp.float32),
-            "tokens": drawn.tokens,
-            "mask": drawn.mask,
             **apart,
         }
 
@@ -188,36 +185,7 @@ class Start(NamedTuple):
     kl: jax.Array  # f32[M], theirs from the reference
 
 
-@dataclass
-class Climb:
-    """M members on their way: what `train_ppo` changes as it goes. A checkpoint holds the first four."""
-
-    states: PPOState
-    history: Tree  # of `s.reads` reads, blank beyond the k-th
-    last: Tree  # metrics of each member's last iteration since the last read
-    k: int  # reads so far
-    none: Tree  # `last` where no iteration was made
-    placed: PPOState  # shardings of the states
-    everywhere: jax.sharding.Sharding
-    limit: int = 1  # iterations of the next dispatch
-    saved: float = 0.0  # when a checkpoint was written last
-
-    def save(self, checkpoints: Checkpoints) -> None:
-        """Write a checkpoint; its number only has to grow."""
-        number = self.k + int(jnp.sum(self.states.iteration))
-        k = jax.device_put(np.int32(self.k), self.everywhere)
-        checkpoints.save(number, (self.states, self.history, self.last, k))
-        self.saved = time.monotonic()
-
-    def unfinished(self, s: Setup, tasks: Task) -> bool:
-        """Whether some member has iterations left, or a last read."""
-        if self.k == 0:
-            return True
-        going = ~finished(s, tasks, self.states) | (self.states.iteration > self.states.read_at)
-        return self.k < s.reads and bool(jnp.any(going))
-
-
-def begin_or_resume(
+def first_climb(
     s: Setup,
     frozen: Frozen,
     tasks: Task,
@@ -228,71 +196,32 @@ def begin_or_resume(
     start: Start | None = None,
 ) -> Climb:
     """The climb as the last checkpoint left it, or before its first read."""
-    begin = jax.vmap(partial(ppo.begin, s), in_axes=(0, 0, 0) if start else (None, 0), axis_size=tasks.key.shape[0])
+    members = tasks.key.shape[0]
+    begin = jax.vmap(partial(ppo.begin, s), in_axes=(0, 0, 0) if start else (None, 0), axis_size=members)
     first = (start.policies, critics, start.kl) if start else (frozen.reference, critics)
-    shapes = jax.eval_shape(begin, *first)
-    placed = sharding.shardings_of(shapes, mesh)
-    like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, placed)
-    observed = observed_shapes(s, frozen, tasks, observe)
-    seen = {
-        "read": jax.eval_shape(partial(read_and_kept, s), frozen, tasks, shapes) | observed,
-        "last": jax.eval_shape(partial(advance, s), frozen, tasks, shapes)[1],
-        "iteration": jax.ShapeDtypeStruct(tasks.key.shape[:1], jnp.int32),
-    }
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    responses = frozen.read_prompts[0].shape[0] * s.c.read_draws
 
-    def blank(x: jax.ShapeDtypeStruct, *leading: int) -> jax.Array:
-        return jnp.full((*leading, *x.shape), np.nan if x.dtype == jnp.float32 else 0, x.dtype)
+    def seen(states: PPOState) -> dict[str, Tree]:
+        found = jax.eval_shape(lambda *args: kept(s.c.read_draws, read(s, *args)), frozen, tasks, states)
+        return {
+            "read": found | observed_shapes(observe, members, responses, s.length),
+            "last": jax.eval_shape(partial(advance, s), frozen, tasks, states)[1],
+            "iteration": jax.ShapeDtypeStruct((members,), jnp.int32),
+        }
 
-    def blanks() -> tuple[Tree, Tree]:
-        return jax.tree.map(lambda x: blank(x, s.reads), seen), jax.tree.map(blank, seen["last"])
-
-    history, none = jax.jit(blanks, out_shardings=everywhere)()
-    zero = jax.device_put(np.int32(0), everywhere)
-    (states, history, last, k), resumed = checkpoints.restore((like, history, none, zero))
-    if not resumed:
-        states = jax.jit(begin, out_shardings=placed)(*first)
-    return Climb(states, history, last, int(k), none, placed, everywhere, saved=time.monotonic())
+    return begin_or_resume(begin, first, seen, s.reads, mesh, checkpoints)
 
 
-def read_and_kept(s: Setup, frozen: Frozen, tasks: Task, states: PPOState) -> dict[str, jax.Array]:
-    """A read as the history holds it, but for what is observed on the host."""
-    return kept(s.c.read_draws, read(s, frozen, tasks, states))
-
-
-def observed_shapes(s: Setup, frozen: Frozen, tasks: Task, observe: Observe) -> dict[str, jax.ShapeDtypeStruct]:
-    """Of what `observe` gives, found by asking it about responses without a word."""
-    rows = tasks.key.shape[0], frozen.read_prompts[0].shape[0] * s.c.read_draws, s.length
-    found = observe(np.zeros(rows, np.int32), np.zeros(rows, bool))
-    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in found.items()}
-
-
-def iterate(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, checkpoints: Checkpoints, log: Tracker) -> None:
-    """Iterate until every member is due for a read.
-
-    Raises:
-      Preempted: the run was told to stop; what is done is saved.
-    """
-    while not bool(jnp.all(due(s, tasks, climb.states))):
-        started, limit = time.monotonic(), np.int32(climb.limit)
-        if s.in_phases:
-            last = jax.tree.map(jnp.copy, climb.last)
-            climb.states, climb.last = in_phases(s, frozen, tasks, climb.states, last, climb.limit, log)
-        else:
-            with log.timed("iterate"):
-                states = jax.device_put(climb.states, climb.placed)
-                climb.states, climb.last = advance(s, frozen, tasks, states, climb.last, limit)
-                jax.block_until_ready(climb.states.iteration)
-        iteration, kl = hosts.fetch((climb.states.iteration, climb.states.kl))
-        log.show(climb.k, iteration=iteration, kl=kl)
-        climb.limit = int(hosts.agree(np.int32(next_limit(climb.limit, time.monotonic() - started))))
-        if hosts.preempted():
-            log.close()
-            climb.save(checkpoints)
-            raise hosts.Preempted
-        if hosts.agree(np.bool_(time.monotonic() - climb.saved > MINUTES * 60)):
-            log.flush()
-            climb.save(checkpoints)
+def iterate(s: Setup, frozen: Frozen, tasks: Task, climb: Climb, log: Tracker) -> None:
+    """At most `climb.limit` iterations of every member that is not due."""
+    if s.in_phases:
+        last = jax.tree.map(jnp.copy, climb.last)
+        climb.states, climb.last = in_phases(s, frozen, tasks, climb.states, last, climb.limit, log)
+        return
+    with log.timed("iterate"):
+        states = jax.device_put(climb.states, climb.placed)
+        climb.states, climb.last = advance(s, frozen, tasks, states, climb.last, np.int32(climb.limit))
+        jax.block_until_ready(climb.states.iteration)
 
 
 def take_read(
@@ -300,11 +229,7 @@ def take_read(
 ) -> None:
     """Read every member and set what it is read at next. `cost`: FLOPs of one member's iteration, 0 where not known."""
     states, last = climb.states, climb.last
-    with log.timed("read"):
-        whole = jax.block_until_ready(read(s, frozen, tasks, states))
-        measured = kept(s.c.read_draws, whole)
-        if observe is not nothing_else:
-            measured |= observe(*hosts.fetch((whole["tokens"], whole["mask"])))
+    measured = look(partial(read, s, frozen, tasks), climb, s.c.read_draws, log, observe)
     if climb.k:
         made, length = hosts.fetch((states.iteration - states.read_at, last["length"]))
         log.did(float(np.nansum(made * length)) * s.c.batch, float(made.sum()) * cost)
@@ -346,15 +271,22 @@ def train_ppo(
     Raises:
       Preempted: the run was told to stop; what is done is saved.
     """
-    climb = begin_or_resume(s, frozen, tasks, critics, mesh, checkpoints, observe, start)
+    climb = first_climb(s, frozen, tasks, critics, mesh, checkpoints, observe, start)
     frozen, tasks = sharding.place((frozen, tasks), sharding.shardings_of((frozen, tasks), mesh))
     log.resume(climb.k)
     known = flops.peak(jax.devices()[0].device_kind)
     cost = model_flops(s, frozen, tasks, climb.states) if known else 0.0
     saved = climb.k
-    while climb.unfinished(s, tasks):
+    while climb.unfinished(partial(finished, s, tasks), s.reads):
         if climb.k:
-            iterate(s, frozen, tasks, climb, checkpoints, log)
+            go_on(
+                climb,
+                partial(due, s, tasks),
+                partial(iterate, s, frozen, tasks, climb, log),
+                checkpoints,
+                log,
+                "iteration",
+            )
         take_read(s, frozen, tasks, climb, log, cost, observe)
         if climb.k % every == 0:
             log.flush()

@@ -16,6 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from rmo import config
+from rmo.methods.climb import grid_above
 from rmo.models import metrics, scoring, transformer
 from rmo.models.reader import IDS, Reader
 from rmo.models.sampling import join, response_stats, sample
@@ -29,7 +30,6 @@ from rmo.training.update import TrainState, init_state, make_optimizer, update
 
 if TYPE_CHECKING:
     from rmo.methods.ppo.regulariser import Regulariser
-
 
 Values = Tree  # f32[B, R]; () without a critic
 
@@ -125,11 +125,6 @@ def begin(s: Setup, start: Params, critic: Params | tuple[()], kl: ArrayLike = 0
     policy, critic_state = init_state(start, policy_tx), init_state(critic, critic_tx) if critic else ()
     now = jnp.asarray(kl, jnp.float32)
     return PPOState(jnp.int32(0), now, grid_above(s.c.d_step, now), jnp.int32(0), policy, critic_state)
-
-
-def grid_above(d_step: float, kl: jax.Array) -> jax.Array:
-    """The next of the values of sqrt(KL) at which gold is read, f32[]: multiples of d_step."""
-    return (jnp.sqrt(jnp.maximum(kl, 0)) // d_step + 1) * d_step
 
 
 class Rollout(NamedTuple):
