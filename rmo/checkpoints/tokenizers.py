@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,26 @@ def make_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=vocabulary[0]))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     pad, bos, eos = vocabulary[:3]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=pad, bos_token=bos, eos_token=eos, padding_side="left"
+    )
+
+
+def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of at most `size` tokens, <pad>, <bos>, <eos> and all bytes among them: it reads any text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    core.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    special = ["<pad>", "<bos>", "<eos>"]
+    every_byte = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(  # type: ignore[call-arg]
+        vocab_size=size, special_tokens=special, initial_alphabet=every_byte, show_progress=False
+    )
+    core.train_from_iterator(texts, trainer)
+    pad, bos, eos = special
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=pad, bos_token=bos, eos_token=eos, padding_side="left"
     )

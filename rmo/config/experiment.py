@@ -53,8 +53,9 @@ class Gold:
     """The gold RM, the truth by definition; larger than every proxy."""
 
     kind: str = "annotator"
-    """annotator: a RewardModel regressed on the world's annotator; random: a frozen, seeded teacher (a free gold);
-    checkpoint: model.checkpoint as it stands; people: trained on human comparisons, from model.checkpoint if given."""
+    """annotator: a RewardModel regressed on the world's annotator or, of real text, on world.judge; random: a frozen,
+    seeded teacher (a free gold); checkpoint: model.checkpoint as it stands; people: trained on human comparisons, from
+    model.checkpoint if given."""
     model: Model = field(default_factory=lambda: Model(width=128, layers=2, heads=4))
     comparisons: str = ""
     """Of people: a source of human comparisons (as world.prompts; shapes: rmo/worlds/README.md)."""

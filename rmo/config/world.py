@@ -93,12 +93,13 @@ class Text(WorldConfig):
     """Real text in the world's place: where prompts and demonstrations come from (shapes: rmo/worlds/README.md)."""
 
     prompts: str = ""
-    """A JSON, JSONL, Parquet or Arrow file, a directory of such or one that datasets or tfds wrote, tfds:NAME/SPLIT, or
-    hub:OWNER/NAME/FILES."""
+    """A JSON, JSONL, Parquet or Arrow file, a directory of such or one that datasets or tfds wrote, tfds:NAME/SPLIT,
+    hub:OWNER/NAME/FILES, or python:MODULE:FUNCTION, a function that gives rows."""
     demonstrations: str = ""
     """Of the same kinds, rows with a prompt and a response (of a comparison, the preferred one); for SFT."""
     tokenizer: str = ""
-    """Directory or hub name; empty: that of the policy's checkpoint."""
+    """Directory or hub name; bpe:SIZE: a byte-level BPE of so many tokens, trained on the demonstrations; empty: that
+    of the policy's checkpoint."""
     template: str = "{prompt}"
     """What the policy is shown of a prompt; {prompt} stands for its text."""
     chat: bool = False
@@ -112,6 +113,9 @@ class Text(WorldConfig):
     counted. 0: twice prompt and response, and 64 for a template."""
     tolerance: float = 0.01
     """Share of a source's rows that may be malformed; more stop the run."""
+    judge: str = ""
+    """MODULE:FUNCTION, from a prompt and a response (two strings) to a number: what gold of kind annotator learns from.
+    It is read beside gold along every path, whatever gold is. Empty: there is none."""
 
     may_be_zero = ("longest", "tolerance")
 

@@ -58,7 +58,7 @@ class GoldKind:
     """What `gold.kind` calls it."""
     make: Maker
     sentence: str
-    """Completes "Gold is ..."; {gold} stands for the experiment's `Gold`."""
+    """Completes "Gold is ..."; {gold} stands for the experiment's `Gold`, {world} for its world."""
     works_in: Callable[[type[World]], bool] = everywhere
     check: Callable[[config.Experiment, Need], None] = nothing
     logits: bool = False
@@ -97,7 +97,8 @@ def gold(run: Run, out: Path) -> None:
     tokenizer = run.own_tokenizer(e.gold.model, out)
     params, info = kind.make(run, rm, out)
     saved_model.save(out, rm, params, tokenizer)
-    about = {"kind": kind.name, "sentence": kind.sentence.format(gold=e.gold), "params": transformer.count(params)}
+    sentence = kind.sentence.format(gold=e.gold, world=run.world)
+    about = {"kind": kind.name, "sentence": sentence, "params": transformer.count(params)}
     write_json(out / "info.json", {**about, **info})
 
 
@@ -127,13 +128,17 @@ def check_annotator(e: config.Experiment, need: Need) -> None:
         e.gold.train_texts >= e.gold.batch,
         f"gold.texts is {e.gold.texts}: less the held-out twentieth it must be at least one batch ({e.gold.batch})",
     )
+    need(
+        e.gold.model.reads == "ids",
+        f"gold.model.reads is {e.gold.model.reads!r}: gold that learns from an annotator reads the policy's own ids",
+    )
 
 
 register(
     GoldKind(
         "annotator",
         annotator,
-        "a network regressed on the world's annotator",
+        "a network regressed on {world.annotator_name}",
         attrgetter("has_annotator"),
         check_annotator,
     )

@@ -26,6 +26,7 @@ from rmo.training import losses, objectives
 from rmo.training.loop import VALIDATIONS, due_steps, keep_best
 from rmo.training.update import Member, TrainState, make_step
 from rmo.worlds.synthetic import EOS
+from rmo.worlds.world import world_of
 
 HELD_OUT_TEXTS, HELD_OUT_BATCH = 2048, 256  # on which SFT is judged
 BLOCKS = 16  # in which gold's broad texts are drawn, each at its temperature
@@ -100,7 +101,7 @@ def gold(sketch: Sketch) -> list[Program]:
         return [people(sketch)]
     if kind == "annotator":
         return [broad_texts(sketch), *annotator(sketch)]
-    return [broad_texts(sketch)] if kind == "random" and isinstance(sketch.e.world, config.World) else []
+    return [broad_texts(sketch)] if kind == "random" and world_of(sketch.e.world).has_annotator else []
 
 
 def broad_texts(sketch: Sketch) -> Program:

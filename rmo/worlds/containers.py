@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rmo.runtime import errors
 from rmo.runtime.types import Json
+from rmo.worlds.dialogue import Malformed
+from rmo.worlds.functions import FunctionError, function_of
 from rmo.worlds.hub_files import fetch
 from rmo.worlds.json_rows import read_json
 from rmo.worlds.packed_text import ARROW, JSON, KNOWN, PACKED, Rows, one_line, suffix_of, unpacked_bytes
@@ -18,8 +20,8 @@ from rmo.worlds.plain_values import plain, plain_row
 
 
 def read(source: str | Path) -> Rows:
-    """(where, row) of every row of a file, a directory, `tfds:NAME/SPLIT` or `hub:OWNER/NAME[@REVISION]/FILES`; what is
-    no JSON object comes as Malformed.
+    """(where, row) of every row of a file, a directory, `tfds:NAME/SPLIT`, `hub:OWNER/NAME[@REVISION]/FILES` or
+    `python:MODULE:FUNCTION`; what is no JSON object comes as Malformed.
 
     Raises:
       SourceError: there is no such source, or it cannot be opened.
@@ -30,11 +32,14 @@ def read(source: str | Path) -> Rows:
     elif text.startswith("hub:"):
         for file in fetch(text.removeprefix("hub:")):
             yield from read(file)
+    elif text.startswith("python:"):
+        yield from read_function(text.removeprefix("python:"))
     elif path.is_dir():
         yield from read_directory(path)
     elif not path.is_file():
         raise SourceError(
-            f"{source}: no such file, directory, tfds:NAME/SPLIT or hub:OWNER/NAME/FILES{errors.instead(path)}"
+            f"{source}: no such file, directory, tfds:NAME/SPLIT, hub:OWNER/NAME/FILES or python:MODULE:FUNCTION"
+            f"{errors.instead(path)}"
         )
     else:
         yield from read_file(path)
@@ -58,6 +63,26 @@ def read_file(path: Path) -> Rows:
             f"{path}: use {', '.join(KNOWN)} (also with {', '.join(PACKED)} behind it), a directory of such files or "
             "one that datasets or tfds wrote, or tfds:NAME/SPLIT"
         )
+
+
+# Functions.
+
+
+def read_function(name: str) -> Rows:
+    """Rows that a function `module:function` without arguments gives.
+
+    Raises:
+      SourceError: there is no such function, or it fails.
+    """
+    try:
+        made = iter(function_of(name)())  # type: ignore[call-overload]
+        for i, row in enumerate(made):
+            where = f"python:{name} row {i + 1}"
+            yield where, plain_row(row) if isinstance(row, dict) else Malformed(f"a {type(row).__name__}, no object")
+    except FunctionError as error:
+        raise SourceError(f"python:{name}: {error}") from error
+    except Exception as error:
+        raise SourceError(f"python:{name} fails: {type(error).__name__}: {one_line(error)}") from error
 
 
 # Arrow and Parquet.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,13 @@ from rmo.checkpoints.tokenizers import eos_of, load_tokenizer
 from rmo.runtime.files import Row, RunError, read_json, read_npz, write_json, write_npz, write_text
 from rmo.worlds import dialogue, sources, templates, tokenization
 from rmo.worlds.dialogue import Prompt
+from rmo.worlds.judge import judge_of
 from rmo.worlds.world import PURPOSES, Need, Prompts, Texts, World, register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+ASKED = "asked.jsonl"  # prompts of demonstrations, for a judge
 NAMES = {"read": "bon.prompts", "comparisons": "comparisons.prompts", "optimise": "ppo.prompts"}
 
 
@@ -119,6 +121,16 @@ def write(c: config.Text, tokenizer: PreTrainedTokenizerBase, vocab: int, out: P
     return info
 
 
+def training_texts(c: config.Text) -> Iterator[str]:
+    """Every text of the sources that a tokenizer may be trained on: prompts, and responses to them."""
+    if c.demonstrations:
+        for prompt, response in sources.load(c.demonstrations, sources.demonstration_of, c.tolerance).rows:
+            yield dialogue.words(shown(c, prompt))
+            yield response
+    else:
+        yield from (dialogue.words(shown(c, prompt)) for prompt in sources.load_prompts(c.prompts, c.tolerance).rows)
+
+
 def write_comparisons(source: str, tolerance: float, out: Path) -> str:
     """Human comparisons of a source, kept as they were read: people.jsonl; returns what was read and left out."""
     found = sources.load_comparisons(source, tolerance)
@@ -166,14 +178,16 @@ def write_demonstrations(c: config.Text, tokenizer: PreTrainedTokenizerBase, voc
         where = named(c.demonstrations, prompt)
         ids = encode_prompt(c, tokenizer, prompt, where, vocab)
         if len(ids) <= c.prompt:
-            rows.append((ids, encode_response(tokenizer, response, where, vocab), residue(prompt)))
+            rows.append((ids, encode_response(tokenizer, response, where, vocab), residue(prompt), prompt))
     if not rows:
         raise RunError(f"{c.demonstrations}: every prompt is longer than {c.prompt} tokens; raise world.prompt")
-    asked, responses, residues = zip(*rows, strict=True)
+    asked, responses, residues, words = zip(*rows, strict=True)
     prompts, prompt_mask = tokenization.pad(list(asked), c.prompt, left=True)
     tokens, mask = tokenization.pad([ids[: c.response] for ids in responses], c.response, left=False)
     columns = {"prompts": prompts, "prompt_mask": prompt_mask, "tokens": tokens, "mask": mask}
     write_npz(out / "demonstrations.npz", **columns, residue=np.array(residues))
+    if c.judge:
+        write_text(out / ASKED, "".join(json.dumps(dialogue.spelled(p), ensure_ascii=False) + "\n" for p in words))
     return {
         "texts": len(rows),
         "rows": found.summary(),
@@ -197,6 +211,12 @@ class TextWorld(World):
         assert isinstance(c, config.Text)
         assert sources is not None
         return cls(c, sources)
+
+    @classmethod
+    def chosen(cls, c: config.WorldConfig) -> type[World]:
+        from rmo.worlds.judged_text import JudgedTextWorld  # made of this one
+
+        return JudgedTextWorld if isinstance(c, config.Text) and c.judge else cls
 
     @cached_property
     def info(self) -> Row:
@@ -269,11 +289,31 @@ class TextWorld(World):
         if not held_out and len(fit) < size:
             given = f"{self.c.demonstrations} has {len(fit)}"
             raise config.ConfigError(
-                f"{size} texts are asked for (sft.texts, proxies.trunk.texts), but {given} to prompts that may be "
-                "trained on: lower it"
+                f"{size} texts are asked for (sft.texts, proxies.trunk.texts, a quarter of gold.texts), but {given} to "
+                "prompts that may be trained on: lower it"
             )
         chosen = rng.permutation(fit)[:size]
         return Texts(*(rows[name][chosen] for name in ("prompts", "prompt_mask", "tokens", "mask")))
+
+
+LEARNS = (
+    "real text has no annotator to learn from: give world.judge, a function module:function from prompt and response "
+    "to a number, or gold of kind checkpoint, people or random"
+)
+
+
+def check_bpe(e: config.Experiment, w: config.Text, need: Need) -> None:
+    """A tokenizer that is trained on the run's own texts."""
+    size, least = w.tokenizer.removeprefix(tokenization.BPE), tokenization.BYTES
+    need(
+        size.isdecimal() and int(size) > least,
+        f"world.tokenizer is {w.tokenizer!r}: it must be bpe:SIZE, SIZE tokens, more than {least}",
+    )
+    need(not e.policy.checkpoint, f"world.tokenizer is {w.tokenizer!r}, but the policy's checkpoint has one of its own")
+    need(
+        not e.policy.vocab or e.policy.vocab >= int(size),
+        f"policy.vocab is {e.policy.vocab}: world.tokenizer has up to {size} tokens; give that, or 0",
+    )
 
 
 def check(e: config.Experiment, w: config.Text, need: Need) -> None:
@@ -282,6 +322,13 @@ def check(e: config.Experiment, w: config.Text, need: Need) -> None:
     need("{prompt}" in w.template, f"world.template is {w.template!r}: it must hold {{prompt}}")
     need(w.tolerance < 1, f"world.tolerance is {w.tolerance}: it is a share, below 1")
     need(bool(w.tokenizer or e.policy.checkpoint), "world.tokenizer is empty, and the policy has no checkpoint")
+    if w.tokenizer.startswith(tokenization.BPE):
+        check_bpe(e, w, need)
+    if w.judge:
+        judge_of(w.judge)
+    learns = e.gold.kind == "annotator"
+    need(bool(w.judge) or not learns, f"gold.kind is {e.gold.kind!r}: {LEARNS}")
+    need(bool(w.demonstrations) or not learns, "world.demonstrations is empty: gold of kind annotator learns from them")
     need(
         not e.sft.texts or bool(w.demonstrations),
         f"sft.texts is {e.sft.texts}, but world.demonstrations is empty: give a source, or sft.texts 0",

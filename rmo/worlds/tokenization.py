@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+BPE = "bpe:"  # world.tokenizer: one of so many tokens, trained on the run's own texts
+BYTES = 259  # tokens that such a one has at least: pad, bos, eos and every byte
+
+
 class TextError(RunError):
     """What is wrong with a file of texts, and on which line."""
 

@@ -68,6 +68,11 @@ class World(Protocol):
         """
         ...
 
+    @classmethod
+    def chosen(cls, c: config.WorldConfig) -> type[World]:
+        """The class that makes the world of a config: this one, or another that a setting of it asks for."""
+        return cls
+
     @property
     def vocab(self) -> int:
         """V: token ids lie in [0, V)."""
@@ -113,6 +118,11 @@ class World(Protocol):
         return prompt
 
     # The annotator, where there is one.
+
+    @property
+    def annotator_name(self) -> str:
+        """What gold learns from, for people."""
+        return "the world's annotator"
 
     def score(self, texts: Texts) -> np.ndarray:
         """The annotator's score of every response, f64[B]."""
@@ -167,7 +177,7 @@ def kind(c: config.WorldConfig) -> Kind:
 
 def world_of(c: config.WorldConfig) -> type[World]:
     """The class that makes the world of a config; says what it can do before it is built."""
-    return kind(c).world
+    return kind(c).world.chosen(c)
 
 
 def check(e: config.Experiment, need: Need) -> None:

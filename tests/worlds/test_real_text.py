@@ -343,7 +343,7 @@ def test_refused_before_anything_runs(made, change, message):
     e = made.experiment
     with pytest.raises(config.ConfigError, match=message):
         checks.check(dataclasses.replace(e, world=dataclasses.replace(e.world, **change)))
-    with pytest.raises(config.ConfigError, match="a world of kind text has random, checkpoint, people"):
+    with pytest.raises(config.ConfigError, match=r"real text has no annotator to learn from: give world\.judge"):
         checks.check(dataclasses.replace(e, gold=config.Gold()))
     with pytest.raises(config.ConfigError, match=r"world is synthetic, but a model has checkpoint"):
         checks.check(dataclasses.replace(e, world=config.World()))

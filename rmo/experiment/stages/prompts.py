@@ -1,6 +1,9 @@
 """Real text only: prompts and demonstrations, read and tokenised with the policy's tokenizer."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rmo import config
 from rmo.checkpoints import hf, tokenizers
@@ -8,13 +11,20 @@ from rmo.experiment import gold
 from rmo.experiment.run import Run, tokenizer_of
 from rmo.runtime import hosts
 from rmo.worlds import real_text, tokenization
+from rmo.worlds.judged_text import JudgedTextWorld
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def prompts(run: Run, out: Path) -> None:
     """Reads the sources, and refuses here what would stop a later stage, hours on."""
     e, c = run.experiment, run.experiment.world
     assert isinstance(c, config.Text)
-    tokenizer = tokenizer_of(c.tokenizer or e.policy.checkpoint)
+    if c.tokenizer.startswith(tokenization.BPE):
+        tokenizer = trained_tokenizer(c, out)
+    else:
+        tokenizer = tokenizer_of(c.tokenizer or e.policy.checkpoint)
     if e.policy.checkpoint and not tokenization.extends(tokenizer_of(e.policy.checkpoint), tokenizer):
         raise hf.CheckpointError(f"{c.tokenizer} has other ids than the tokenizer of {e.policy.checkpoint}, the policy")
     if hosts.writer():
@@ -26,6 +36,9 @@ def prompts(run: Run, out: Path) -> None:
             people = real_text.write_comparisons(e.gold.comparisons, c.tolerance, out)
             print(f"comparisons of people: {people}")
     tokenizers.save_tokenizer(tokenizer, out / "tokenizer")
+    world = run.world
+    if isinstance(world, JudgedTextWorld) and hosts.writer():
+        world.remember_judge()
     for shape in (*e.policies, e.gold.model, *e.proxies.sizes):
         if shape.checkpoint:
             run.check_checkpoint(shape)
@@ -33,8 +46,29 @@ def prompts(run: Run, out: Path) -> None:
     needed = {"read": e.bon.prompts, "comparisons": e.comparisons.prompts, "optimise": e.ppo.prompts}
     for purpose, size in needed.items():
         run.world.prompts(run.rng(purpose), size, purpose)
+    if c.demonstrations:
+        run.world.demonstrations(run.rng("prompts"), demonstrations_needed(e))
     if e.gold.comparisons:
         check_people(run, out)
+
+
+def trained_tokenizer(c: config.Text, out: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer of the run's own texts, which one process trains and all find in `out`."""
+    directory = out / "tokenizer"
+    if hosts.writer():
+        size = int(c.tokenizer.removeprefix(tokenization.BPE))
+        tokenizers.save_tokenizer(tokenizers.train_bpe(real_text.training_texts(c), size), directory)
+    else:
+        hosts.barrier(f"tokenizer in {directory}")
+    return tokenizers.load_tokenizer(directory)
+
+
+def demonstrations_needed(e: config.Experiment) -> int:
+    """Most demonstrations that a later stage asks for at once."""
+    trunk = e.proxies.trunk.texts if any(map(e.proxies.from_language_model, e.proxies.sizes)) else 0
+    of_gold = -(-e.gold.texts // 4) if e.gold.kind == "annotator" else 0
+    gold_trunk = e.gold.trunk.texts if e.gold.start == "language_model" else 0
+    return max(e.sft.texts, trunk, of_gold, gold_trunk)
 
 
 def check_dialogues(run: Run, shape: config.Model, out: Path) -> None:

@@ -148,8 +148,9 @@ def along_the_path(f: Files) -> Figure:
 def gold_and_annotator(f: Files) -> Figure:
     """Gold and what it learned from.
 
-    Gold (solid) and the annotator (dashed), each in its standard deviations on the initial policy, along best-of-n and
-    RL by RM size; black: against gold itself. Where the two part, gold was optimised beyond what it knows."""
+    Gold (solid) and the annotator or judge (dashed), each in its standard deviations on the initial policy, along
+    best-of-n and RL by RM size; black: against gold itself. Where the two part, gold was optimised beyond what it
+    knows. Dotted: the proxy, as far as there is room."""
     figure, axes = panels(2, 5.2, 3.6)
     for axis, method in zip(axes, (BEST_OF_N, PPO), strict=True):
         groups = f.sizes(method)
@@ -162,15 +163,25 @@ def gold_and_annotator(f: Files) -> Figure:
             kl, gold = mean_along(rows, itemgetter("gold"))
             axis.plot(kl, gold, color=colour, lw=1.3, label=size(group.params))
             axis.plot(*mean_along(rows, itemgetter("annotator")), "--", color=colour, lw=1.1)
+        beside_proxies(axis, shown)
         axis.set_title(find(method).title, loc="left", fontsize=10)
         axis.axhline(0, color="0.6", lw=0.8)
         sqrt_axis(axis, largest_kl([group for group, _ in shown]))
         axis.set_xlabel("KL, nats (square-root scale)")
     axes[0].set_ylabel("standard deviations above the initial policy")
     handles, _ = axes[0].get_legend_handles_labels()
-    kinds = [line_kind("gold", lw=1.3), line_kind("annotator", lw=1.1, ls="--")]
+    kinds = [line_kind("gold", lw=1.3), line_kind("annotator", lw=1.1, ls="--"), line_kind("proxy", lw=0.8, ls=":")]
     axes[0].legend(handles=[*handles, *kinds], title="RM parameters", fontsize=8)
     return figure
+
+
+def beside_proxies(axis: Axes, shown: Sequence[tuple[Group, Colour]]) -> None:
+    """Adds the proxies' scores, which go on rising: half as much room above what is drawn already, and no more."""
+    low, high = axis.get_ylim()
+    for group, colour in shown:
+        if has_proxy(group) and not group.id.against_gold:
+            axis.plot(*mean_curve(group, "proxy"), ":", color=colour, lw=0.8)
+    axis.set_ylim(low, high + (high - low) / 2)
 
 
 @drawing
