@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rmo.runtime.files import read_npz
-from rmo.worlds import dialogue, judge
+from rmo.worlds import dialogue
 from rmo.worlds.dialogue import Prompt
+from rmo.worlds.judge import PROBES, Judge, Pair, judge_of, recognise, remember
 from rmo.worlds.real_text import ASKED, TextWorld
 from rmo.worlds.world import Texts
 
@@ -34,25 +35,25 @@ class JudgedTextWorld(TextWorld):
         return f"the judge {self.c.judge}"
 
     @cached_property
-    def judge(self) -> judge.Judge:
+    def judge(self) -> Judge:
         """The judge, if it still says what it said when the sources were read.
 
         Raises:
           RunError: it does not.
         """
-        return judge.recognise(judge.judge_of(self.c.judge), self.directory)
+        return recognise(judge_of(self.c.judge), self.directory)
 
     def remember_judge(self) -> None:
         """Ask the judge for the first time, about demonstrations or, without any, prompts that repeat themselves."""
         demonstrations = self.directory / "demonstrations.npz"
         if demonstrations.is_file():
             rows = read_npz(demonstrations)
-            columns = (rows[name][: judge.PROBES] for name in ("prompts", "prompt_mask", "tokens", "mask"))
+            columns = (rows[name][:PROBES] for name in ("prompts", "prompt_mask", "tokens", "mask"))
             pairs = self.pairs(Texts(*columns))
         else:
-            words = [said(prompt) for prompt in list(self.texts.values())[: judge.PROBES]]
+            words = [said(prompt) for prompt in list(self.texts.values())[:PROBES]]
             pairs = list(zip(words, words, strict=True))
-        judge.remember(judge.judge_of(self.c.judge), pairs, self.directory)
+        remember(judge_of(self.c.judge), pairs, self.directory)
 
     @cached_property
     def words(self) -> dict[bytes, str]:
@@ -65,7 +66,7 @@ class JudgedTextWorld(TextWorld):
                 found.setdefault(tokens[mask].tobytes(), said(dialogue.read_prompt(json.loads(line))))
         return found
 
-    def pairs(self, texts: Texts) -> list[judge.Pair]:
+    def pairs(self, texts: Texts) -> list[Pair]:
         """Prompts and responses as words, the responses without the EOS that ended them."""
         out = []
         for prompt, there, tokens, mask in zip(*texts, strict=True):
