@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -272,12 +272,11 @@ def export(
       CheckpointError: the directory has something in it, no family of transformers has the module's shape, several
         processes hold the parameters, or a reward model's tokenizer pads with its eos.
     """
-    directory, reward = Path(directory).expanduser(), isinstance(module, RewardModel)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise CheckpointError(f"{directory} exists and is not empty: give a new directory")
+    reward = isinstance(module, RewardModel)
+    directory = vacant(directory)
     if jax.process_count() > 1:
         raise CheckpointError("cannot export from several processes: load the parameters in one and export there")
-    ids = {name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ids = special_ids(tokenizer)
     if module.shape.pooling != "last":
         raise CheckpointError(
             "cannot export: transformers' classifiers read the last token behind a norm, "
@@ -291,12 +290,8 @@ def export(
         family = family_of(module.shape)
     except Unsupported as error:
         raise CheckpointError(f"cannot export: {error}") from error
-    tensors = family.tensors(module.shape, module.vocab, module.length, reward)
     flat = flatten(params)
-    part = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    write_shards(part, theirs(tensors, flat, module.shape.layers))
+    tensors = theirs(family.tensors(module.shape, module.vocab, module.length, reward), flat, module.shape.layers)
     values: Values = {
         "vocab_size": module.vocab,
         family.length: module.length,
@@ -305,25 +300,75 @@ def export(
     }
     if reward:
         values |= {"num_labels": 1, HEAD_BIAS: float(flat["head/bias"][0])}
-    _write_config(part, family, reward, values, str(flat["trunk/embed/embedding"].dtype))
-    if tokenizer is not None:
-        tokenizer.save_pretrained(part)
-    _, back, _ = read_config(part)  # transformers fills in what a config leaves out: it must come to the same
-    if canonical(back) != canonical(module.shape):
-        shutil.rmtree(part)
-        raise CheckpointError(f"cannot export: transformers' {family.model_type} reads another shape back")
-    if directory.exists():
-        directory.rmdir()
-    os.replace(part, directory)
+    kind = "ForSequenceClassification" if reward else family.causal
+    dtype = str(flat["trunk/embed/embedding"].dtype)
+    write_checkpoint(directory, family, kind, values, dtype, module.shape, tensors, tokenizer)
 
 
-def _write_config(directory: Path, family: Family, reward: bool, values: Values, dtype: str) -> None:
+def vacant(directory: str | Path) -> Path:
+    """A directory that is to be written.
+
+    Raises:
+      CheckpointError: it has something in it.
+    """
+    directory = Path(directory).expanduser()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CheckpointError(f"{directory} exists and is not empty: give a new directory")
+    return directory
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase | None) -> Values:
+    """What a config says of a tokenizer."""
+    return {name: getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+
+
+def write_checkpoint(
+    directory: Path,
+    family: Family,
+    kind: str,
+    values: Values,
+    dtype: str,
+    shape: Model,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
+    """A checkpoint's whole directory, which appears in one move.
+
+    Args:
+      kind: what of the family it is, e.g. ForCausalLM.
+      values: of config.json; `dtype` is that of the weights.
+      shape: what config.json must say when it is read back.
+      tensors: by transformers' names; each is asked for when it is written.
+
+    Raises:
+      CheckpointError: config.json says another shape.
+    """
+    directory = directory.resolve()  # of `.` too the name is wanted
+    part = directory.with_name(f".{directory.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write_config(part, family, kind, values, dtype)
+        _, back, _ = read_config(part)  # transformers fills in what a config leaves out: it must come to the same
+        if canonical(back) != canonical(shape):
+            raise CheckpointError(f"cannot export: transformers' {family.model_type} reads another shape back")
+        write_shards(part, iter(tensors))
+        if tokenizer is not None:
+            tokenizer.save_pretrained(part)
+        if directory.exists():
+            directory.rmdir()
+        os.replace(part, directory)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _write_config(directory: Path, family: Family, kind: str, values: Values, dtype: str) -> None:
     """config.json through transformers, so that it is complete."""
     from transformers import AutoConfig
 
-    classes = family.classes + ("ForSequenceClassification" if reward else family.causal)
     made = AutoConfig.for_model(family.model_type, **values)
-    made.architectures, made.dtype = [classes], dtype
+    made.architectures, made.dtype = [family.classes + kind], dtype
     made.save_pretrained(directory)
 
 
