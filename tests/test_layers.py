@@ -29,6 +29,7 @@ OWNERS = {
     "wandb_workspaces": {"tracking/dashboard"},
     "transformers": {"checkpoints/tokenizers", "checkpoints/hf", "checkpoints/opening", "worlds/"},
     "tokenizers": {"checkpoints/tokenizers"},
+    "gguf": {"checkpoints/gguf_file"},
     "safetensors": {"checkpoints/weight_files", "checkpoints/weights"},
     "huggingface_hub": {"checkpoints/opening", "worlds/hub_files"},
     "pyarrow": {"logs/wandb_files", "worlds/containers", "worlds/packed_text"},
@@ -43,7 +44,7 @@ OWNERS = {
     "etils": {"runtime/files"},
 }
 # Imported inside functions only: `import rmo` must stay fast.
-LAZY = {"safetensors", "huggingface_hub", "orbax", "wandb", "wandb_workspaces", "transformers", "tokenizers",
+LAZY = {"safetensors", "gguf", "huggingface_hub", "orbax", "wandb", "wandb_workspaces", "transformers", "tokenizers",
         "tensorflow_datasets", "pyarrow", "plotly", "plotext"}  # fmt: skip
 FORBIDDEN_NAMES = {"pmap", "pjit", "PRNGKey", "xmap", "host_callback", "pickle"}
 FILES = sorted((ROOT / "rmo").rglob("*.py"))

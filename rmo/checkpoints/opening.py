@@ -63,6 +63,8 @@ def resolve(name_or_path: str | Path, wanted: tuple[str, ...] = FILES) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
+    if path.suffix == ".gguf" and path.is_file():
+        raise CheckpointError(f"{text} is a GGUF file: make a directory of it (rmo convert {text} DIR) and give that")
     name, _, revision = text.partition("@")
     if path.is_absolute() or text.startswith((".", "~")) or name.count("/") > 1:
         raise CheckpointError(f"{text}: no such directory{errors.instead(path)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,67 @@ def train_bpe(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=pad, bos_token=bos, eos_token=eos, padding_side="left"
     )
+
+
+class BytePairs(NamedTuple):
+    """A byte-level BPE tokenizer, as files of other kinds than tokenizer.json spell it."""
+
+    tokens: list[str]  # by id; a byte is a letter, as in GPT-2
+    merges: list[tuple[str, str]]  # the first is applied first
+    split: str  # one of SPLITS
+    special: dict[str, bool]  # tokens that are found before text is split; whether decoding may leave them out
+    names: dict[str, str]  # bos_token, eos_token, pad_token, unk_token -> token
+    begins: bool = False  # whether bos is put before texts
+    ends: bool = False  # whether eos is put behind texts
+    chat_template: str | None = None
+    length: int | None = None  # the longest text
+
+
+LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# How a text is cut before pairs are merged, by llama.cpp's names: into GPT-2's words; into digits and GPT-2's words, as
+# SmolLM and StarCoder; into Llama 3's words, where whole words of the vocabulary are taken without merging.
+SPLITS = ("gpt-2", "smollm", "llama-bpe")
+
+
+def make_byte_bpe(given: BytePairs) -> PreTrainedTokenizerFast:
+    """A real tokenizer of transformers.
+
+    Raises:
+      ValueError: a merge makes no token, or a token that is named is not there.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {token: i for i, token in enumerate(given.tokens)}
+    if missing := [token for token in given.names.values() if token not in ids]:
+        raise ValueError(f"{missing[0]} is no token")
+    try:
+        core = Tokenizer(models.BPE(ids, given.merges, ignore_merges=given.split == "llama-bpe"))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(str(error)) from error
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=given.split != "llama-bpe")
+    before = {
+        "gpt-2": [],
+        "smollm": [pre_tokenizers.Digits(individual_digits=True)],
+        "llama-bpe": [pre_tokenizers.Split(Regex(LLAMA3_WORDS), "isolated")],
+    }[given.split]
+    core.pre_tokenizer = pre_tokenizers.Sequence([*before, words])  # type: ignore[assignment]
+    core.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    core.add_tokens([AddedToken(t, special=special, normalized=False) for t, special in given.special.items()])
+    around = [given.names["bos_token"] if given.begins else "", "$A", given.names["eos_token"] if given.ends else ""]
+    if given.begins or given.ends:
+        added = [(token, ids[token]) for token in (around[0], around[2]) if token]
+        core.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+            single=" ".join(filter(None, around)), special_tokens=added
+        )
+    made = PreTrainedTokenizerFast(tokenizer_object=core, clean_up_tokenization_spaces=False, **given.names)
+    made.chat_template = given.chat_template
+    if given.length:
+        made.model_max_length = given.length
+    return made
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:

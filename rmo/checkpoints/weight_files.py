@@ -145,6 +145,8 @@ def what_else(directory: Path) -> str:
     for patterns, advice in ((PICKLES, "a pickle, which is never opened: convert it"), (OTHERS, "another format")):
         found = [path.name for pattern in patterns for path in directory.glob(pattern)]
         if found := sorted(found, key=lambda name: ("model" not in name, name)):  # not optimizer.pt, training_args.bin
+            if found[0].endswith(".gguf"):
+                return f"; it has {found[0]}, another format: convert it (rmo convert {directory / found[0]} DIR)"
             return f"; it has {found[0]}, {advice} to safetensors (load it in transformers and save_pretrained)"
     return ": give the directory of a checkpoint"
 

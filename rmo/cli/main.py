@@ -10,7 +10,21 @@ from pathlib import Path
 from rmo import config
 from rmo.analysis.curve import CurveError
 from rmo.cli import plugins
-from rmo.cli.commands import bon, dashboard, fit, forecast, hedges, list_stages, plan, report, run, sample, score, watch
+from rmo.cli.commands import (
+    bon,
+    convert,
+    dashboard,
+    fit,
+    forecast,
+    hedges,
+    list_stages,
+    plan,
+    report,
+    run,
+    sample,
+    score,
+    watch,
+)
 from rmo.cli.commands.run import open_run as open_run  # for notebooks
 from rmo.runtime import errors, hosts
 from rmo.runtime.files import RunError
@@ -27,6 +41,7 @@ HELP = """rmo: how hard may I optimise against this reward model before what I r
   rmo bon TABLE                                         best-of-n from your own scores (prompt, proxy, gold): no models
   rmo score MODEL TEXTS.jsonl                           score texts with any reward model, of a run or of the hub
   rmo sample MODEL PROMPTS.jsonl --draws 4              draw responses from any policy
+  rmo convert FILE.gguf DIR                             a GGUF file of llama.cpp as a Hugging Face directory
   rmo plan CONFIG --topology v5e:8x8                    what it takes on a TPU slice, compiled without one
   rmo report RUN [RUN2 ...]                             draw figures and report.html again; of several, compare them
   rmo hedges RUN [RUN2 ...]                             what each way to optimise buys: gold, KL, labels, seconds; ranks
@@ -36,7 +51,7 @@ CONFIG is a file of configs/; `rmo run CONFIG --help` lists every field with its
 Errors are one line; `--traceback` (or RMO_TRACEBACK=1) shows where they come from.
 """
 
-MODULES = (run, list_stages, watch, fit, forecast, bon, score, sample, plan, report, hedges, dashboard)
+MODULES = (run, list_stages, watch, fit, forecast, bon, score, sample, convert, plan, report, hedges, dashboard)
 # A command is called as its file (`list`, which is a name of Python's, as list_stages).
 COMMANDS = {module.__name__.rpartition(".")[2].removesuffix("_stages"): module.main for module in MODULES}
 

@@ -206,7 +206,7 @@ def spoilt_index(text):
         (lambda d: (d / "model-fp16.safetensors").write_bytes(b"x"), "go by another name"),
         (lambda d: (d / "pytorch_model-00001-of-00002.bin").write_bytes(b"x"), "pytorch_model-00001-of-00002.bin, a pickle, which is never opened"),
         (lambda d: [(d / name).write_bytes(b"x") for name in ("optimizer.pt", "pytorch_model.bin", "training_args.bin")], "has pytorch_model.bin, a pickle"),
-        (lambda d: (d / "model.Q4_K_M.gguf").write_bytes(b"x"), "model.Q4_K_M.gguf, another format"),
+        (lambda d: (d / "model.Q4_K_M.gguf").write_bytes(b"x"), "model.Q4_K_M.gguf, another format: convert it .rmo convert "),
         (lambda d: (d / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "a pointer of Git LFS"),
         (lambda d: (d / "model.safetensors").write_bytes(b""), "is no safetensors file"),
         (lambda d: (d / "model.safetensors").mkdir(), "cannot be read"),

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rmo.cli import main
+from tests.helpers.checkpoints import write_checkpoint, write_tokenizer
+from tests.helpers.gguf_files import write_gguf
 from tests.helpers.smoke import ENV, ROOT, copied
 
 
@@ -34,7 +36,10 @@ def test_readmes_commands(smoke, tmp_path, monkeypatch, capsys):
     where = {"CONFIG": "configs/smoke.py", "configs/tiny.py": "configs/smoke.py", "runs/tiny": str(smoke),
              "runs/mine": str(tmp_path / "mine"), "PROJECT": f"project --out {tmp_path}/dashboard.json",
              "MODEL": str(next(smoke.glob("sft-*"))), "--kl COLUMN": "--kl objective/kl",
-             "--gold COLUMN": "--gold eval/gold"}  # fmt: skip
+             "--gold COLUMN": "--gold eval/gold", "FILE.gguf": str(tmp_path / "x.gguf"),
+             "DIR": str(tmp_path / "converted")}  # fmt: skip
+    llama = write_checkpoint(tmp_path / "llama", "llama", rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    write_gguf(tmp_path / "x.gguf", llama, write_tokenizer(tmp_path / "tokenizer"))
     for name, rows in made.items():
         where[name] = str(tmp_path / name.replace("LOG", "log.jsonl"))
         Path(where[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
