@@ -87,18 +87,6 @@ def sampled(
     }
 
 
-def grid_above(d_step: float, kl: jax.Array) -> jax.Array:
-    """The next of the values of sqrt(KL) at which gold is read, f32[]: multiples of d_step."""
-    return (jnp.sqrt(jnp.maximum(kl, 0)) // d_step + 1) * d_step
-
-
-def next_target(d_step: float, kl: jax.Array, target: jax.Array) -> jax.Array:
-    """sqrt(KL) to read at next, once gold was read. Targets lie on one grid and only rise, so that the number of reads
-    is bounded."""
-    rise = jnp.maximum(grid_above(d_step, kl), target + 0.5 * d_step)
-    return jnp.where(kl >= target**2, rise, target)
-
-
 @dataclass
 class Climb:
     """M members on their way: what a loop changes as it goes. A checkpoint holds the first four."""

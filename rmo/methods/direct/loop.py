@@ -17,7 +17,6 @@ from rmo.methods.climb import (
     go_on,
     kept,
     look,
-    next_target,
     nothing_else,
     observed_shapes,
     over_tasks,
@@ -25,6 +24,7 @@ from rmo.methods.climb import (
     sampled,
 )
 from rmo.methods.direct.update import Frozen, Setup, State, Task, begin, chunked, split_at, stretch
+from rmo.methods.targets import next_target
 from rmo.models import metrics, scoring
 from rmo.models.sampling import join, response_stats
 from rmo.models.transformer import Params

@@ -21,7 +21,6 @@ from rmo.methods.climb import (
     go_on,
     kept,
     look,
-    next_target,
     nothing_else,
     observed_shapes,
     over_tasks,
@@ -30,6 +29,7 @@ from rmo.methods.climb import (
 )
 from rmo.methods.ppo import update as ppo
 from rmo.methods.ppo.update import Frozen, PPOState, Setup, Task, iteration
+from rmo.methods.targets import next_target
 from rmo.models import metrics, scoring
 from rmo.models.sampling import join
 from rmo.models.transformer import Params

@@ -16,7 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from rmo import config
-from rmo.methods.climb import grid_above
+from rmo.methods.targets import grid_above
 from rmo.models import metrics, scoring, transformer
 from rmo.models.reader import IDS, Reader
 from rmo.models.sampling import join, response_stats, sample
