@@ -106,9 +106,16 @@ def test_only_its_name_says_that_a_stage_is_done(tmp_path, capfd):
 
 def test_a_job_prints_beside_its_answers():
     code = "from rmo.experiment.side_by_side import Given\nfor name in Given(): print('at', name)"
-    got = subprocess.run([sys.executable, "-c", code], input="sft\ngold\n", capture_output=True, text=True, cwd=ROOT)
-    assert got.stdout == "sft\ngold\n"
-    assert got.stderr.splitlines() == ["at sft", "at gold"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT
+    ) as job:
+        for name in ("sft\n", "gold\n"):  # its end while a stage is made would say that whoever gives stages is gone
+            job.stdin.write(name)
+            job.stdin.flush()
+            assert job.stdout.readline() == name
+        assert job.communicate() == ("", "at sft\nat gold\n")
+    assert job.returncode == 0
 
 
 def test_told_to_stop_while_jobs_begin_it_was_stopped(tmp_path, monkeypatch):
