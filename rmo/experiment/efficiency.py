@@ -9,6 +9,7 @@ from rmo.analysis.curve_id import COLUMNS as ID
 from rmo.analysis.curve_id import CurveId
 from rmo.analysis.efficiency import InitialTexts, Parts, beside, describe_texts
 from rmo.analysis.fitting import group
+from rmo.analysis.parting import parting
 from rmo.analysis.sweeps import Missing, gold_group
 from rmo.artifacts.measured import curves
 from rmo.artifacts.stages import Optimised, Samples, Scores
@@ -73,22 +74,26 @@ def against_gold(found: Sequence[Curve], draws: int, level: float) -> dict[str, 
     return out
 
 
-def annotator_rows(stages: Sequence[tuple[Method, Optimised, Scores]]) -> list[Row]:
-    """How gold agrees with the annotator along the path of every group of curves, seeds averaged; none without one."""
-    found: dict[CurveId, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for _, optimised, _ in stages:
+def annotator_rows(stages: Sequence[tuple[Method, Optimised, Scores]], draws: int, level: float) -> list[Row]:
+    """How gold agrees with the annotator along the path of every group of curves, seeds averaged, and where they part;
+    none without an annotator."""
+    found: dict[CurveId, list[tuple[Curve, np.ndarray]]] = {}
+    for method, optimised, scores in stages:
         record = optimised.record
-        for m, id in enumerate(optimised.ids() if record.annotator is not None else ()):
-            assert record.annotator is not None
+        if record.annotator is None:
+            continue
+        for m, curve in enumerate(curves(method, optimised, scores)):
             keep = record.points(m)
-            path = record.gold[m, keep].mean(-1), record.annotator[m, keep].mean(-1)
-            found.setdefault(id.group, []).append(path)
-    return [
-        {
+            found.setdefault(curve.id.group, []).append((curve, record.annotator[m, keep] - record.gold[m, keep]))
+    rows = []
+    for id, members in found.items():
+        paths = [(c.gold, c.gold + apart_KQ.mean(-1)) for c, apart_KQ in members]
+        ends = np.mean([(gold[-1], annotator[-1]) for gold, annotator in paths], axis=0)
+        rows.append({
             **id.cells(),
             "rank_correlation": float(np.mean([rank_correlation(*path) for path in paths])),
-            "gold_end": float(np.mean([gold[-1] for gold, _ in paths])),
-            "annotator_end": float(np.mean([annotator[-1] for _, annotator in paths])),
-        }
-        for id, paths in found.items()
-    ]
+            "gold_end": float(ends[0]),
+            "annotator_end": float(ends[1]),
+            **parting(*map(list, zip(*members, strict=True)), draws, level)._asdict(),
+        })  # fmt: skip
+    return rows

@@ -64,7 +64,11 @@ def test_the_annotator_is_read_along_every_path(smoke, run):
     assert {(id.method, id.rm_params, id.rm_combined) for id in ids} == {
         (id.method, id.rm_params, id.rm_combined) for id in map(CurveId.of_cells, Fits(smoke).table("curves"))
     }
-    assert all(-1 <= row["rank_correlation"] <= 1 for row in Fits(smoke).read("annotator"))
+    for row in Fits(smoke).read("annotator"):
+        assert -1 <= row["rank_correlation"] <= 1
+        low, high = row["gap_interval"]
+        assert low <= row["gap"] <= high
+        assert row["gap_kl"] <= row["peak_kl"]
 
 
 def test_the_annotator_scores_responses_as_the_world_does(run):
@@ -82,5 +86,5 @@ def test_the_report_has_the_figures_and_tables(smoke):
     drawn = {path.stem for path in (smoke / "figures").glob("*.svg")}
     assert {"efficiency", "gold_and_annotator"} <= drawn
     page = (smoke / "report.html").read_text()
-    assert page.index("id=gold>") < page.index("annotator at the end") < page.index("id=perfect")
+    assert page.index("id=gold>") < page.index("they part at KL") < page.index("id=perfect")
     assert "| Gold as its own proxy | gold at KL 1 |" in (smoke / "results.md").read_text()

@@ -82,7 +82,7 @@ def test_gold_learns_from_the_judge_which_is_read_along_every_path(made):
     # What PPO reads of its samples goes the same way.
     read = annotator.responses(made, *(np.stack([getattr(samples.draws(q), n)[:3] for q in range(8)]) for n in ("tokens", "mask")))  # fmt: skip
     np.testing.assert_allclose(read, annotator.pool(made, samples)[:, :3])
-    rows = annotator_rows(list(optimised_stages(made)))  # annotator.json
+    rows = annotator_rows(list(optimised_stages(made)), 20, 0.95)  # annotator.json
     assert {row["method"] for row in rows} == {"bon", "tilt"}
     assert all(np.isfinite(row["annotator_end"]) for row in rows)
     found = audit(made)["far from the corpus (world.broad)"]

@@ -63,7 +63,7 @@ def fits(run: Run, out: Path) -> None:
     files.write_table("efficiency", efficiency.COLUMNS, split)
     found_at = efficiency.against_gold(found, f.bootstrap, f.level)
     files.write("efficiency", {"explained": initial.explained, "at": found_at})
-    files.write("annotator", annotator_rows(stages))
+    files.write("annotator", annotator_rows(stages, f.bootstrap, f.level))
 
 
 def write_paths(run: Run, files: Fits) -> None:

@@ -83,12 +83,26 @@ def annotator_table(rows: Sequence[Row]) -> str:
             find(id.method).title,
             id.label([other for other in ids if other.method == id.method]),
             *(row[name] for name in ("rank_correlation", "gold_end", "annotator_end")),
+            *way_to_the_peak(row),
         ]
         for id, row in zip(ids, rows, strict=True)
     ]
     said = (
-        "Along every path gold and the annotator, each in its standard deviations on the initial policy: rank "
-        "correlation of their means over the points of the path (mean over seeds), and where both end."
+        "Along every path gold and what it learned from (the annotator; of real text the judge), each in its standard "
+        "deviations on the initial policy: rank correlation of their means over the points of the path (mean over "
+        "seeds), where both end, and, up to the KL at which gold's mean over seeds is highest, by how much the "
+        "annotator lies above gold where they are farthest apart [interval of that KL, over prompts and seeds], and "
+        "the first KL whose interval leaves out 0."
     )
     head = ["method", "against", "rank correlation", "gold at the end", "annotator at the end"]
-    return f"<p>{said}</p>{table(head, cells, text=(0, 1))}"
+    head += ["gold peaks at KL", "annotator less gold", "they part at KL"]
+    return f"<p>{said}</p>{table(head, cells, text=(0, 1, 6, 7))}"
+
+
+def way_to_the_peak(row: Row) -> list[float | str]:
+    """The last three cells of a row; empty for runs that did not look."""
+    if "gap" not in row:
+        return ["", "", ""]
+    low, high = row["gap_interval"]
+    gap = f"{number(row['gap'])} [{number(low)}, {number(high)}] at {number(row['gap_kl'])}"
+    return [row["peak_kl"], gap, "nowhere" if row["parted_kl"] is None else number(row["parted_kl"])]
