@@ -1,8 +1,9 @@
 """`rmo plan`: compile an experiment's programs for a TPU slice on a machine without one; what fits, and what it costs.
 
-Memory and collectives are the TPU compiler's own, per device. FLOPs and bytes are counted over the program's matrix
-multiplications (a decode loop counts as R steps): what the mathematics asks for, not what a compiler made of it. The
-time is a roofline: no program can be faster, real ones are slower.
+Memory and collectives are the TPU compiler's own, per device. Of GPUs, which cannot be compiled for without one, they
+are those of XLA's CPU compiler: what is held is right, temporaries are an estimate, since it fuses otherwise. FLOPs and
+bytes are counted over the program's matrix multiplications (a decode loop counts as R steps): what the mathematics asks
+for, not what a compiler made of it. The time is a roofline: no program can be faster, real ones are slower.
 """
 
 import json
@@ -14,7 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from rmo import config
-from rmo.planning.chips import SLICES, Chip, kind_of, topology
+from rmo.planning.chips import GPUS, SLICES, Chip, kind_of, topology
 from rmo.planning.hlo import collectives
 from rmo.planning.program import Program, bytes_on_one_device
 from rmo.planning.programs import programs
@@ -130,7 +131,7 @@ def suggest(e: config.Experiment, kind: str) -> Row:
     for shape in SLICES[kind]:
         name = f"{kind}:{shape}"
         size = topology(name, 1)[0].size
-        for model in (m for m in (1, 2, 4, 8) if m < size):  # all are powers of two
+        for model in (m for m in (1, 2, 4, 8) if m <= max(size // 2, 1)):  # all are powers of two
             mesh, chip = topology(name, model)
             listed = in_order_of(hard, once(e, mesh))
             rows = until_one_does_not_fit(listed, mesh, chip, e.world.response)
@@ -234,9 +235,11 @@ def table(found: Row) -> str:
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     lines += [table_row(row) for row in found["programs"]]
-    return "\n".join(
-        [*lines, "", f"{found['chip_hours']:.0f} chip-hours at the roofline, for what is listed and compiles."]
-    )
+    hours = found["chip_hours"]
+    lines += ["", f"{hours:.{0 if hours >= 10 else 2}f} chip-hours at the roofline, for what is listed and compiles."]
+    if found["topology"].split(":")[0] in GPUS:
+        lines.append("Temporaries are those of XLA's CPU compiler, which stands in for the GPU's: an estimate.")
+    return "\n".join(lines)
 
 
 def table_row(row: Row) -> str:

@@ -17,7 +17,7 @@ from rmo.methods.ppo import update as ppo
 from rmo.models import transformer
 from rmo.models.sampling import sample
 from rmo.planning import tpu_plan
-from rmo.planning.chips import CHIPS, Chip
+from rmo.planning.chips import CHIPS, GPUS, SLICES, Chip, topology
 from rmo.planning.hlo import collectives
 from rmo.planning.program import Program
 from rmo.planning.programs import programs
@@ -244,3 +244,31 @@ def test_a_plan_that_was_stopped_goes_on(tmp_path, monkeypatch, fake_slices):
     out.write_text("[1]")
     with pytest.raises(RunError, match="not a plan"):
         tpu_plan.plan(SMOKE, "v5e:4x4", out=out)
+
+
+def test_gpus_of_one_machine():
+    for kind in GPUS:
+        assert [topology(f"{kind}:{count}", 1)[0].size for count in SLICES[kind]] == [1, 2, 4, 8]
+        assert topology(kind, 1)[0].size == 1
+    mesh, chip = topology("h100:8", 2)
+    assert dict(mesh.shape) == {"data": 4, "model": 2}
+    assert chip.usable == pytest.approx(0.75 * 79.6 * 2**30)
+    for name, said in (("h100:3", "a machine has 1, 2, 4, 8"), ("b9:1", "known chips"), ("h100:2x2", "a machine has")):
+        with pytest.raises(RunError, match=said):
+            topology(name, 1)
+    with pytest.raises(RunError, match="must divide the 1 devices"):
+        topology("h100:1", 2)
+
+
+def test_a_plan_for_a_gpu_says_whose_temporaries_they_are(tmp_path):
+    found = tpu_plan.plan(SMOKE, "a100:1", only=("gold",))
+    assert found["programs"]
+    assert all(row["fits"] and row["seconds"] > 0 and not row["collectives"] for row in found["programs"])
+    text = tpu_plan.table(found)
+    assert "a100:1: 1 chips" in text
+    assert "Temporaries are those of XLA's CPU compiler" in text
+
+
+def test_the_smallest_machine_that_fits_may_have_one_gpu(monkeypatch):
+    monkeypatch.setattr(tpu_plan, "once", lambda e, mesh: [p for p in programs(e, mesh) if p.stage == "sft"])
+    assert tpu_plan.suggest(SMOKE, "h200")["topology"] == "h200:1"
