@@ -1,5 +1,7 @@
 """The paper's claims C6 to C10: what reward models learn from, and what their validation loss says."""
 
+import contextlib
+
 import numpy as np
 
 from rmo.analysis import sweeps
@@ -28,8 +30,24 @@ BETTER = 0.01  # nats below chance from which a validation loss counts as better
 
 
 def swept(view: View, method: str) -> int:
-    """The RM size that was trained on the most numbers of comparisons."""
-    return sweeps.most_swept(view.evidence.groups[method], method)
+    """The RM size that was trained on the most numbers of comparisons, as "a small RM".
+
+    Raises:
+      Missing: it is the largest of several.
+    """
+    found = sweeps.most_swept(view.evidence.groups[method], method)
+    if len(sizes := view.sizes(method, 1)) > 1 and found == sizes[-1].params:
+        raise Missing(f"several numbers of comparisons only for the largest RM that {method} was run against")
+    return found
+
+
+def swept_by_both(view: View) -> int:
+    """The small RM of RL, where it was run against such a one, so that both methods' figures are of one RM."""
+    rl = view.evidence.groups[PPO]
+    if bool(rl) and len(view.all(PPO)) > len(view.sizes(PPO, 1)):
+        with contextlib.suppress(Missing):
+            return swept(view, PPO)
+    return swept(view, BEST_OF_N)
 
 
 def peak_slope(view: View, method: str, params: int) -> float:
@@ -43,9 +61,7 @@ def c7a(view: View) -> float:
     """More comparisons give a higher gold score: best-of-n, a small RM.
 
     Slope of the peak per decade of comparisons."""
-    rl = view.evidence.groups[PPO]
-    rl_too = bool(rl) and len(view.all(PPO)) > len(view.sizes(PPO, 1))
-    return peak_slope(view, BEST_OF_N, swept(view, PPO if rl_too else BEST_OF_N))
+    return peak_slope(view, BEST_OF_N, swept_by_both(view))
 
 
 @claim("C7b", (0, INF), "fig4b")

@@ -13,7 +13,7 @@ import pytest
 from rmo.analysis.curve import forward, from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
 from rmo.analysis.sweeps import Missing
-from rmo.claims import claim
+from rmo.claims import claim, rm_data
 from rmo.claims.claim import claims, judge, of_the_paper
 from rmo.claims.evidence import Evidence, View
 from rmo.methods.paper import BEST_OF_N
@@ -233,6 +233,19 @@ def test_a_claim_holds_where_it_is_true_and_fails_where_it_is_broken(name):
         assert row["seeds"] == 3
         assert row["n_runs"] >= 3
         assert row["interval"][0] - 1e-9 <= row["statistic"] <= row["interval"][1] + 1e-9
+
+
+def test_a_small_rm_is_never_the_largest():
+    """RL against the largest RM alone on several numbers of comparisons: best-of-n's smallest is the small RM then."""
+    whole = make(Truth())
+    moved = lambda c: c.method == "ppo" and c.id.policy_params == SMALL and c.id.rm_comparisons in DATA[1:-1]
+    curves = [replace(c, id=replace(c.id, rm_params=SIZES[-1])) if moved(c) else c for c in whole.curves]
+    assert sum(map(moved, whole.curves)) == 9  # three seeds of three numbers
+    sparse = Evidence(curves, whole.reward_models, whole.starts, draws=60)
+    assert rm_data.swept_by_both(whole.whole) == SIZES[1]
+    assert rm_data.swept_by_both(sparse.whole) == SIZES[0]
+    assert judge(BY_NAME["C7a"], sparse)["verdict"] == "holds"
+    assert "only for the largest RM" in judge(BY_NAME["C7b"], sparse)["why"]
 
 
 def test_two_seeds_decide_nothing():
