@@ -53,12 +53,17 @@ def bends(t_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth(x_K: np.ndarray, y_K: np.ndarray, error: np.ndarray | None = None) -> Smooth:
-    """The smoothed curve through K >= 4 reads y at x, in the order in which they were made.
+    """The smoothed curve through K reads y at x, in the order in which they were made; of one or two, which show
+    nothing of a shape, the reads themselves.
 
     `error` is the noise as far as it is known: standard errors f64[K], a covariance f64[K, K] (reads that share their
     prompts), or None. Known noise is never taken as smaller than given, but as larger where reads scatter more.
     """
     count = len(x_K)
+    if count < 3:
+        known = np.zeros(count) if error is None else error
+        covariance = known if known.ndim == 2 else np.diag(known**2)
+        return Smooth(y_K, covariance, np.sqrt(np.diagonal(covariance)))
     t = (x_K - x_K.min()) / max(float(np.ptp(x_K)), 1e-300)
     spline, kinks = bends(t)
     shapes = noise_shapes(count, error)
@@ -270,6 +275,8 @@ def measure(curves: Sequence[Curve]) -> Measured:
 def floor_of(gold_K: np.ndarray) -> float:
     """Below this a read only says that gold is far below its highest, and is smoothed as if it were here: how a policy
     that has collapsed wobbles is no noise of the reads at the top."""
+    if len(gold_K) < 3:
+        return -np.inf
     noise = float(np.median(np.abs(np.diff(gold_K, 2)))) / 1.652  # of a read, if reads scatter about a line
     return float(gold_K.max() - max(3 * (gold_K.max() - gold_K[0]), 10 * noise))
 
@@ -278,7 +285,7 @@ def alone(curve: Curve) -> Measured:
     """What one curve shows."""
     error = curve.gold_se
     if curve.gold_KQ is not None and curve.gold_KQ.shape[1] > 1:
-        error = np.cov(curve.gold_KQ) / curve.gold_KQ.shape[1]
+        error = np.atleast_2d(np.cov(curve.gold_KQ)) / curve.gold_KQ.shape[1]
     usable = (
         error is not None
         and bool(np.isfinite(error).all())

@@ -112,3 +112,20 @@ def test_reads_at_one_kl_and_few_reads_do_no_harm():
         assert np.isfinite(seen.fall).all()
     exact = smooth(D, np.zeros(25))
     assert exact.mean == pytest.approx(np.zeros(25))
+
+
+@pytest.mark.parametrize("known", ["prompts", "errors", "none"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_reads_are_taken_as_they_are(count, known):
+    """RL that reached its KL within one iteration; with prompts at hand this once ended in a singular matrix."""
+    kl, gold_KQ = np.arange(float(count)), np.random.default_rng(0).normal(size=(count, 8))
+    id = CurveId("ppo", 10, 100)
+    gold = gold_KQ.mean(axis=1)
+    curve = Curve(id, kl, kl, gold, gold, gold_se=np.full(count, 0.1) if known == "errors" else None)
+    if known == "prompts":
+        curve = from_prompts(id, kl, kl, gold_KQ, gold_KQ)
+    found = measure([curve])
+    np.testing.assert_array_equal(found.smooth.mean, gold)
+    assert found.top == int(gold.argmax())
+    want = {"prompts": curve.gold_se, "errors": np.full(count, 0.1), "none": np.zeros(count)}[known]
+    np.testing.assert_allclose(found.smooth.noise, want)

