@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import itertools
 import json
 import os
 import re
@@ -17,12 +18,13 @@ from scipy import stats
 from rmo.artifacts.stages import Optimised
 from rmo.cli import main
 from rmo.runtime.files import read_csv, read_json
+from rmo.worlds.chitchat import short_replies
 from tests.helpers.checkpoints import write_checkpoint, write_tokenizer
 from tests.worlds.test_real_text import OTHER, PROMPTS, REPLIES, jsonl
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "colab").glob("*.ipynb"))
-TEN, FIT, CHANGE, PYTHIA = (file.stem for file in FILES)
+TEN, FIT, CHANGE, PYTHIA, ENGLISH = (file.stem for file in FILES)
 HOME = "rmo-research/rmo"
 TINY = (
     "--sft.texts 1024 --sft.epochs 1 --policy.width 16 --policy.layers 1 --policy.heads 2 --gold.model.width 32 "
@@ -195,6 +197,30 @@ def test_models_of_the_hub(tmp_path):
     scored = [json.loads(line) for line in (tmp_path / "here" / "optimised_gold.jsonl").read_text().splitlines()]
     assert len(scored) == 3
     assert all(f"{row['score']:+.2f}  {row['response']!r}" in text for row in scored)
+
+
+def test_real_english(tmp_path, runs):
+    """On a few of the chats, with networks and samples so few that its numbers mean nothing."""
+    turns = jsonl(tmp_path / "turns.jsonl", list(itertools.islice(short_replies(), 3000)))
+    sizes = (
+        f"--world.prompts {turns} --world.demonstrations {turns} --world.tokenizer bpe:512 --policy.vocab 512 "
+        "--policy.width 16 --policy.layers 1 --sft.texts 1500 --sft.epochs 1 --gold.model.width 16 --gold.model.layers 1 "
+        "--gold.texts 2400 --gold.epochs 1 --comparisons.prompts 400 --proxies.sweeps.0.recipes.0.comparisons 256 "
+        "--proxies.sweeps.1.recipes.0.comparisons 64 --proxies.steps 4 --proxies.trunk.texts 256 --proxies.sizes.2.width 32 "
+        "--bon.prompts 8 --bon.draws 64 --bon.max-n 16 --bon.points 8 --ppo.prompts 128 --ppo.kl-max 0.5 --ppo.d-step 0.1 --ppo.max-steps 6 "
+        "--ppo.policy-optimizer.lr 3e-3 --gold-as-proxy.ppo-seeds 0 --fits.bootstrap 30"
+    )
+    book = execute(ENGLISH, tmp_path / "here", {"SIZES": sizes, "RUNS": str(runs)}, [("ppo/w64x2", "ppo/w32x2")])
+    text, root = printed(book), runs / "chat_small"
+    assert failures(text) == []
+    assert (root / "report.html").exists()
+    assert re.search(r"^\+0\.\d\d  that sounds great, i love it!$", text, flags=re.M)
+    assert re.search(r"^-0\.\d\d  that is not good at all$", text, flags=re.M)
+    rows = read_json(root / "annotator.json")
+    assert len(re.findall(r"^(bon|ppo|tilt) .*judge less gold [+-]", text, flags=re.M)) == len(rows) > 4
+    again = {line.split()[1] for line in text.splitlines() if line.startswith("stale")}
+    assert {"prompts", "gold", "ppo/w8x1-main"} <= again  # with another judge
+    assert pictures(book) == 3
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
