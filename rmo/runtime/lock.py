@@ -82,18 +82,27 @@ class Lock:
         except FileNotFoundError:
             return
         try:
-            if json.loads(aside.read_text()) != dead:
+            if self.read(aside) != dead:
                 os.link(aside, self.path)
-        except (ValueError, FileExistsError):
+        except FileExistsError:
             pass
         aside.unlink()
 
     def holder(self) -> tuple[Row, float]:
         """(who holds it, seconds since their last sign of life); nobody if it has just been left."""
         try:
-            return json.loads(self.path.read_text()), time.time() - modified(self.path)
-        except (OSError, ValueError):
+            return self.read(self.path), time.time() - modified(self.path)
+        except OSError:
             return {}, 0.0
+
+    def read(self, path: Path) -> Row:
+        """Who a file says holds it; nobody where it is damaged."""
+        try:
+            found = json.loads(path.read_bytes())
+        except ValueError:
+            return {}
+        whole = isinstance(found, dict) and all(type(found.get(name)) is type(mine) for name, mine in self.me.items())
+        return found if whole else {}
 
     def gone(self, holder: Row, silent: float) -> bool:
         """Whether a holder cannot be alive: its process ended, its Slurm job was started again, or it fell silent."""
