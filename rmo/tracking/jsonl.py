@@ -37,13 +37,15 @@ class Lines:
         return rows
 
     def rows(self) -> Iterator[tuple[str, Row]]:
-        """(line, what it says) of the lines that are there, up to one that was cut off in the middle."""
+        """(line, what it says) of the lines that are there, up to one that was cut off in the middle or damaged."""
         if not (hosts.writer() and self.path.exists()):
             return
-        for line in self.path.read_text().splitlines():
+        for line in self.path.read_bytes().decode(errors="replace").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
+                return
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
                 return
             yield line, row
 
