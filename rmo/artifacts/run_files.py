@@ -11,7 +11,8 @@ from rmo.artifacts.curves_csv import COLUMNS, from_rows, to_rows
 from rmo.artifacts.stages import Optimised, Stage
 from rmo.config import Experiment, to_json
 from rmo.methods import method as methods
-from rmo.runtime.files import Json, Row, RunError, read_csv, read_json, write_csv, write_json
+from rmo.runtime.checksums import PUBLISHED, present, sealed
+from rmo.runtime.files import Json, Row, RunError, read_csv, read_json, write_csv, write_json, write_text
 
 # Kinds of stages, in order; every method's come between.
 BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "trunks", "proxies", "scores")
@@ -50,7 +51,7 @@ class Fits:
     def table(self, name: str) -> list[Row]:
         """The rows of a table; none where there is none."""
         path = self.directory / f"{name}.csv"
-        return numbers(read_csv(path)) if path.exists() else []
+        return numbers(read_csv(path)) if present(path) else []
 
     def tables(self) -> dict[str, list[Row]]:
         return {path.stem: self.table(path.stem) for path in sorted(self.directory.glob("*.csv"))}
@@ -63,7 +64,7 @@ class Fits:
         return read_json(self.directory / f"{name}.json")
 
     def has(self, name: str) -> bool:
-        return (self.directory / f"{name}.json").exists()
+        return present(self.directory / f"{name}.json")
 
     def files(self) -> list[Path]:
         """What is for people."""
@@ -79,7 +80,7 @@ def curves_at(path: Path) -> list[Curve]:
     """
     if path.suffix == ".csv":
         return from_rows(read_csv(path), str(path))
-    if not (path / "curves.csv").exists():
+    if not present(path / "curves.csv"):
         what = "has no curves.csv (a run has one once its fits are done)" if path.exists() else "does not exist"
         raise RunError(f"{path} {what}: give a run directory, a directory of results or a table of curves")
     return Fits(path).curves()
@@ -98,11 +99,16 @@ class RunFiles:
     @property
     def finished(self) -> bool:
         """Whether it is the directory of a run whose fits are done."""
-        return self.fits.has("coefficients") and (self.root / "stages.json").exists()
+        return self.fits.has("coefficients") and present(self.root / "stages.json")
 
     def publish(self, experiment: Experiment, stages: list[Row]) -> None:
         write_json(self.root / "experiment.json", to_json(experiment))
         write_json(self.root / "stages.json", stages)
+
+    def seal(self, experiment: Experiment, names: list[str]) -> None:
+        """Last of all: what the tables and JSON at the top are, so that one that is damaged is noticed."""
+        text = sealed(self.root, experiment.name, {*names, "experiment.json", "stages.json"})
+        write_text(self.root / PUBLISHED, text)
 
     @cached_property
     def experiment(self) -> Row:

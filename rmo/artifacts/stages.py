@@ -16,6 +16,7 @@ from rmo.analysis.curve_id import CurveId, Settings
 from rmo.methods.bench import Arm, Record, RewardRow
 from rmo.methods.wording import Wording
 from rmo.rewards.calibration import Calibration
+from rmo.runtime import checksums, hosts
 from rmo.runtime.files import Row, read_json, read_npz, write_json, write_npz, write_text
 
 
@@ -27,11 +28,12 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        return (self.directory / "DONE").exists()
+        return self.done_file.exists()
 
     def mark_done(self, path: str) -> None:
-        """Written last: a directory without it is continued, one with it is skipped."""
-        write_text(self.directory / "DONE", path + "\n")
+        """Written last: a directory without it is continued, one with it is skipped. It lists what is there."""
+        if hosts.writer():
+            write_text(self.done_file, checksums.sealed(self.directory, path))
 
     def mark_begun(self, code: str) -> None:
         """By what code, unless it was begun before: parts that are there stay its own."""
@@ -44,11 +46,11 @@ class Stage:
         return read_json(path)["code"] if path.exists() else None
 
     def mark_undone(self) -> None:
-        (self.directory / "DONE").unlink(missing_ok=True)
+        self.done_file.unlink(missing_ok=True)
 
     @property
     def done_file(self) -> Path:
-        return self.directory / "DONE"
+        return self.directory / checksums.DONE
 
     def write_cost(self, cost: Row) -> None:
         """Seconds, versions, code and devices of the call that finished it."""
@@ -59,10 +61,10 @@ class Stage:
 
     def made_by(self) -> str | None:
         """The hash of the code that finished it, empty where that was not recorded; None: it never was finished."""
-        return self.cost().get("code", "") if (self.directory / "cost.json").exists() else None
+        return self.cost().get("code", "") if checksums.present(self.directory / "cost.json") else None
 
     def has_info(self) -> bool:
-        return (self.directory / "info.json").exists()
+        return checksums.present(self.directory / "info.json")
 
     def write_info(self, info: Row) -> None:
         write_json(self.directory / "info.json", info)
@@ -87,7 +89,7 @@ class Stage:
 def jsonl(path: Path) -> list[Row]:
     """Rows of a JSON-lines file that may be growing, and whose last line may be half written."""
     out = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in checksums.content(path).decode(errors="replace").splitlines() if checksums.present(path) else ():
         try:
             out.append(json.loads(line))
         except ValueError:

@@ -18,7 +18,7 @@ from rmo.checkpoints.opening import base_directory
 from rmo.checkpoints.tokenizers import has_tokenizer, load_tokenizer
 from rmo.models import transformer
 from rmo.models.transformer import LanguageModel, Params, RewardModel
-from rmo.runtime import files, sharding
+from rmo.runtime import checksums, files, sharding
 from rmo.runtime.checkpointer import load_params, save_params
 from rmo.runtime.files import Row, Tree, read_json, write_json
 
@@ -128,7 +128,7 @@ def find(name_or_path: str | Path) -> Path | None:
     if not directory.exists():
         made = [path.parent for path in directory.parent.glob(f"{directory.name}-??????????/{FILE}")]
         directory = made[0] if len(made) == 1 else directory
-    return directory if (directory / FILE).exists() else None
+    return directory if checksums.present(directory / FILE) else None
 
 
 def load_ours(directory: Path, kind: type[M], member: int, dtype: str) -> tuple[M, Params, PreTrainedTokenizerFast]:
@@ -151,4 +151,10 @@ def load_ours(directory: Path, kind: type[M], member: int, dtype: str) -> tuple[
     if members:
         params = jax.tree.map(lambda x: x[member], params)
     module = kind(dataclasses.replace(shape, dtype=dtype), what["vocab"], what["length"])
-    return module, params, load_tokenizer(directory / what["tokenizer"])
+    return module, params, load_tokenizer(beside(directory, what["tokenizer"]))
+
+
+def beside(directory: Path, relative: str) -> Path:
+    """A path that is given relative to a directory, without `..` where it is local."""
+    found = directory / relative
+    return found if files.remote(found) else Path(os.path.normpath(found))

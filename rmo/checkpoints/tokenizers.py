@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rmo.runtime import hosts
+from rmo.runtime import checksums, hosts
 from rmo.runtime.files import RunError, local, written
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     # Without files some classes of transformers would make an empty tokenizer of their own.
+    checksums.check_tree(directory)
     if not has_tokenizer(directory):
         raise RunError(f"{directory} has no tokenizer ({', '.join(FILES)}): put one beside the model")
     try:

@@ -19,7 +19,7 @@ from rmo.experiment.mirror import mirror
 from rmo.experiment.run import Run
 from rmo.runtime import code, errors, hosts
 from rmo.runtime.compiling import Compiling
-from rmo.runtime.files import SCRATCH, Row, RunError, read_json, remove, write_json, write_text
+from rmo.runtime.files import SCRATCH, Json, Row, RunError, read_json, remove, write_json, write_text
 from rmo.runtime.lock import Lock
 from rmo.tracking import progress
 from rmo.tracking.status import left, look
@@ -48,10 +48,18 @@ def meet(run: Run) -> None:
         raise RunError(f"process {jax.process_index()} does not see what process 0 wrote to {run.root}: {advice}")
 
 
+def planned(run: Run) -> Json:
+    """What is kept of an earlier call; None where nothing is, or it cannot be read."""
+    try:
+        return read_json(run.root / PLANNED) if (run.root / PLANNED).exists() else None
+    except RunError:
+        return None
+
+
 def write_plan(run: Run) -> dict[str, str]:
     """{stage: its path} of what was asked for, kept for those who look at the run directory."""
     every = {name: stage.path for name, stage in run.stages.items()}
-    if not (run.root / PLANNED).exists() or read_json(run.root / PLANNED) != every:
+    if planned(run) != every:
         with contextlib.suppress(FileNotFoundError):  # another run of this experiment begins too, and was faster
             write_json(run.root / PLANNED, every)
     return every

@@ -9,7 +9,7 @@ from rmo.logs.event_files import is_events, load_events
 from rmo.logs.json_shapes import load_json
 from rmo.logs.rows import Loaded, LogError, Rows
 from rmo.logs.wandb_files import load_parquet, load_wandb
-from rmo.runtime import errors
+from rmo.runtime import checksums, errors
 
 KINDS = "CSV, JSON, JSONL, Parquet, TensorBoard's event files, wandb's .wandb, or what a trainer printed"
 LARGEST = 1 << 30  # bytes of a text that is read whole
@@ -56,7 +56,7 @@ def load_text(path: Path) -> Loaded:
             f"{path} is larger than a log of numbers: give the lines or columns with step, KL, gold and reward"
         )
     try:
-        raw = path.read_bytes()
+        raw = checksums.content(path)  # it may be a run's own table
         # A spreadsheet may have put a byte-order mark, and what PowerShell redirects into a file is UTF-16.
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:

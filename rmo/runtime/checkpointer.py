@@ -1,13 +1,15 @@
 """Parameters and training states as orbax checkpoints. All processes of a run save and load together."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from rmo.runtime import errors, hosts
-from rmo.runtime.files import SCRATCH, RunError, full
+from rmo.runtime import checksums, errors, hosts
+from rmo.runtime.files import SCRATCH, RunError, full, write_text
 from rmo.runtime.types import Tree
 
 if TYPE_CHECKING:
@@ -25,16 +27,33 @@ def load_params(path: Path, like: Tree) -> Tree:
     """The checkpoint at `path` with the structure, shapes and shardings of `like` (arrays or ShapeDtypeStructs).
 
     Raises:
-      RunError: it is missing or has other shapes.
+      RunError: it is missing, damaged, or has other shapes.
     """
     from orbax.checkpoint import v1 as ocp
 
+    agreed(path, partial(checksums.check_tree, path))
     try:
         return ocp.load(full(path), like)
     except Exception as error:
         if not_its_fault(error):
             raise
-        raise RunError(f"cannot load {path}: {first_line(error)}; remove {path.parent} and run again") from error
+        raise RunError(f"cannot load {path}: {first_line(error)}; {checksums.advice(path)}") from error
+
+
+def agreed(path: Path, check: Callable[[], None]) -> None:
+    """Have one process check a checkpoint, since it has to read it.
+
+    Raises:
+      RunError: in all processes, where it is not what was written.
+    """
+    wrong = None
+    if hosts.writer():
+        try:
+            check()
+        except RunError as error:
+            wrong = error
+    if hosts.agree(np.bool_(wrong is not None)):
+        raise wrong or RunError(f"{path} is damaged, as process 0 says: {checksums.advice(path)}")
 
 
 def not_its_fault(error: Exception) -> bool:
@@ -52,6 +71,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self.directory = directory / SCRATCH / "checkpoints"
+        self.list = directory / SCRATCH / "checkpoints.sha256"  # of the newest's files
 
     def _checkpointer(self) -> "ocp.training.Checkpointer":
         from orbax.checkpoint import v1 as ocp
@@ -63,6 +83,8 @@ class Checkpoints:
         """Write the state reached after `step` updates; all processes together."""
         with self._checkpointer() as checkpointer:
             checkpointer.save(step, state)
+        if hosts.writer():
+            write_text(self.list, checksums.sealed(self.directory, str(step)))
 
     def restore(self, state: Tree) -> tuple[Tree, int]:
         """(saved state, its step), or (`state`, 0) where nothing was saved.
@@ -77,6 +99,7 @@ class Checkpoints:
             latest = checkpointer.latest
             if latest is None:
                 return state, 0
+            agreed(self.directory, partial(checksums.check_list, self.list, str(latest.step), self.directory))
             try:
                 return checkpointer.load(latest.step, like), latest.step
             except Exception as error:

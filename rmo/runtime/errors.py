@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+class RunError(RuntimeError):
+    """What is wrong with a file of the run and what to do about it, in one line."""
+
+
 def nearest(word: str, names: Iterable[str]) -> str:
     """`; perhaps a`: the name spelled most like a word; empty where none is like it."""
     close = difflib.get_close_matches(word, list(names), 1)

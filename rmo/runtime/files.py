@@ -21,16 +21,13 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from rmo.runtime import hosts
+from rmo.runtime import checksums, hosts
+from rmo.runtime.errors import RunError as RunError
 from rmo.runtime.types import Json as Json
 from rmo.runtime.types import Row as Row
 from rmo.runtime.types import Tree as Tree
 
 SCRATCH = "scratch"  # what a stage needs only until it is done; removed after DONE
-
-
-class RunError(RuntimeError):
-    """What is wrong with a file of the run and what to do about it, in one line."""
 
 
 # Paths.
@@ -192,13 +189,13 @@ def write_json(path: Path, value: Json) -> None:
 
 
 def read_json(path: Path) -> Json:
-    """Raises RunError where the file is missing or broken."""
+    """Raises RunError where the file is missing, broken, or not what was written."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(checksums.content(path))
     except (OSError, ValueError) as error:
         if hosts.passing(error):
             raise
-        raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
+        raise RunError(f"cannot read {path}: {error}; {checksums.advice(path)}") from error
 
 
 def write_npz(path: Path, **arrays: ArrayLike) -> None:
@@ -210,14 +207,14 @@ def write_npz(path: Path, **arrays: ArrayLike) -> None:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Raises RunError where the file is missing or broken."""
+    """Raises RunError where the file is missing, broken, or not what was written."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(checksums.content(path)), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if hosts.passing(error):
             raise
-        raise RunError(f"cannot read {path}: {error}; remove {path.parent} and run again") from error
+        raise RunError(f"cannot read {path}: {error}; {checksums.advice(path)}") from error
 
 
 def write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
@@ -234,9 +231,11 @@ def write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows as text. Raises RunError where it is none."""
+    """Rows as text. Raises RunError where it is none, or not what was written."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
+        text = checksums.content(path).decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
         return list(csv.DictReader(io.StringIO(text, newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"{path} is no CSV text: {error}") from error
+    except IsADirectoryError as error:
+        raise RunError(f"{path} is a directory, not a table: {checksums.advice(path)}") from error

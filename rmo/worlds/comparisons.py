@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rmo import config
-from rmo.runtime import hosts
+from rmo.runtime import checksums, hosts
 from rmo.runtime.files import Json, Row, RunError, local, read_json, write_json, written
 
 
@@ -78,13 +78,14 @@ def read_comparisons(directory: Path, split: str) -> Comparisons:
     """All rows of a split, in file order."""
     import tensorflow_datasets as tfds
 
+    checksums.check_tree(directory)
     path = local(directory) / read_json(directory / "dataset.json")["path"]
     try:
         builder: Json = tfds.builder_from_directory(str(path))
         source = builder.as_data_source(split=split)
         rows = source.__getitems__(range(len(source)))
     except Exception as error:
-        raise RunError(f"cannot read {path} [{split}]: {error}; remove {directory} and run again") from error
+        raise RunError(f"cannot read {path} [{split}]: {error}; {checksums.advice(directory)}") from error
     columns = Comparisons(*(np.stack([np.asarray(row[name]) for row in rows]) for name in Comparisons._fields))
     return columns._replace(prompt=columns.prompt.astype(np.int32))
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rmo.runtime import checksums
 from rmo.runtime.files import read_npz
 from rmo.worlds import dialogue
 from rmo.worlds.dialogue import Prompt
@@ -59,9 +60,9 @@ class JudgedTextWorld(TextWorld):
     def words(self) -> dict[bytes, str]:
         """What is said in every prompt, also those of demonstrations, by its ids."""
         found = {ids: said(prompt) for ids, prompt in self.texts.items()}
-        if (self.directory / ASKED).is_file():
+        if checksums.present(self.directory / ASKED):
             rows = read_npz(self.directory / "demonstrations.npz")
-            lines = (self.directory / ASKED).read_bytes().decode().split("\n")[:-1]
+            lines = checksums.content(self.directory / ASKED).decode().split("\n")[:-1]
             for tokens, mask, line in zip(rows["prompts"], rows["prompt_mask"], lines, strict=True):
                 found.setdefault(tokens[mask].tobytes(), said(dialogue.read_prompt(json.loads(line))))
         return found

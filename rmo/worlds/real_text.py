@@ -17,6 +17,7 @@ import numpy as np
 
 from rmo import config
 from rmo.checkpoints.tokenizers import eos_of, load_tokenizer
+from rmo.runtime import checksums
 from rmo.runtime.files import Row, RunError, read_json, read_npz, write_json, write_npz, write_text
 from rmo.worlds import dialogue, sources, templates, tokenization
 from rmo.worlds.dialogue import Prompt
@@ -142,7 +143,7 @@ def write_comparisons(source: str, tolerance: float, out: Path) -> str:
 
 def read_comparisons(path: Path) -> list[sources.Comparison]:
     """What `write_comparisons` wrote, to the letter: nothing is recognised again."""
-    rows = [json.loads(line) for line in path.read_bytes().decode().split("\n")[:-1]]
+    rows = [json.loads(line) for line in checksums.content(path).decode().split("\n")[:-1]]
     return [sources.Comparison(dialogue.read_prompt(r["prompt"]), r["chosen"], r["rejected"]) for r in rows]
 
 
@@ -245,7 +246,7 @@ class TextWorld(World):
         """A prompt's text by its ids: nothing is ever decoded to find it."""
         rows = read_npz(self.directory / "prompts.npz")
         lines = (
-            (self.directory / "prompts.jsonl").read_bytes().decode().split("\n")[:-1]
+            checksums.content(self.directory / "prompts.jsonl").decode().split("\n")[:-1]
         )  # splitlines parts at U+2028 too
         return {
             t[m].tobytes(): dialogue.read_prompt(json.loads(line)["prompt"])

@@ -6,7 +6,8 @@ from rmo.artifacts.run_files import Fits, RunFiles
 from rmo.experiment.run import Run
 from rmo.report import run_report
 from rmo.runtime import hosts
-from rmo.runtime.files import Row, write_text
+from rmo.runtime.checksums import all_present, content
+from rmo.runtime.files import Row, write_bytes
 from rmo.tracking.status import look
 
 
@@ -32,12 +33,15 @@ def publish(run: Run) -> None:
     if not (hosts.writer() and run.done("fits")):
         return
     RunFiles(run.root).publish(run.experiment, status(run))
-    sources = Fits(run.path("fits")).files()
+    tables = sources = Fits(run.path("fits")).files()
     if run.done("report"):
         made = run.path("report")
-        sources += [made / "report.html", made / "results.md", *(made / "figures").glob("*.svg")]
+        sources = [*tables, made / "report.html", made / "results.md", *(made / "figures").glob("*.svg")]
+    for directory in {source.parent for source in sources if source.suffix != ".svg"}:
+        all_present(directory)
     for source in sources:
         target = run.root / ("figures" if source.suffix == ".svg" else "") / source.name
-        text = source.read_text()
-        if not target.exists() or target.read_text() != text:
-            write_text(target, text)
+        text = content(source)
+        if not target.is_file() or target.read_bytes() != text:
+            write_bytes(target, text)
+    RunFiles(run.root).seal(run.experiment, [path.name for path in tables])
