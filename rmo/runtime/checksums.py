@@ -19,6 +19,7 @@ from rmo.runtime.errors import RunError
 DONE, PUBLISHED = "DONE", "PUBLISHED"
 NOT_LISTED = ("HOLDER", "scratch", DONE)  # come and go without the stage
 LARGE = 64 << 20  # bytes: a larger file in a bucket is compared by its size, as it would have to be fetched once more
+PIECE = 1 << 20  # bytes read at once
 SEAL = re.compile("[0-9a-f]{64}")
 STAGE = re.compile(r".-[0-9a-f]{10}$")  # how the name of a stage's directory ends, with its digest
 
@@ -62,8 +63,11 @@ def measured(path: Path) -> Sum:
     size = stamp(path)[2]
     if size > LARGE and not isinstance(path, Path):
         return Sum("-", size)
+    total = hashlib.sha256()
     with path.open("rb") as file:
-        return Sum(hashlib.file_digest(file, "sha256").hexdigest(), size)  # type: ignore[arg-type]
+        while piece := file.read(PIECE):
+            total.update(piece)
+    return Sum(total.hexdigest(), size)
 
 
 def stamp(path: Path) -> tuple[str, float, int]:
@@ -86,13 +90,24 @@ def content(path: Path) -> bytes:
     """
     for last in (False, True):  # the list first: a file that grows is listed only when it is whole
         wanted = wanted_of(path)
-        found = path.read_bytes()
+        found = bytes_of(path, wanted)
         if wanted is None or same(found, wanted):
             return found
         if last:
             raise changed(path)
         forget(path)  # it may be another list by now
     raise AssertionError
+
+
+def bytes_of(path: Path, wanted: Sum | None) -> bytes:
+    """Raises RunError where there is no such file any more, OSError where there never was."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        if wanted is None:
+            raise
+        what = "is a directory now" if isinstance(error, IsADirectoryError) else "is missing"
+        raise gone(path, what) from error
 
 
 def same(found: bytes, wanted: Sum) -> bool:
@@ -112,7 +127,7 @@ def present(path: Path) -> bool:
     if wanted_of(path) is not None:
         forget(path)
         if wanted_of(path) is not None:
-            raise RunError(f"{path} is missing, and was there when it was finished: {advice(path)}")
+            raise gone(path)
     return False
 
 
@@ -157,7 +172,7 @@ def check_file(path: Path, wanted: Sum) -> None:
             return
         found = measured(path) if mark[2] == wanted.size and wanted.sha256 != "-" else Sum("-", mark[2])
     except FileNotFoundError as error:
-        raise RunError(f"{path} is missing, and was there when it was finished: {advice(path)}") from error
+        raise gone(path) from error
     if found.size != wanted.size or found.sha256 not in ("-", wanted.sha256):
         raise changed(path)
     _whole.add(mark)
@@ -221,6 +236,10 @@ def is_of(title: str, path: Path) -> bool:
 
 def changed(path: Path) -> RunError:
     return RunError(f"{path} is not what was written (its checksum differs): {advice(path)}")
+
+
+def gone(path: Path, what: str = "is missing") -> RunError:
+    return RunError(f"{path} {what}, and was a file when it was finished: {advice(path)}")
 
 
 def advice(path: Path) -> str:

@@ -210,6 +210,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Raises RunError where the file is missing, broken, or not what was written."""
     try:
         with np.load(io.BytesIO(checksums.content(path)), allow_pickle=False) as arrays:
+            if damaged := arrays.zip.testzip():  # numpy stops before it would see that
+                raise zipfile.BadZipFile(f"{damaged} in it is damaged")
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if hosts.passing(error):

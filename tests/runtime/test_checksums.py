@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from rmo.artifacts.stages import Stage
@@ -126,3 +127,23 @@ def test_the_advice_never_is_to_remove_a_whole_run(tmp_path):
     (tmp_path / "planned.json").write_text("{")
     with pytest.raises(RunError, match=r"planned.json.*run again, which writes it anew"):
         read_json(tmp_path / "planned.json")
+
+
+@pytest.mark.parametrize("at", range(60, 200, 9))
+def test_a_flipped_bit_in_an_array_is_noticed_without_any_list(tmp_path, at):
+    write_npz(tmp_path / "part.npz", x=np.arange(20.0))
+    content = bytearray((tmp_path / "part.npz").read_bytes())
+    content[at] ^= 1
+    (tmp_path / "part.npz").write_bytes(bytes(content))
+    try:
+        found = read_npz(tmp_path / "part.npz")["x"]
+    except RunError as error:
+        assert "part.npz" in str(error)  # noqa: PT017
+    else:
+        assert np.array_equal(found, np.arange(20.0))  # between the arrays
+
+
+def test_an_empty_array_file_is_noticed_without_any_list(tmp_path):
+    (tmp_path / "part.npz").write_bytes(b"")
+    with pytest.raises(RunError, match=r"cannot read .*part.npz"):
+        read_npz(tmp_path / "part.npz")

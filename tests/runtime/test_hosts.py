@@ -252,7 +252,7 @@ def bucket():
 
 IN_BUCKET = """
 import json, numpy as np, pytest
-from rmo.runtime import files, lock; from rmo.tracking import jsonl as logs, watch
+from rmo.runtime import checksums, files, lock; from rmo.artifacts.stages import Stage; from rmo.tracking import jsonl as logs, watch
 from rmo.analysis.curve_id import CurveId; from rmo.artifacts.stages import Optimised; from rmo.methods.bench import Arm
 here = files.directory("gs://bucket/some/run")
 files.write_json(here / "a.json", {"x": [1.5]})
@@ -283,6 +283,19 @@ with files.written(here / "made") as local:
     (local / "sub").mkdir()
     (local / "sub" / "f").write_text("x")
 assert (files.local(here / "made") / "sub" / "f").read_text() == "x"
+stage = Stage(here / "sft-0123456789")
+files.write_json(stage.directory / "info.json", {"a": 1})
+files.write_bytes(stage.directory / "params" / "d" / "data", b"123")
+stage.mark_done("sft-0123456789")
+assert files.read_json(stage.directory / "info.json") == {"a": 1} and "params/d/data" in stage.done_file.read_text()
+files.write_bytes(stage.directory / "params" / "d" / "data", b"124")
+with pytest.raises(files.RunError, match="data is not what was written"): checksums.check_tree(stage.directory / "params")
+files.write_bytes(stage.directory / "params" / "d" / "data", b"123")
+checksums.check_tree(stage.directory / "params")
+files.write_json(stage.directory / "info.json", {"a": 2})
+with pytest.raises(files.RunError, match="info.json is not what was written"): stage.info()
+files.remove(stage.directory / "params")
+with pytest.raises(files.RunError, match="data is missing"): checksums.check_tree(stage.directory / "params")
 files.remove(here)
 assert not here.exists()
 """
