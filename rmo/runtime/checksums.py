@@ -27,6 +27,7 @@ STAGE = re.compile(r".-[0-9a-f]{10}$")  # how the name of a stage's directory en
 class Sum(NamedTuple):
     sha256: str  # `-` where only the size is known
     size: int
+    said_by: str = ""  # the list
 
 
 _known: dict[tuple[Path, str], Mapping[str, Sum]] = {}  # of directories, by the name of their list; checked again
@@ -94,7 +95,7 @@ def content(path: Path) -> bytes:
         if wanted is None or same(found, wanted):
             return found
         if last:
-            raise changed(path)
+            raise changed(path, wanted.said_by)
         forget(path)  # it may be another list by now
     raise AssertionError
 
@@ -174,7 +175,7 @@ def check_file(path: Path, wanted: Sum) -> None:
     except FileNotFoundError as error:
         raise gone(path) from error
     if found.size != wanted.size or found.sha256 not in ("-", wanted.sha256):
-        raise changed(path)
+        raise changed(path, wanted.said_by)
     _whole.add(mark)
 
 
@@ -223,7 +224,7 @@ def read_list(path: Path, text: str) -> Mapping[str, Sum]:
     if not whole:
         return {}  # by older code, or somebody else's file of that name
     rows = [line.split(" ", 2) for line in head.split("\n")[1:]]
-    return {name: Sum(sha256, int(size)) for sha256, size, name in rows}
+    return {name: Sum(sha256, int(size), str(path)) for sha256, size, name in rows}
 
 
 def is_of(title: str, path: Path) -> bool:
@@ -234,8 +235,9 @@ def is_of(title: str, path: Path) -> bool:
 # Words.
 
 
-def changed(path: Path) -> RunError:
-    return RunError(f"{path} is not what was written (its checksum differs): {advice(path)}")
+def changed(path: Path, said_by: str = "") -> RunError:
+    from_what = f"from that in {said_by}" if said_by else "from that in its last line"
+    return RunError(f"{path} is not what was written (its checksum differs {from_what}): {advice(path)}")
 
 
 def gone(path: Path, what: str = "is missing") -> RunError:
