@@ -142,7 +142,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         return
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)
-    os.replace(part, path)
+    try:
+        os.replace(part, path)
+    except IsADirectoryError as error:
+        part.unlink()
+        raise RunError(f"{path} is a directory, and a file goes there: remove {path} and run again") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import shutil
 import sys
 import time
@@ -168,8 +169,9 @@ def list_stages(root: Path) -> object:
 
 
 def watch_once(root: Path) -> object:
-    """`rmo watch --once`."""
-    return watch.view(root, (), 100, 30, False)[0].replace(str(root), "RUN")
+    """`rmo watch --once`, without the picture, whose size is the terminal's."""
+    lines = watch.view(root, (), 100, 30, False)[0].replace(str(root), "RUN").splitlines()
+    return [line for line in lines if not re.match(r"[\s\d.]*([┤│┌└]|$)", line) and not line.startswith("    ")]
 
 
 def curves(root: Path) -> object:

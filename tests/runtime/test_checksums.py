@@ -147,3 +147,10 @@ def test_an_empty_array_file_is_noticed_without_any_list(tmp_path):
     (tmp_path / "part.npz").write_bytes(b"")
     with pytest.raises(RunError, match=r"cannot read .*part.npz"):
         read_npz(tmp_path / "part.npz")
+
+
+def test_a_directory_where_a_file_goes_is_named(tmp_path):
+    (tmp_path / "curves.csv").mkdir()
+    with pytest.raises(RunError, match=r"curves.csv is a directory, .*: remove .*curves.csv and run again"):
+        write_csv(tmp_path / "curves.csv", ["kl"], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.csv"]

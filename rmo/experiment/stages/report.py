@@ -6,8 +6,8 @@ from rmo.artifacts.run_files import Fits, RunFiles
 from rmo.experiment.run import Run
 from rmo.report import run_report
 from rmo.runtime import hosts
-from rmo.runtime.checksums import PUBLISHED, all_present, content
-from rmo.runtime.files import Row, RunError, write_bytes
+from rmo.runtime.checksums import all_present, content
+from rmo.runtime.files import Row, write_bytes
 from rmo.tracking.status import look
 
 
@@ -42,14 +42,6 @@ def publish(run: Run) -> None:
     for source in sources:
         target = run.root / ("figures" if source.suffix == ".svg" else "") / source.name
         text = content(source)
-        need_no_directory(target)
         if not target.is_file() or target.read_bytes() != text:
             write_bytes(target, text)
-    need_no_directory(run.root / PUBLISHED)
     RunFiles(run.root).seal(run.experiment, [path.name for path in tables])
-
-
-def need_no_directory(target: Path) -> None:
-    """Raises RunError where a file cannot be written."""
-    if target.is_dir():
-        raise RunError(f"{target} is a directory, and a file goes there: remove {target} and run again")
