@@ -17,7 +17,7 @@ from rmo.methods.bench import Arm, Record, RewardRow
 from rmo.methods.wording import Wording
 from rmo.rewards.calibration import Calibration
 from rmo.runtime import checksums, hosts
-from rmo.runtime.files import Row, read_json, read_npz, write_json, write_npz, write_text
+from rmo.runtime.files import Row, naming, read_json, read_npz, write_json, write_npz, write_text
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class Stage:
 def jsonl(path: Path) -> list[Row]:
     """Rows of a JSON-lines file that may be growing, and whose last line may be half written."""
     out = []
-    for line in checksums.content(path).decode(errors="replace").splitlines() if checksums.present(path) else ():
+    with naming(path):
+        text = checksums.content(path).decode(errors="replace") if checksums.present(path) else ""
+    for line in text.splitlines():
         try:
             out.append(json.loads(line))
         except ValueError:

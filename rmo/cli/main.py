@@ -115,7 +115,7 @@ def leave_expected(error: Exception) -> None:
         hosts.leave(hosts.LOST, f"{error}: if that passes, the same command continues")
     if isinstance(error, FileNotFoundError) and error.filename:
         hosts.leave(2, f"{error.strerror}: {error.filename}{errors.instead(Path(error.filename))}")
-    hosts.leave(2, str(error))
+    hosts.leave(2, errors.of_system(error) if isinstance(error, OSError) else str(error))
 
 
 def reader_gone() -> bool:

@@ -19,7 +19,7 @@ from rmo.experiment.mirror import mirror
 from rmo.experiment.run import Run
 from rmo.runtime import code, errors, hosts
 from rmo.runtime.compiling import Compiling
-from rmo.runtime.files import SCRATCH, Json, Row, RunError, read_json, remove, write_json, write_text
+from rmo.runtime.files import SCRATCH, Json, Row, RunError, naming, read_json, remove, write_json, write_text
 from rmo.runtime.lock import Lock
 from rmo.tracking import progress
 from rmo.tracking.status import left, look
@@ -122,7 +122,7 @@ def make(run: Run, name: str) -> float:
     try:
         with Wandb.stage(name, run.stages[name].path):
             started, compiling = time.monotonic(), Compiling()
-            with jax.set_mesh(run.mesh):
+            with jax.set_mesh(run.mesh), naming(stage.directory):
                 run.stages[name].make(run, stage.directory)
             seconds = round(time.monotonic() - started, 2)
             mirror(run, name)

@@ -3,6 +3,7 @@
 import builtins
 import dataclasses
 import difflib
+import errno
 import os
 import re
 import shutil
@@ -151,6 +152,22 @@ def memory(what: str, error: BaseException, advice: str) -> str:
     if asked:
         line += f" (asked for {asked[1]})"
     return f"{line}: {advice}" if advice else line
+
+
+# What to do about an error of the system's.
+ADVICE = {
+    errno.ENOSPC: "free some space, the same command continues",
+    errno.EDQUOT: "free some of the quota, the same command continues",
+    errno.EACCES: "give this user the right to it, the same command continues",
+    errno.EPERM: "give this user the right to it, the same command continues",
+    errno.EROFS: "give a place that can be written to",
+}
+
+
+def of_system(error: OSError) -> str:
+    """An error of the system's in one line: what is wrong, with which file, and what to do where that is known."""
+    advice = ADVICE.get(error.errno or 0, "")
+    return f"{error}: {advice}" if advice else str(error)
 
 
 def overlooked() -> str:

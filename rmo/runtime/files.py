@@ -5,6 +5,7 @@ A run directory is local or a URL such as gs://bucket/runs. Of several processes
 
 import contextlib
 import csv
+import errno
 import functools
 import io
 import json
@@ -27,6 +28,7 @@ from rmo.runtime.types import Json as Json
 from rmo.runtime.types import Row as Row
 from rmo.runtime.types import Tree as Tree
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS}  # errors of disks
 SCRATCH = "scratch"  # what a stage needs only until it is done; removed after DONE
 
 
@@ -132,8 +134,23 @@ _copies: list[tempfile.TemporaryDirectory] = []  # they go when the process ends
 # Small files.
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of a disk inside name the file: of one that fails in the middle, the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK and not error.filename:
+            error.filename = str(path)
+        raise
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace the file in one move: a reader or a kill never sees half of it."""
+    """Replace the file in one move: a reader or a kill never sees half of it.
+
+    Raises:
+      OSError: it cannot be written; names it. The file stays as it was.
+    """
     if not hosts.writer():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,12 +158,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
     try:
-        os.replace(part, path)
+        with naming(path):
+            part.write_bytes(content)
+            os.replace(part, path)
     except IsADirectoryError as error:
         part.unlink()
         raise RunError(f"{path} is a directory, and a file goes there: remove {path} and run again") from error
+    except OSError as error:
+        if error.errno in DISK:  # what is there of it would take the last of the space
+            part.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -167,13 +189,15 @@ def create(path: Path, text: str) -> bool:
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    part.write_text(text)
     try:
-        os.link(part, path)  # with its content, or not at all
+        with naming(path):
+            part.write_text(text)
+            os.link(part, path)  # with its content, or not at all
     except FileExistsError:
         return False
     finally:
-        part.unlink()
+        with contextlib.suppress(OSError):
+            part.unlink()
     return True
 
 
@@ -195,9 +219,10 @@ def write_json(path: Path, value: Json) -> None:
 def read_json(path: Path) -> Json:
     """Raises RunError where the file is missing, broken, or not what was written."""
     try:
-        return json.loads(checksums.content(path))
+        with naming(path):
+            return json.loads(checksums.content(path))
     except (OSError, ValueError) as error:
-        if hosts.passing(error):
+        if hosts.passing(error) or isinstance(error, PermissionError):
             raise
         raise RunError(f"cannot read {path}: {error}; {checksums.advice(path)}") from error
 
@@ -213,12 +238,12 @@ def write_npz(path: Path, **arrays: ArrayLike) -> None:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Raises RunError where the file is missing, broken, or not what was written."""
     try:
-        with np.load(io.BytesIO(checksums.content(path)), allow_pickle=False) as arrays:
+        with naming(path), np.load(io.BytesIO(checksums.content(path)), allow_pickle=False) as arrays:
             if damaged := arrays.zip.testzip():  # numpy stops before it would see that
                 raise zipfile.BadZipFile(f"{damaged} in it is damaged")
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        if hosts.passing(error):
+        if hosts.passing(error) or isinstance(error, PermissionError):
             raise
         raise RunError(f"cannot read {path}: {error}; {checksums.advice(path)}") from error
 
@@ -239,7 +264,8 @@ def write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows as text. Raises RunError where it is none, or not what was written."""
     try:
-        text = checksums.content(path).decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
+        with naming(path):
+            text = checksums.content(path).decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
         return list(csv.DictReader(io.StringIO(text, newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"{path} is no CSV text: {error}") from error

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rmo.runtime import flops, hosts
-from rmo.runtime.files import Row, read_npz, remote, write_npz, write_text
+from rmo.runtime.files import Row, naming, read_npz, remote, write_npz, write_text
 from rmo.tracking.progress import Progress
 from rmo.tracking.wandb_mirror import Wandb
 
@@ -54,7 +54,7 @@ class Lines:
             return
         line = json.dumps(row) + "\n"
         if not remote(self.path):
-            with open(self.path, "a") as file:
+            with naming(self.path), open(self.path, "a") as file:
                 file.write(line)
             return
         self.lines.append(line)

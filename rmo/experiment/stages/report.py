@@ -7,7 +7,7 @@ from rmo.experiment.run import Run
 from rmo.report import run_report
 from rmo.runtime import hosts
 from rmo.runtime.checksums import all_present, content
-from rmo.runtime.files import Row, write_bytes
+from rmo.runtime.files import Row, naming, write_bytes
 from rmo.tracking.status import look
 
 
@@ -41,7 +41,8 @@ def publish(run: Run) -> None:
         all_present(directory)
     for source in sources:
         target = run.root / ("figures" if source.suffix == ".svg" else "") / source.name
-        text = content(source)
-        if not target.is_file() or target.read_bytes() != text:
-            write_bytes(target, text)
+        with naming(target):
+            text = content(source)
+            if not target.is_file() or target.read_bytes() != text:
+                write_bytes(target, text)
     RunFiles(run.root).seal(run.experiment, [path.name for path in tables])

@@ -1,0 +1,42 @@
+"""Errors of a disk in the middle of small files: named, and nothing half done is taken for done."""
+
+import os
+import shutil
+
+import pytest
+
+from rmo.runtime.errors import of_system
+from rmo.runtime.files import read_json, write_json
+from tests.faults.disk import Disk
+
+
+@pytest.mark.parametrize(("kind", "fault"), [
+    ("open to write", "EACCES"), ("write", "ENOSPC"), ("write", "EIO"), ("write", "short write"), ("close", "ENOSPC"),
+    ("rename", "EIO"), ("mkdir", "ENOSPC"),
+])  # fmt: skip
+def test_a_small_file_that_cannot_be_written_is_named_and_stays_as_it_was(tmp_path, kind, fault):
+    """The error of a write names no file by itself."""
+    file = tmp_path / "stage" / "info.json"
+
+    def write():
+        write_json(file, {"x": [2] * 9})
+
+    def begin():
+        if kind == "mkdir":
+            shutil.rmtree(tmp_path / "stage", ignore_errors=True)
+        else:
+            write_json(file, {"x": 1})
+
+    begin()
+    with Disk(tmp_path) as traced:
+        write()
+    begin()
+    at = [operation.kind for operation in traced.seen].index(kind)
+    with pytest.raises(OSError, match="stage") as caught, Disk(tmp_path, at, fault):
+        write()
+    assert ("the same command" in of_system(caught.value)) == (fault != "EIO")
+    if kind != "mkdir":
+        assert os.listdir(file.parent) == ["info.json"]
+        assert read_json(file) == {"x": 1}
+    write()
+    assert read_json(file) == {"x": [2] * 9}
