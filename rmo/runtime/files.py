@@ -73,11 +73,23 @@ def full(path: Path) -> str:
     return str(path if remote(path) else path.absolute())
 
 
+def unless_gone(function: object, name: str, raised: tuple) -> None:
+    """Raise what `shutil.rmtree` met, unless another process was faster."""
+    error = raised[1]
+    if not isinstance(error, FileNotFoundError):
+        error.filename = name
+        raise error
+
+
 def remove(path: Path) -> None:
-    """A whole directory, if it is there."""
+    """A whole directory, if it is there.
+
+    Raises:
+      OSError: some of it cannot be removed: whoever comes next would take it for their own.
+    """
     if hosts.writer():
         if not remote(path):
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, onerror=unless_gone)
         elif path.exists():
             path.rmtree()  # type: ignore[attr-defined]
 

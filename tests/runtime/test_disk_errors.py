@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from rmo.runtime.errors import of_system
-from rmo.runtime.files import read_json, write_json
+from rmo.runtime.files import read_json, remove, write_json
 from tests.faults.disk import Disk
 
 
@@ -40,3 +40,19 @@ def test_a_small_file_that_cannot_be_written_is_named_and_stays_as_it_was(tmp_pa
         assert read_json(file) == {"x": 1}
     write()
     assert read_json(file) == {"x": [2] * 9}
+
+
+def test_what_cannot_be_removed_is_said(tmp_path):
+    """Else parts that other code made would be taken for new ones."""
+    (tmp_path / "stage" / "draws").mkdir(parents=True)
+    (tmp_path / "stage" / "draws" / "0.npz").write_text("old")
+    with Disk(tmp_path) as traced:
+        remove(tmp_path / "stage")
+    assert not (tmp_path / "stage").exists()
+    (tmp_path / "stage" / "draws").mkdir(parents=True)
+    (tmp_path / "stage" / "draws" / "0.npz").write_text("old")
+    at = [operation.kind for operation in traced.seen].index("unlink")
+    with pytest.raises(OSError, match="draws"), Disk(tmp_path, at, "EACCES"):
+        remove(tmp_path / "stage")
+    remove(tmp_path / "stage")
+    remove(tmp_path / "stage")  # gone already: nothing to say
