@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from rmo.runtime import hosts
-from rmo.runtime.files import Row, RunError, create, modified, remote
+from rmo.runtime.files import Row, RunError, create, modified, naming, remote
 
 FILE = "HOLDER"
 BEAT, SILENCE = 20.0, 120.0  # seconds between signs of life; without one for so long, a holder counts as dead
@@ -89,10 +89,15 @@ class Lock:
         aside.unlink()
 
     def holder(self) -> tuple[Row, float]:
-        """(who holds it, seconds since their last sign of life); nobody if it has just been left."""
+        """(who holds it, seconds since their last sign of life); nobody if it has just been left.
+
+        Raises:
+          OSError: that cannot be seen, so they may be alive.
+        """
         try:
-            return self.read(self.path), time.time() - modified(self.path)
-        except OSError:
+            with naming(self.path):
+                return self.read(self.path), time.time() - modified(self.path)
+        except FileNotFoundError:
             return {}, 0.0
 
     def read(self, path: Path) -> Row:

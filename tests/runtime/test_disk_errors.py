@@ -7,6 +7,7 @@ import pytest
 
 from rmo.runtime.errors import of_system
 from rmo.runtime.files import read_json, remove, write_json
+from rmo.runtime.lock import Held, Lock
 from tests.faults.disk import Disk
 
 
@@ -56,3 +57,16 @@ def test_what_cannot_be_removed_is_said(tmp_path):
         remove(tmp_path / "stage")
     remove(tmp_path / "stage")
     remove(tmp_path / "stage")  # gone already: nothing to say
+
+
+def test_a_holder_that_cannot_be_read_is_not_taken_for_dead(tmp_path):
+    """It was moved away, and whoever came next worked beside the one that was alive."""
+    with Lock(tmp_path / "stage") as lock:
+        for fault in ("EIO", "EACCES"):
+            with Disk(tmp_path) as traced, pytest.raises(Held):
+                Lock(tmp_path / "stage").__enter__()
+            at = [operation.kind for operation in traced.seen].index("open")
+            with pytest.raises(OSError, match="HOLDER"), Disk(tmp_path, at, fault):
+                Lock(tmp_path / "stage").__enter__()
+            assert lock.mine()
+    assert os.listdir(tmp_path / "stage") == []
