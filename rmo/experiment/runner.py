@@ -95,6 +95,11 @@ def execute(run: Run, only: tuple[str, ...] = (), alone: bool = True) -> list[st
     return made
 
 
+def unfinished(run: Run, name: str) -> bool:
+    """Whether there is anything to do for a stage: to make it, or to remove what a kill right after DONE left."""
+    return not run.done(name) or (run.path(name) / SCRATCH).exists()
+
+
 def done_everywhere(run: Run, name: str) -> bool:
     return bool(hosts.agree(np.bool_(run.done(name))))
 

@@ -148,13 +148,25 @@ _copies: list[tempfile.TemporaryDirectory] = []  # they go when the process ends
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have errors of a disk inside name the file: of one that fails in the middle, the system names none."""
+    """Have errors of a disk inside name the file: of one that fails in the middle, the system names none.
+
+    Raises:
+      RunError: the service of a bucket refuses.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in DISK and not error.filename:
             error.filename = str(path)
+        elif remote(path) and refused(error):
+            advice = "see that this account may read and write there, the same command continues"
+            raise RunError(f"{path}: {' '.join(str(error).split())[:200]}: {advice}") from error
         raise
+
+
+def refused(error: OSError) -> bool:
+    """Whether a service answered with an error, which libraries raise without the system's number."""
+    return error.errno is None and not isinstance(error, FileNotFoundError) and not hosts.passing(error)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -167,7 +179,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if remote(path):  # an object appears whole or not at all
-        path.write_bytes(content)
+        with naming(path):
+            path.write_bytes(content)
         return
     part = path.with_name(f".{path.name}.part")
     try:

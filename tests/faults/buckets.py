@@ -15,7 +15,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -197,10 +197,10 @@ def play(finished: Finished, where: Path, point: Point, fault: str, name: str) -
     return problem or differs(finished, where, name, point.stage)
 
 
-def trace(finished: Finished, where: Path) -> tuple[list[Point], dict[str, float]]:
+def trace(finished: Finished, where: Path, stages: Sequence[str]) -> tuple[list[Point], dict[str, float]]:
     """Every request of making every stage, and the seconds each took."""
     points, seconds = [], {}
-    for stage in finished.stages:
+    for stage in stages:
         url, started = begin(finished, where, stage, "traced"), time.monotonic()
         with Requests() as requests:
             got = one_stage.command(url, f"--only=={stage}")
@@ -226,7 +226,7 @@ def campaign(cases: int, seed: int, where: Path) -> Iterator[Case]:
 
 def tried(cases: int, seed: int, where: Path) -> Iterator[Case]:
     finished, rng = kills.finished_run(where), random.Random(seed)
-    points, seconds = trace(finished, where)
+    points, seconds = trace(finished, where, list(finished.stages))
     kills.write_points(where, points)
     chosen = kills.choose(points, seconds, FAULTS, cases, rng)
     for number, (point, fault) in enumerate(chosen):

@@ -167,13 +167,14 @@ def files_of(directory: Path) -> set[Path]:
 
 
 def differing(a: Path, b: Path) -> str:
-    """How a stage's directory differs from the undisturbed one; files with times, and what libraries order or name
-    by chance, apart."""
+    """How a stage's directory differs from the undisturbed one; files with times, what libraries order or name
+    by chance, and what a killed holder's lock left, apart."""
     want, have = files_of(a), files_of(b)
     outside = {p for p in want if "params" not in p.parts}
     if lost := sorted(str(p) for p in outside - have):
         return f"{b.name} lacks {', '.join(lost)}"
-    more = sorted(str(p) for p in have - want if p.parts[:2] not in {("params", "state")})
+    free = {p for p in have if p.parts[:2] == ("params", "state") or p.name.lstrip(".").startswith("HOLDER")}
+    more = sorted(str(p) for p in have - want - free)
     if more:
         return f"{b.name} has {', '.join(more)} too"
     exact = {p for p in outside if p.name not in TIMES and "array_record" not in p.name}

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from rmo.runtime.files import SCRATCH
 from tests.faults import kills, one_stage
 from tests.faults.disk import POSSIBLE, Disk, Killed
 
@@ -79,5 +80,10 @@ def test_a_stage_disturbed_anywhere_ends_in_the_same_bytes(tmp_path):
         assert {point.operation.kind for point in points} >= set(POSSIBLE) - {"utime", "chmod", "truncate", "fsync"}
         chosen = list(kills.choose(points, seconds, POSSIBLE, 10, random.Random(0)))
         found = [(point, fault, kills.play(finished, tmp_path, point, fault)) for point, fault in chosen]
+        runs = finished.before("gold", tmp_path / "late")  # as a kill leaves it when all that was asked for is done
+        (runs / one_stage.NAME / finished.stages["sft"] / SCRATCH).mkdir()
+        assert one_stage.command(runs, "--only==sft").code == 0
+        assert not finished.difference(runs, ["sft"])
+        assert not (runs / one_stage.NAME / finished.stages["sft"] / SCRATCH).exists()
     assert not [case for case in found if case[2]]
     assert sum(problem is not None for *_, problem in found) >= 8

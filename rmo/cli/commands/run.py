@@ -58,23 +58,31 @@ def main(args: Sequence[str]) -> None:
 
 def make(options: RunOptions, run: Run, where: str, args: Sequence[str]) -> None:
     """Everything of one run that is asked for and not done, and what people open."""
-    from rmo.experiment import graph, runner, side_by_side
     from rmo.experiment.stages.report import publish
+    from rmo.runtime.files import naming
+
+    with naming(run.root):
+        make_stages(options, run, where, args)
+        publish(run)
+    hosts.barrier("published")  # JAX waits less long for the others at its end
+    if run.done("report") and hosts.writer():
+        print(run.root / "report.html")
+
+
+def make_stages(options: RunOptions, run: Run, where: str, args: Sequence[str]) -> None:
+    """Every stage that is asked for and not done."""
+    from rmo.experiment import graph, runner, side_by_side
 
     wanted = graph.matching(run, options.only)
     if options.remake:
         runner.remake(run, wanted)
-    if hosts.agree(bool([name for name in wanted if not run.done(name)])):
+    if hosts.agree(bool([name for name in wanted if runner.unfinished(run, name)])):
         if options.jobs == 1:
             begin(options, run)
             runner.execute(run, options.only)
         else:
             need_cpu(options)
             side_by_side.execute(run, where, wanted, command(args), options.jobs)
-    publish(run)
-    hosts.barrier("published")  # JAX waits less long for the others at its end
-    if run.done("report") and hosts.writer():
-        print(run.root / "report.html")
 
 
 def summarise_worlds(root: Path) -> None:
