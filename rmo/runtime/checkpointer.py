@@ -1,6 +1,8 @@
 """Parameters and training states as orbax checkpoints. All processes of a run save and load together."""
 
-from collections.abc import Callable
+import contextlib
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,18 +11,43 @@ import jax
 import numpy as np
 
 from rmo.runtime import checksums, errors, hosts
-from rmo.runtime.files import SCRATCH, RunError, full, write_text
+from rmo.runtime.files import SCRATCH, RunError, full, naming, write_text
 from rmo.runtime.types import Tree
 
 if TYPE_CHECKING:
     from orbax.checkpoint import v1 as ocp
 
 
+# How tensorstore's errors begin, which come as ValueErrors: of a disk that is full, of a bucket that refuses.
+OF_STORAGE = re.compile(
+    r"\b(PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|UNAVAILABLE|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|INTERNAL"
+    r"|DATA_LOSS|DEADLINE_EXCEEDED|ABORTED|CANCELLED|UNKNOWN|INVALID_ARGUMENT|OUT_OF_RANGE): "
+)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what saves a checkpoint.
+
+    Raises:
+      OSError, RunError: it cannot be written; names it.
+    """
+    try:
+        with naming(path):
+            yield
+    except ValueError as error:
+        if not_its_fault(error) or not OF_STORAGE.search(str(error)):
+            raise
+        advice = "see that there is space and the right to write there, the same command continues"
+        raise RunError(f"cannot write {path}: {first_line(error)[:250]}: {advice}") from error
+
+
 def save_params(path: Path, params: Tree) -> None:
     """A pytree of arrays as an orbax checkpoint."""
     from orbax.checkpoint import v1 as ocp
 
-    ocp.save(full(path), params, overwrite=True)
+    with writing(path):
+        ocp.save(full(path), params, overwrite=True)
 
 
 def load_params(path: Path, like: Tree) -> Tree:
@@ -81,7 +108,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Tree) -> None:
         """Write the state reached after `step` updates; all processes together."""
-        with self._checkpointer() as checkpointer:
+        with writing(self.directory), self._checkpointer() as checkpointer:
             checkpointer.save(step, state)
         if hosts.writer():
             write_text(self.list, checksums.sealed(self.directory, str(step)))

@@ -1,12 +1,15 @@
 """Errors of a disk in the middle of small files: named, and nothing half done is taken for done."""
 
 import os
+import resource
 import shutil
 
+import jax
 import pytest
 
+from rmo.runtime.checkpointer import load_params, save_params
 from rmo.runtime.errors import of_system
-from rmo.runtime.files import read_json, remove, write_json
+from rmo.runtime.files import RunError, read_json, remove, write_json
 from rmo.runtime.lock import Held, Lock
 from tests.faults.disk import Disk
 
@@ -41,6 +44,21 @@ def test_a_small_file_that_cannot_be_written_is_named_and_stays_as_it_was(tmp_pa
         assert read_json(file) == {"x": 1}
     write()
     assert read_json(file) == {"x": [2] * 9}
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
+    """C++ code writes it, and has words of its own for a file that may not grow."""
+    path, before = tmp_path / "stage" / "params", resource.getrlimit(resource.RLIMIT_FSIZE)
+    params = {"w": jax.random.normal(jax.random.key(0), (100_000,))}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=f"cannot write {path}.*the same command continues") as caught:
+            save_params(path, params)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    save_params(path, params)
+    assert load_params(path, params)["w"].shape == (100_000,)
 
 
 def test_what_cannot_be_removed_is_said(tmp_path):
