@@ -57,7 +57,7 @@ class Share:
     def start(self, said: "queue.Queue[tuple[Share, Case | None]]") -> None:
         self.where.mkdir(parents=True)
         command = [sys.executable, "-m", "tests.faults", "--worker", self.part, str(self.cases), str(self.seed)]
-        env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(self.where.parent / "compiled")}
+        env = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(self.where.parent / "compiled"), **os.environ}
         self.log = open(self.where / "stderr", "w")  # noqa: SIM115
         self.process = subprocess.Popen(
             [*command, str(self.where)],

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -90,7 +91,7 @@ def command(runs: Path | str, *more: str, disk: contextlib.AbstractContextManage
 
     files.local.cache_clear()
     hosts._Stop.asked = False
-    before, said, code, trace = sys.argv, io.StringIO(), 0, ""
+    before, term, said, code, trace = sys.argv, signal.getsignal(signal.SIGTERM), io.StringIO(), 0, ""
     sys.argv = ["rmo", "run", str(CONFIG), "--runs", str(runs), *more]
     try:
         with (
@@ -107,6 +108,7 @@ def command(runs: Path | str, *more: str, disk: contextlib.AbstractContextManage
         code, trace = 1, traceback.format_exc()
     finally:
         sys.argv = before
+        signal.signal(signal.SIGTERM, term)  # which `rmo run` takes for its own
     if disk is not None and getattr(disk, "dead", False):
         return Ended(None, "", "")  # however it went on: it was dead by then
     return Ended(code, said.getvalue(), trace)

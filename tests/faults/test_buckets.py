@@ -38,7 +38,7 @@ def test_a_stage_in_a_bucket_disturbed_anywhere_ends_in_the_same_bytes(service, 
     with one_stage.often():
         finished.make("=sft")
         points, seconds = buckets.trace(finished, tmp_path, ["sft"])
-        chosen = list(kills.choose(points, seconds, buckets.FAULTS, 5, random.Random(0)))
+        chosen = list(kills.choose(points, seconds, buckets.FAULTS, 3, random.Random(0)))
         found = [(*case, buckets.play(finished, tmp_path, *case, f"case-{n}")) for n, case in enumerate(chosen)]
     assert not [case for case in found if case[2]]
-    assert sum(problem is not None for *_, problem in found) >= 4
+    assert sum(problem is not None for *_, problem in found) >= 2
