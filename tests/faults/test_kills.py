@@ -78,7 +78,7 @@ def test_a_stage_disturbed_anywhere_ends_in_the_same_bytes(tmp_path):
         finished.make("=sft")
         points, seconds = kills.trace(finished, tmp_path, ["sft"])
         assert {point.operation.kind for point in points} >= set(POSSIBLE) - {"utime", "chmod", "truncate", "fsync"}
-        chosen = list(kills.choose(points, seconds, POSSIBLE, 8, random.Random(0)))
+        chosen = list(kills.choose(points, seconds, POSSIBLE, 6, random.Random(0)))
         found = [(point, fault, kills.play(finished, tmp_path, point, fault)) for point, fault in chosen]
         runs = finished.before("gold", tmp_path / "late")  # as a kill leaves it when all that was asked for is done
         (runs / one_stage.NAME / finished.stages["sft"] / SCRATCH).mkdir()
@@ -86,4 +86,4 @@ def test_a_stage_disturbed_anywhere_ends_in_the_same_bytes(tmp_path):
         assert not finished.difference(runs, ["sft"])
         assert not (runs / one_stage.NAME / finished.stages["sft"] / SCRATCH).exists()
     assert not [case for case in found if case[2]]
-    assert sum(problem is not None for *_, problem in found) >= 6
+    assert sum(problem is not None for *_, problem in found) >= 4
