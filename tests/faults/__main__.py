@@ -125,22 +125,26 @@ def worker(part: str, cases: str, seed: str, where: str) -> None:
         print(json.dumps(list(case)), file=mine, flush=True)
 
 
-def shown(part: str, done: list[Case], cases: int, started: float) -> str:
-    took, bad = time.monotonic() - started, sum(bool(case.problem) for case in done)
-    left = took / len(done) * max(cases - len(done), 0) if done else 0
-    return f"{part}: {len(done)} of {cases} tried, {bad} found, {took / 60:.1f} min, about {left / 60:.0f} left"
+def shown(part: str, done: list[Case], cases: int, started: float, first: float) -> str:
+    """Progress; what is left is told from the time since the first case, before which a part prepares."""
+    now, bad = time.monotonic(), sum(bool(case.problem) for case in done)
+    left = (now - first) / max(len(done) - 1, 1) * max(cases - len(done), 0)
+    return (
+        f"{part}: {len(done)} of {cases} tried, {bad} found, {(now - started) / 60:.1f} min, about {left / 60:.0f} left"
+    )
 
 
 def whole_part(part: str, cases: int, seed: int, jobs: int, where: Path) -> list[Case]:
     """Try a part, with progress and what it found as it comes."""
-    started = shown_at = time.monotonic()
+    started = shown_at = first = time.monotonic()
     done: list[Case] = []
     for case in run(part, cases, seed, jobs, where):
         done.append(case)
+        first = time.monotonic() if len(done) == 1 else first
         if case.problem:
             print(f"FOUND {part}: {case.what}\n      {case.problem}", flush=True)
         if time.monotonic() - shown_at > SHOW:
-            print(shown(part, done, cases, started), file=sys.stderr, flush=True)
+            print(shown(part, done, cases, started, first), file=sys.stderr, flush=True)
             shown_at = time.monotonic()
     minutes = (time.monotonic() - started) / 60
     bad = sum(bool(case.problem) for case in done)
