@@ -38,12 +38,21 @@ def load(path: str | Path) -> config.Experiment:
     try:
         spec.loader.exec_module(module)
         experiment = module.experiment() if hasattr(module, "experiment") else None
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a config file is Python: it may end the process, too
         raise config.ConfigError(errors.in_file(path, error, vars(config))) from error
     if not isinstance(experiment, config.Experiment):
         found = f"experiment() returned {type(experiment).__name__}" if experiment is not None else "no experiment()"
         raise config.ConfigError(f"{path}: {found}; a config file defines experiment() -> Experiment")
-    check(experiment)
+    try:
+        check(experiment)
+    except config.ConfigError:
+        raise
+    except Exception as error:
+        if errors.raised_in(path, error):  # by a class of the file's own
+            raise config.ConfigError(errors.in_file(path, error, vars(config))) from error
+        raise
     return experiment
 
 
@@ -61,7 +70,7 @@ def check(experiment: config.Experiment) -> None:
     e = experiment
     types(e, "")
     numbers(e, "", MAY_BE_ZERO | {f"world.{name}" for name in e.world.may_be_zero})
-    need(bool(e.name) and "/" not in e.name, f"name is {e.name!r}: it names a directory, so no slashes and not empty")
+    directory_name(e.name, "name")
     check_worlds(e)
     models(e)
     trunks(e.proxies)
@@ -115,25 +124,38 @@ def types(owner: Any, path: str) -> None:
     except NameError:  # a class of somebody's file, whose types are written for type checkers only
         return
     for item in dataclasses.fields(owner):
-        if hasattr(owner, item.name):
-            of_type(getattr(owner, item.name), hints[item.name], f"{path}{item.name}")
+        need(hasattr(owner, item.name), f"{path}{item.name} is missing: a config's parts have all their fields")
+        of_type(getattr(owner, item.name), hints[item.name], f"{path}{item.name}")
 
 
 def of_type(value: Any, hint: Any, where: str) -> None:
     """One value is of its field's type; unions and the like are not looked into."""
-    shown = f"{where} is {value!r}: it must be"
+    shown = f"{where} is {errors.shown(value)}: it must be"
     if get_origin(hint) is Literal:
-        need(value in get_args(hint), f"{shown} {errors.kind(hint)}")
+        need(type(value) in map(type, get_args(hint)) and value in get_args(hint), f"{shown} {errors.kind(hint)}")
     elif hint in KINDS:
         fits = isinstance(value, KINDS[hint]) and (hint is bool or not isinstance(value, bool))
         need(fits, f"{shown} {errors.kind(hint)}")
+        plain = type(value).__module__ != "numpy" or isinstance(value, float)  # float64 is a float
+        need(plain, f"{shown} a number of Python's, as {hint.__name__}(...) makes it")
+        need(hint is not str or encodable(value), f"{shown} a text that UTF-8 can write, without lone surrogates")
     elif get_origin(hint) is tuple:
         need(isinstance(value, tuple), f"{shown} a tuple, as (a,) or (a, b)")
         for index, entry in enumerate(value):
             of_type(entry, get_args(hint)[0], f"{where}.{index}")
     elif dataclasses.is_dataclass(hint):
-        need(dataclasses.is_dataclass(value), f"{shown} {errors.kind(hint)}")
+        fits = isinstance(value, hint) and not isinstance(value, type)
+        need(fits, f"{shown} {errors.kind(hint)}")
         types(value, f"{where}.")
+
+
+def encodable(text: str) -> bool:
+    """Whether a text can be written to a file: the report would fail on it at the end of the run."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def numbers(owner: Any, path: str, may_be_zero: set[str]) -> None:
@@ -143,6 +165,10 @@ def numbers(owner: Any, path: str, may_be_zero: set[str]) -> None:
         if dataclasses.is_dataclass(value):
             numbers(value, where + ".", may_be_zero)
         elif isinstance(value, int | float) and not isinstance(value, bool):
+            need(
+                not isinstance(value, int) or abs(value) < 2**63,
+                f"{where} is {errors.shown(value)}: it must be below 2^63",
+            )
             need(math.isfinite(value), f"{where} is {value}: it must be finite")
             if (
                 where in may_be_zero
@@ -190,7 +216,21 @@ def distinct_names(
     """Names that directories can have, each once."""
     names = [part.name for part in parts]
     need(len(set(names)) == len(names), f"{where} has two entries of one name: {', '.join(names)}")
-    need(all(n and "/" not in n for n in names), f"{where}: names are part of directory names, so no slashes")
+    for name in names:
+        directory_name(name, f"{where}: name")
+
+
+def directory_name(name: str, where: str, most: int = 100) -> None:
+    """A name that a directory can have, or a part of one, of `most` bytes: it never leads elsewhere.
+
+    Raises:
+      config.ConfigError: it is none.
+    """
+    head = f"{where} is {errors.shown(name)}: it names a directory, so"
+    need(bool(name) and "/" not in name, f"{head} no slashes and not empty")
+    need(name.strip() not in ("", ".", ".."), f"{head} a name of its own")
+    need(name.isprintable(), f"{head} no characters that cannot be printed")
+    need(len(name.encode()) <= most, f"{head} at most {most} bytes")
 
 
 def accumulation(where: str, optimizer: config.Optimizer, batch: int) -> None:

@@ -14,6 +14,7 @@ import jax
 
 from rmo import config
 from rmo.artifacts.run_files import BEFORE_METHODS, GATHERERS
+from rmo.config.checks import directory_name
 from rmo.config.names import (
     GOLD_SCORES,
     GOLD_TRUNK,
@@ -73,6 +74,8 @@ def plan(e: config.Experiment) -> dict[str, StageOf]:
             raise config.ConfigError(
                 f"two stages would be called {name}: give policies other widths or depths, sweeps other names"
             )
+        for part in name.split("/"):  # of methods' own settings, too
+            directory_name(part, f"a part of stage {errors.shown(name)}", 200)
         out[name] = StageOf(name, make, depends, tuple(out[u] for u in upstream))
 
     base = (e.seed, e.world)

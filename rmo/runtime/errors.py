@@ -110,10 +110,13 @@ def in_file(path: Path, error: BaseException, types: Mapping[str, object]) -> st
     frames = traceback.walk_tb(error.__traceback__)
     mine = [(frame, line) for frame, line in frames if same_file(frame.f_code.co_filename, path)]
     where = f"{path}:{mine[-1][1]}" if mine else str(path)
-    keyword = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if isinstance(error, SystemExit):
+        return f"{where}: it ends the process (exit code {error.code}): a config file only defines experiment()"
+    said = said_by(error)
+    keyword = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", said)
     if keyword and (line := no_such_field(types.get(keyword[1]), keyword[2])):
         return f"{where}: {line}"
-    absent = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
+    absent = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", said)
     if absent and absent[2] in sys.modules:
         return f"{where}: {absent[2]} has no {absent[1]}{nearest(absent[1], dir(sys.modules[absent[2]]))}"
     near = ""
@@ -121,7 +124,29 @@ def in_file(path: Path, error: BaseException, types: Mapping[str, object]) -> st
         near = nearest(error.name or "", [*mine[-1][0].f_locals, *mine[-1][0].f_globals, *dir(builtins)])
     elif isinstance(error, AttributeError) and error.name:
         near = nearest(error.name, dir(error.obj))
-    return f"{where}: {type(error).__name__}: {error}{near}"
+    return f"{where}: {type(error).__name__}{': ' * bool(said)}{said}{near}"
+
+
+def said_by(error: BaseException) -> str:
+    """An error's message; empty where the error itself fails to say it."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut to what a line can hold; its type where it cannot be written."""
+    try:
+        text = repr(value)
+    except (Exception, RecursionError):  # also an int of more digits than Python will write
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= 120 else f"{text[:100]}... ({type(value).__name__})"
+
+
+def raised_in(path: Path, error: BaseException) -> bool:
+    """Whether an error came out of a Python file's own code."""
+    return any(same_file(frame.f_code.co_filename, path) for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def same_file(name: str | None, path: Path) -> bool:

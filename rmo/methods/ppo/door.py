@@ -9,6 +9,7 @@ import numpy as np
 
 from rmo.analysis.curve_id import Settings
 from rmo.config import PPO, Against, Experiment
+from rmo.config.checks import directory_name
 from rmo.config.names import GOLD_SCORES, ensemble_name, other_policies, scores_name, size_names, sizes_of, sweep_named
 from rmo.methods.bench import JUDGED, SPREAD, Arm, Bench, Record, RewardRow
 from rmo.methods.method import Diagnostic, Job, Method, Need, register
@@ -105,7 +106,8 @@ def check_names(entries: Sequence[Against], where: str, need: Need) -> None:
     """Names that directories can have, each once."""
     names = [against.name for against in entries]
     need(len(set(names)) == len(names), f"{where} has two entries of one name: {', '.join(names)}")
-    need(all(n and "/" not in n for n in names), f"{where}: names are part of directory names, so no slashes")
+    for name in names:
+        directory_name(name, f"{where}: name")
 
 
 def check_against(e: Experiment, against: Against, where: str, need: Need) -> None:
