@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 from collections.abc import Callable
 from functools import partial
@@ -126,7 +127,7 @@ def find(name_or_path: str | Path) -> Path | None:
     """
     directory = files.directory(name_or_path)
     if not directory.exists():
-        made = [path.parent for path in directory.parent.glob(f"{directory.name}-??????????/{FILE}")]
+        made = [path.parent for path in directory.parent.glob(f"{glob.escape(directory.name)}-??????????/{FILE}")]
         directory = made[0] if len(made) == 1 else directory
     return directory if checksums.present(directory / FILE) else None
 

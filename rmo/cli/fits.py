@@ -25,11 +25,6 @@ def check_bootstrap(options: BootstrapOptions) -> None:
         raise config.ConfigError("--bootstrap must be at least 1 and --level between 0 and 1")
 
 
-def beside(file: Path, ending: str) -> Path:
-    """The default directory of results: beside a file, named after it."""
-    return file.with_suffix("").with_name(file.stem + ending)
-
-
 def show(curves: list[Curve], fitted: dict[str, Json], out: Path, unit: str = "", notes: Sequence[str] = ()) -> None:
     """Print every fit and its advice, and write pictures, coefficients.json and report.html into `out`.
 

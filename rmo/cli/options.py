@@ -110,3 +110,15 @@ def need_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise config.ConfigError(f"--{name} is {value}: it must be positive")
+
+
+def beside(path: Path, ending: str) -> Path:
+    """The default place of results: beside a file or directory, named after it.
+
+    Raises:
+      ConfigError: it has no name, as / has none.
+    """
+    named = path if path.name not in ("", "..") else path.resolve()
+    if not named.name:
+        raise config.ConfigError(f"{path} has no name that results could be called after: give --out")
+    return named.with_name(named.stem + ending)

@@ -1,5 +1,6 @@
 """What each stage instance of a run directory is at: done, running or stopped and how far, stale, missing."""
 
+import glob
 import time
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def begun(stage: Stage) -> Row:
 def for_other_configs(directory: Path) -> list[Stage]:
     """The same stage instance, done for other configs: directories that differ in the digest alone."""
     name = directory.name.rsplit("-", 1)[0]
-    alike = [path for path in directory.parent.glob(f"{name}-*") if len(path.name) == len(directory.name)]
+    alike = [path for path in directory.parent.glob(f"{glob.escape(name)}-*") if len(path.name) == len(directory.name)]
     return [Stage(path) for path in alike if path != directory and Stage(path).done]
 
 

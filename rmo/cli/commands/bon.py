@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rmo.cli import fits
-from rmo.cli.options import Positional, parse
+from rmo.cli.options import Positional, beside, parse
 
 if TYPE_CHECKING:
     from rmo.logs.inference_methods import Asked
@@ -65,7 +65,7 @@ def main(args: Sequence[str]) -> None:
         prompts, draws = table.gold_QN.shape
         print(f"{options.table}: {prompts:,} prompts x {draws:,} draws {label(table)}".rstrip())
         found += curves(table, asked)
-    out = options.out or fits.beside(options.table, "_bon")
+    out = options.out or beside(options.table, "_bon")
     lines = []
     if options.rules or set(asked.methods) != {"best_of_n"}:
         lines = [*write_rules(out, tables, asked, options), *write_anatomy(out, tables, asked)]

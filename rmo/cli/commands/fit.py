@@ -8,7 +8,7 @@ from pathlib import Path
 from rmo import config
 from rmo.analysis.curve import Curve
 from rmo.cli import by_step, fits
-from rmo.cli.options import Positional, need_positive, parse
+from rmo.cli.options import Positional, beside, need_positive, parse
 from rmo.logs.columns import Columns
 from rmo.runtime.files import Json
 
@@ -73,7 +73,7 @@ def main(args: Sequence[str]) -> None:
 
 def where(options: FitOptions) -> Path:
     """The directory of what is written."""
-    return options.out or fits.beside(options.curves[0], "_fit")
+    return options.out or beside(options.curves[0], "_fit")
 
 
 def with_or_without_kl(options: FitOptions) -> None:

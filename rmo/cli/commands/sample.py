@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmo.cli import devices
-from rmo.cli.options import ModelOptions, Positional, need_positive, parse
+from rmo.cli.options import ModelOptions, Positional, beside, need_positive, parse
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def main(args: Sequence[str]) -> None:
         temperature=options.temperature,
         length=options.length or 1,  # 0 is the default length
     )
-    out = options.out or options.prompts.with_name(options.prompts.stem + "_samples.jsonl")
+    out = options.out or beside(options.prompts, "_samples.jsonl")
     devices.count()  # warns where an accelerator is overlooked
     rows = score_and_sample.sample(
         options.model,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from rmo.cli import devices
-from rmo.cli.options import ModelOptions, Positional, need_positive, parse
+from rmo.cli.options import ModelOptions, Positional, beside, need_positive, parse
 from rmo.config import ConfigError
 
 
@@ -33,7 +33,7 @@ def main(args: Sequence[str]) -> None:
     need_positive(batch=options.batch)
     if not options.name.strip():
         raise ConfigError("--name is empty: give the new column a name")
-    out = options.out or options.texts.with_name(options.texts.stem + "_scores.jsonl")
+    out = options.out or beside(options.texts, "_scores.jsonl")
     devices.count()  # warns where an accelerator is overlooked
     rows = score_and_sample.score(
         options.model,
