@@ -1,7 +1,8 @@
 """A directory of logs: which files in it are runs, and which are parts of one."""
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rmo.logs.event_files import is_events
@@ -51,21 +52,24 @@ def load_folder(folder: Path) -> dict[str, Loaded]:
     return runs
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Files below a directory, hidden ones and our own results left out, `MOST` at most.
+def walk(folder: Path) -> list[Path]:
+    """Files below a directory, hidden ones and our own results left out, in order.
 
     Raises:
-      LogError: there are more.
+      LogError: there are more than can be meant; it looks no further then, as of a whole disk.
     """
-    found = 0
-    for path in sorted(folder.rglob("*")):
-        inner = path.relative_to(folder).parts
-        if any(part.startswith(".") or part.endswith(OURS) for part in inner) or not path.is_file():
-            continue
-        found += 1
-        if found > MOST * 20:
+    found: list[Path] = []
+    for parent, directories, names in os.walk(folder):
+        directories[:] = [name for name in directories if counts(name)]
+        found += [path for name in names if counts(name) and (path := Path(parent, name)).is_file()]
+        if len(found) > MOST * 20:
             raise LogError(f"{folder} holds more than {MOST * 20:,} files: name the directory of the runs' logs")
-        yield path
+    return sorted(found)
+
+
+def counts(name: str) -> bool:
+    """Whether a file or directory may be of a run's logs."""
+    return not (name.startswith(".") or name.endswith(OURS))
 
 
 def grouped(files: Sequence[Path]) -> dict[Path, list[Path]]:
