@@ -36,6 +36,8 @@ class RunOptions(ExperimentOptions):
     sooner by as many as there are cores. Fewer cores round otherwise: numbers differ as between seeds."""
     remake: bool = False
     """Make again those stages that other code made (`rmo list` marks them), and all that rests on them."""
+    try_anyway: bool = False
+    """Start even where a stage needs more memory, at the least, than the machine has."""
     wandb: str | None = None
     """Mirror every stage to this Weights & Biases project, as a run of its own; offline where there is no account."""
 
@@ -48,6 +50,9 @@ def main(args: Sequence[str]) -> None:
     if where := job_of():
         take_stages(options, runs[where])
         return
+    if not options.try_anyway:
+        for run in runs.values():
+            need_memory(options, run)
     for number, (where, run) in enumerate(runs.items(), start=1):
         if len(runs) > 1 and hosts.writer():
             print(f"{where}: world {number} of {len(runs)}", file=sys.stderr, flush=True)
@@ -153,6 +158,22 @@ def mesh_of(options: RunOptions) -> jax.sharding.Mesh:
     if options.model_parallel < 1 or found % options.model_parallel:
         raise config.ConfigError(f"--model-parallel is {options.model_parallel}: it must divide the {found} devices")
     return sharding.make_mesh(model=options.model_parallel)
+
+
+def need_memory(options: RunOptions, run: Run) -> None:
+    """Refuse what can never fit, before anything is made; only stages count that are asked for and not done.
+
+    Raises:
+      ConfigError: says what needs more than there is, and what takes less.
+    """
+    from rmo.experiment import graph
+    from rmo.planning import memory
+
+    kinds = {name.split("/")[0] for name in graph.matching(run, options.only) if not run.done(name)}
+    if kinds:
+        mesh = mesh_of(options)
+        if line := memory.too_large(run.experiment, mesh, memory.machine(mesh), kinds):
+            raise config.ConfigError(line)
 
 
 def need_cpu(options: RunOptions) -> None:
