@@ -182,12 +182,13 @@ def verdict_row(claim: str, text: str, found: list[Row | None]) -> str:
     if len({c["verdict"] for c in found if c}) > 1:
         said = f"<mark>{said}</mark>"
     cells = [verdict_cell(c) if c else "<td>–</td>" for c in found]
-    return f"<tr><td>{claim}</td><td class=prose>{said}</td>{''.join(cells)}</tr>"
+    return f"<tr><td>{html.escape(claim)}</td><td class=prose>{said}</td>{''.join(cells)}</tr>"
 
 
 def verdict_cell(c: Row) -> str:
     numbers = f"{number(c['statistic'])} {number(c['interval'])}" if c["statistic"] is not None else ""
-    return f"<td class='verdict {c['verdict']}'>{c['verdict']}<br><span class=note>{numbers}</span></td>"
+    verdict = html.escape(c["verdict"])
+    return f"<td class='verdict {verdict}'>{verdict}<br><span class=note>{html.escape(numbers)}</span></td>"
 
 
 def flat(value: Json, name: str = "") -> dict[str, str]:

@@ -35,7 +35,7 @@ from rmo.report.page.tables import (
 )
 from rmo.report.page.verdicts import claims_intro, claims_table, readings
 from rmo.runtime import errors
-from rmo.runtime.files import RunError, write_json, write_text
+from rmo.runtime.files import RunError, need_inside, write_json, write_text
 from rmo.runtime.types import Row
 
 FIRST = ("fig1a", "fig1b")  # what readers came for
@@ -54,6 +54,7 @@ def write(root: Path, out: Path | None = None) -> Path:
     """
     finished(root)
     out = out or root
+    need_inside(out, out / "figures")
     f, run = load(root), RunFiles(root)
     claims = run.fits.read("claims")
     drawn, lacking = draw_all(f)
@@ -188,7 +189,7 @@ def fits_section(f: Files) -> list[str]:
     """Coefficients of every method, rival forms, laws against RM size."""
     body = ["<h2 id=fits>Fits</h2>"]
     for name, part in f.summary.items():
-        body.append(f"<h3>{find(name).title}: {part['form']}</h3>")
+        body.append(f"<h3>{find(name).title}: {html.escape(part['form'])}</h3>")
         body += fit_tables(part)
     return [*body, "<h3>Coefficients against RM size</h3>", trend_text(f.summary), laws_table(f.summary)]
 
@@ -235,7 +236,7 @@ def write_curves(out: Path, curves: list[Curve], fitted: Row, title: str, unit: 
     for method, part in fitted.items():
         picture = style.curves(curves, fitted, method, axis)
         write_text(out / f"{method}.svg", style.svg(picture))
-        caption = f"{find(method).title}: gold (solid), proxy (dashed) and {part['form']}."
+        caption = f"{find(method).title}: gold (solid), proxy (dashed) and {html.escape(part['form'])}."
         body += [show(interactive.div(picture, method, {}), caption), *fit_tables(part)]
     body += [trend_text(fitted), laws_table(fitted)]
     write_json(out / "coefficients.json", fitted)

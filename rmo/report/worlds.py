@@ -275,12 +275,13 @@ def table_row(s: Row, worlds: Sequence[str]) -> str:
     """One statement's row of worlds.html."""
     claim, text, measured, *rest, _ = cells(s, worlds)
     each, numbers = rest[: len(worlds)], rest[len(worlds) :]
+    verdict = html.escape(s["verdict"])
     why = f"<br><span class=note>{html.escape(s['why'])}</span>" if s["verdict"] == "undecided" and s["why"] else ""
     return "".join(
         [
-            f"<tr><td>{claim}</td><td class=prose>{html.escape(text)}",
+            f"<tr><td>{html.escape(claim)}</td><td class=prose>{html.escape(text)}",
             f"<br><span class=note>{html.escape(measured)}</span></td>",
-            f"<td class='verdict {s['verdict']}'>{s['verdict']}{why}</td>",
+            f"<td class='verdict {verdict}'>{verdict}{why}</td>",
             *(f"<td>{html.escape(cell)}</td>" for cell in (*numbers, *each)),
             "</tr>",
         ]

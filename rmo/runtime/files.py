@@ -62,6 +62,19 @@ def remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
+def need_inside(root: Path, path: Path) -> None:
+    """Refuse to write where a link inside a run directory leads out of it; the directory itself may be a link.
+
+    Raises:
+      RunError: it does; names the place.
+    """
+    if remote(root) or remote(path):
+        return
+    if not path.resolve().is_relative_to(root.resolve()):
+        advice = f"what is written for {root} stays inside it; remove the link, or move what it leads to there"
+        raise RunError(f"{path} leads out of the run directory, to {path.resolve()}: {advice}")
+
+
 def modified(path: Path) -> float:
     """When a file was written last, in seconds since 1970."""
     at = path.stat()
@@ -183,6 +196,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             path.write_bytes(content)
         return
     part = path.with_name(f".{path.name}.part")
+    if part.is_symlink():  # it would be written through, to wherever it leads
+        part.unlink()
     try:
         with naming(path):
             part.write_bytes(content)

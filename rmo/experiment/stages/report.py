@@ -7,7 +7,7 @@ from rmo.experiment.run import Run
 from rmo.report import run_report
 from rmo.runtime import hosts
 from rmo.runtime.checksums import all_present, content
-from rmo.runtime.files import Row, naming, write_bytes
+from rmo.runtime.files import Row, naming, need_inside, write_bytes
 from rmo.tracking.status import look
 
 
@@ -32,6 +32,7 @@ def publish(run: Run) -> None:
     and the report, and which stage is where. Nothing is touched before this experiment's fits are done."""
     if not (hosts.writer() and run.done("fits")):
         return
+    need_inside(run.root, run.root / "figures")
     RunFiles(run.root).publish(run.experiment, status(run))
     tables = sources = Fits(run.path("fits")).files()
     if run.done("report"):

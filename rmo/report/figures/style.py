@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from rmo.analysis import fitting
@@ -53,6 +54,9 @@ def svg(picture: Figure | Overlay) -> str:
     """The picture as SVG text, byte for byte the same for the same data."""
     figure = draw_overlay(picture) if isinstance(picture, Overlay) else picture
     buffer = io.StringIO()
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and "\\mathdefault" not in text.get_text():  # a name, and no formula of matplotlib's
+            text.set_parse_math(False)  # type: ignore[attr-defined]
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -1,5 +1,6 @@
 """What a run cost, where its time went and the rates it reached: from the stages' cost.json and speed.jsonl alone."""
 
+import html
 from collections import Counter
 from operator import itemgetter
 
@@ -90,9 +91,10 @@ def cost_row(kind: Row, total: float) -> list[object]:
 
 
 def cost_note(run: RunFiles) -> str:
-    versions = run.stage("sft").cost()
+    cost = run.stage("sft").cost()
+    made_with = f"Python {cost['python']}, jax {cost['jax']}, {cost['backend']}"
     return (
-        f"<p class=note>Python {versions['python']}, jax {versions['jax']}, {versions['backend']}. Seconds of the call "
+        f"<p class=note>{html.escape(made_with)}. Seconds of the call "
         "that finished each stage. Compiling includes tracing and fetching from the cache of compiled programs; "
         "<i>iterate</i> is PPO's sampling, scoring and updating in one program, <i>read</i> reading gold on the way, "
         "<i>wait</i> waiting for the device, <i>batch</i> making and placing a batch. Share of peak FLOP/s and memory "

@@ -47,8 +47,8 @@ def people_sentence(p: Row, size: int) -> str:
 def broken_texts(gold: Row) -> str:
     """What gold gives to garbled and collapsed text."""
     return " ".join(
-        f"{kind.capitalize()} text scores {scores['gold_mean']:+.2f} ± {scores['gold_se']:.2f}, {side(scores)} the "
-        "initial policy's mean of 0."
+        f"{html.escape(kind.capitalize())} text scores {scores['gold_mean']:+.2f} ± {scores['gold_se']:.2f}, "
+        f"{side(scores)} the initial policy's mean of 0."
         for kind, scores in gold.items()
         if kind.startswith(("garbled", "collapsed"))
     )

@@ -76,7 +76,7 @@ class Plot:
     def add(self, kl: Iterable[float], y: Iterable[float], name: str, texts: Sequence[str] = (), **how: Json) -> None:
         """One trace; `texts` are the tooltips of its points, `how` plotly's own settings."""
         self.kls.append(np.maximum(np.asarray(kl, float), 0.0))  # rounding may have made the first -1e-10
-        name = html.escape(name).replace("%{", "% {")  # plotly reads both
+        name = literal(name)
         tooltip: Row = {"hoverinfo": "skip"}
         if texts:
             tooltip = {"text": list(texts), "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>"}
@@ -143,6 +143,11 @@ def add_seeds(plot: Plot, o: Overlay, group: Group, colour: str, responses: Resp
     plot.add(kl, gold, o.label(group), tooltips, mode="markers", marker={"color": colour, "size": 5, "opacity": 0.45})
 
 
+def literal(text: str) -> str:
+    """A text that plotly shows as it is: it reads markup, `%{...}` and, between two $, formulas."""
+    return html.escape(text).replace("%{", "% {").replace("$", "&#36;")
+
+
 def rounded(x: Any) -> list[float]:
     """Four digits are more than anybody sees, and half the bytes."""
     return [float(f"{v:.4g}") for v in np.asarray(x, float)]
@@ -187,4 +192,4 @@ def response_lines(text: str) -> list[str]:
     if not text:
         return []
     lines = textwrap.wrap(textwrap.shorten(text, SHOWN), 48)
-    return ["one response to the first prompt:", *(f"<i>{html.escape(line)}</i>" for line in lines)]
+    return ["one response to the first prompt:", *(f"<i>{literal(line)}</i>" for line in lines)]

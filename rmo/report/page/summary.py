@@ -1,5 +1,6 @@
 """What happened in a run, in a few sentences."""
 
+import html
 from collections.abc import Sequence
 
 from rmo.analysis import fitting
@@ -56,4 +57,4 @@ def verdict(method: Method, claims: list[Row]) -> str:
     """Whether the paper's claim that gold rises and falls holds, in brackets, where it was judged."""
     name = RISES_AND_FALLS.get(method.name)
     found = [c["verdict"] for c in claims if c["claim"] == name]
-    return f" (that it rises and falls: {found[0]})" if found else ""
+    return f" (that it rises and falls: {html.escape(found[0])})" if found else ""

@@ -68,7 +68,7 @@ def coefficient_table(part: Row) -> str:
     peaks = ["peak gold (fit)", "interval", "at KL", "interval", "peak measured", "at KL"]
     rows = [coefficient_row(g) for g in part["groups"]]
     over = "; ".join(dict.fromkeys(g["interval_from"] for g in part["groups"]))
-    said = f"{part['level']:.0%} intervals: {part['bootstrap']:,} bootstrap draws over {over}."
+    said = f"{part['level']:.0%} intervals: {part['bootstrap']:,} bootstrap draws over {html.escape(over)}."
     if part["min_d"]:
         said += f" Points with √KL below {part['min_d']:g} are left out of the fit."
     said += " “Peak measured” is the mean over seeds of the highest point, so noise lifts it a little."

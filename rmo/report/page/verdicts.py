@@ -59,23 +59,26 @@ CLAIMS_HEAD = (
 
 
 def claim_row(c: Row, drawn: bool) -> str:
-    link = f"<a href='#{c['figure']}'>{c['figure']}</a>" if drawn else c["figure"]
+    figure, verdict = html.escape(str(c["figure"])), html.escape(str(c["verdict"]))
+    link = f"<a href='#{figure}'>{figure}</a>" if drawn else figure
     why = f"<br><span class=note>{html.escape(c['why'])}</span>" if c["why"] else ""
     measured = f"<br><span class=note>{html.escape(c['measured'])}</span>"
     cells = [
-        f"<td>{c['claim']}</td><td class=prose>{html.escape(c['text'])}{measured}</td>",
-        f"<td class='verdict {c['verdict']}'>{c['verdict']}{why}</td><td>{number(c['statistic'])}</td>",
-        f"<td>{number(c['interval'] or None)}</td><td>{region(*c['threshold'])}</td>",
-        f"<td>{c['n_runs']}</td><td>{link}</td>",
+        f"<td>{html.escape(str(c['claim']))}</td><td class=prose>{html.escape(c['text'])}{measured}</td>",
+        f"<td class='verdict {verdict}'>{verdict}{why}</td><td>{html.escape(number(c['statistic']))}</td>",
+        f"<td>{html.escape(number(c['interval'] or None))}</td><td>{region(*c['threshold'])}</td>",
+        f"<td>{html.escape(str(c['n_runs']))}</td><td>{link}</td>",
     ]
     return f"<tr>{''.join(cells)}</tr>"
 
 
 def readings(claims: list[Row], figure: str) -> str:
     """The verdicts that rest on one figure, a line each."""
-    return "".join(
-        f"<p class=reading>{c['claim']}. {html.escape(c['text'])}: "
-        f"<b class={c['verdict']}>{c['verdict']}</b> ({number(c['statistic'])} {number(c['interval'])})</p>"
-        for c in claims
-        if c["figure"] == figure and c["statistic"] is not None
-    )
+
+    def line(c: Row) -> str:
+        verdict = html.escape(str(c["verdict"]))
+        said = html.escape(f"{c['claim']}. {c['text']}")
+        measured = html.escape(f"{number(c['statistic'])} {number(c['interval'])}")
+        return f"<p class=reading>{said}: <b class='{verdict}'>{verdict}</b> ({measured})</p>"
+
+    return "".join(line(c) for c in claims if c["figure"] == figure and c["statistic"] is not None)
