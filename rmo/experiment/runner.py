@@ -19,7 +19,18 @@ from rmo.experiment.mirror import mirror
 from rmo.experiment.run import Run
 from rmo.runtime import code, errors, hosts
 from rmo.runtime.compiling import Compiling
-from rmo.runtime.files import SCRATCH, Json, Row, RunError, naming, read_json, remove, write_json, write_text
+from rmo.runtime.files import (
+    SCRATCH,
+    Json,
+    Row,
+    RunError,
+    naming,
+    need_inside,
+    read_json,
+    remove,
+    write_json,
+    write_text,
+)
 from rmo.runtime.lock import Lock
 from rmo.tracking import progress
 from rmo.tracking.status import left, look
@@ -81,6 +92,7 @@ def execute(run: Run, only: tuple[str, ...] = (), alone: bool = True) -> list[st
             continue
         if not done_everywhere(run, name):
             need_upstream(run, name)
+            need_inside(run.root, run.path(name))
             with Lock(run.path(name)):
                 if not done_everywhere(run, name):  # another run may just have made it
                     until = left(list(found.values()), wanted) if alone else ""
@@ -91,6 +103,7 @@ def execute(run: Run, only: tuple[str, ...] = (), alone: bool = True) -> list[st
             if hosts.preempted():
                 raise hosts.Preempted
         # Only after DONE, and again if a kill came in between: half a checkpoint must never be met again.
+        need_inside(run.root, run.path(name))
         remove(run.path(name) / SCRATCH)
     return made
 
@@ -179,6 +192,7 @@ def remake(run: Run, names: list[str]) -> list[str]:
     hosts.barrier("stages to make again are known")
     with contextlib.ExitStack() as locks:
         for name in again:
+            need_inside(run.root, run.path(name))
             locks.enter_context(Lock(run.path(name)))
         for name in again:
             remove_stage(run.path(name))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import json
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,7 @@ from rmo.worlds.dialogue import Dialogue, Message, shortened
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SECONDS = 20.0  # that one dialogue's rendering may take; thousands are rendered in one
 GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # a mark of transformers' own, which writes nothing
 
 
@@ -74,7 +78,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Dialogue, answer: bool)
         text = applied(tokenizer, whole, answer)
     except TemplateError as error:
         failure = error
-    if failure or left_out(messages, text):
+    ended = not (failure and isinstance(failure.__cause__, TimeoutError))
+    if ended and (failure or left_out(messages, text)):
         try:
             other = applied(tokenizer, parts, answer)
             if not left_out(messages, other) and not looks_like_code(messages, other):
@@ -93,9 +98,30 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Dialogue, answer: bool)
     return text
 
 
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """Raises TimeoutError where a template does not end: a sandbox bounds what it may touch and not how long it loops.
+    Only in a process's main thread, which is where signals can be met."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"it does not end within {SECONDS:g} s")
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.signal(signal.SIGALRM, handler)
+
+
 def applied(tokenizer: PreTrainedTokenizerBase, messages: list[Row], answer: bool) -> str:
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer))
+        with bounded():
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer))
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise TemplateError(f"the chat template refuses the messages: {why}") from error
@@ -128,7 +154,8 @@ def unknown(tokenizer: PreTrainedTokenizerBase, messages: list[Row], answer: boo
         return ""
     values = {**tokenizer.special_tokens_map, "tools": None, "documents": None, "add_generation_prompt": not answer}
     try:
-        compiled.render(messages=messages, **values)
+        with bounded():
+            compiled.render(messages=messages, **values)
     except Unknown as error:
         return str(error)
     except Exception:  # transformers has rendered it: it is only our way of looking that fails
