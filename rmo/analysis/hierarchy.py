@@ -92,15 +92,25 @@ class Estimate:
 
     def interval(self, i: int, level: float) -> list[float]:
         """[low, high] of one of the two."""
-        half = stats.t.ppf((1 + level) / 2, self.df(np.eye(2)[i])) * self.cov_22[i, i] ** 0.5
+        half = stats.t.ppf((1 + level) / 2, self.df(np.eye(2)[i])) * max(float(self.cov_22[i, i]), 0.0) ** 0.5
         return [float(self.value_2[i] - half), float(self.value_2[i] + half)]
 
     def draws(self, direction: np.ndarray, n: int = DRAWS, seed: int = 0) -> np.ndarray:
         """Draws f64[n, 2] of what the two may be: Student's t with the degrees of freedom that a statistic has whose
         gradient is `direction`, or fewer where one of the two has."""
         rng, df = np.random.default_rng(seed), min(self.df(x) for x in (direction, *np.eye(2)))
-        root = np.linalg.cholesky(self.cov_22 + 1e-12 * np.trace(self.cov_22) * np.eye(2))
+        root = root_of(self.cov_22 + 1e-12 * np.trace(self.cov_22) * np.eye(2))
         return self.value_2 + rng.standard_normal((n, 2)) @ root.T * (df / rng.chisquare(df, (n, 1))) ** 0.5
+
+
+def root_of(cov_22: np.ndarray) -> np.ndarray:
+    """R with R R' = cov. Where every size has one seed a covariance is zero but for rounding, which may leave it
+    negative: what is below zero then counts as zero."""
+    try:
+        return np.linalg.cholesky(cov_22)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(cov_22)
+        return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
 @dataclass(frozen=True)

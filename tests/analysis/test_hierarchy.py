@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rmo.analysis import hierarchy
 from rmo.analysis.curve import Curve
 from rmo.analysis.forms import lower_end, peak
 from rmo.analysis.hierarchy import SeedFits, fit_hierarchy, peaks, seed_fits
@@ -160,3 +161,13 @@ def test_intervals_cover_at_least_93_of_100(method, sizes, seeds):
         assert min(of.values()) >= 0.89, of  # below 95% by more than three standard errors of 150 sweeps
     mean = {name: float(np.mean([of[name] for of in found])) for name in found[0]}
     assert min(mean.values()) >= 0.93, mean
+
+
+def test_a_covariance_that_rounding_left_negative():
+    """Of curves with one seed each it is zero but for rounding: no traceback, and draws that do not scatter."""
+    cov = np.array([[3.0e-19, -1.4e-19], [-1.4e-19, -5.8e-19]])
+    estimate = hierarchy.Estimate(np.array([1.0, 0.2]), cov, lambda direction: 5.0)
+    np.testing.assert_allclose(estimate.draws(np.array([1.0, 0.0]), 50), [[1.0, 0.2]] * 50, atol=1e-7)
+    assert estimate.interval(1, 0.95) == [0.2, 0.2]
+    sound = np.array([[2.0, 0.5], [0.5, 1.0]])
+    np.testing.assert_array_equal(hierarchy.root_of(sound), np.linalg.cholesky(sound))
