@@ -13,6 +13,7 @@ pids=()
 forward() { for pid in "${pids[@]}"; do kill -"$1" "$pid" 2>/dev/null || true; done; }
 stop=
 trap 'stop=1; forward TERM' TERM
+trap 'stop=1; forward TERM' HUP # the terminal is gone; below nohup this is ignored
 trap 'stop=1; forward TERM' INT # background processes ignore SIGINT
 [ -n "$dry" ] || "$repo/launch/local.sh" true
 

@@ -7,12 +7,14 @@ runs must be one that they share.
 
 import errno
 import functools
+import io
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import TYPE_CHECKING, TextIO
 
 import jax
 import numpy as np
@@ -20,7 +22,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rmo.runtime.types import Tree
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 PREEMPTED, LOST, HELD = 75, 76, 77  # exit codes: the same command continues
+READER_GONE = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT)  # of a pipe, of a terminal, of a file on a full disk
 SILENCE = 30  # seconds without a sign of life after which a process counts as lost
 
 
@@ -87,6 +93,13 @@ def join(timeout: int = 300) -> None:
             raise HostsError(f"cannot join the other processes: {' '.join(str(error).split())[:300]}") from error
     if alone():
         signal.signal(signal.SIGTERM, _ask)  # of several, JAX's own notice tells all of them of one stopping point
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # below nohup it is ignored
+        signal.signal(signal.SIGHUP, _terminal_gone)
+
+
+def _terminal_gone(number: int, frame: FrameType | None) -> None:
+    """A terminal that is closed, or whose connection ends, asks as SIGTERM does: what was made is saved."""
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _ask(number: int, frame: FrameType | None) -> None:
@@ -129,11 +142,61 @@ def leave(code: int, why: str) -> None:
     line = f"rmo: {' '.join(why.split())[:600]}"
     if code != 2:  # in the middle of work: there may be a bar
         line = f"\n{line}"
+    outlive_readers()
     print(line, file=sys.stderr, flush=True)
     if not alone():
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+class _Outliving(io.FileIO):
+    """A stream whose reader may go: what is said after that is said to nobody, and nothing fails for it."""
+
+    def write(self, content: "ReadableBuffer", /) -> int | None:
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno not in READER_GONE:
+                raise
+            _to_nobody(self.fileno())
+            return super().write(content)
+
+
+def _to_nobody(descriptor: int) -> None:
+    """Libraries that write to it themselves are spared too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def outlive_readers() -> None:
+    """From here on this process goes on where nobody reads its stdout or stderr any more: a pipe that `head` closed, a
+    terminal whose connection ended, a full disk below a file of them. Work of hours is worth more than its lines."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__") or isinstance(_raw(stream), _Outliving):
+            continue  # a notebook's or a test's
+        try:
+            stream.flush()
+        except OSError:
+            _to_nobody(stream.fileno())
+            stream.flush()
+        raw = io.BufferedWriter(_Outliving(stream.fileno(), "w", closefd=False))
+        outliving = io.TextIOWrapper(
+            raw,
+            stream.encoding,
+            stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, outliving)
+        setattr(sys, f"__{name}__", outliving)
+
+
+def _raw(stream: TextIO) -> object:
+    """What a stream writes to in the end."""
+    return getattr(getattr(stream, "buffer", None), "raw", None)
 
 
 def writer() -> bool:

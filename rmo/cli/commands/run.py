@@ -45,6 +45,7 @@ class RunOptions(ExperimentOptions):
 def main(args: Sequence[str]) -> None:
     if not asks_for_help(args):
         hosts.join()
+        hosts.outlive_readers()
     options = experiment_options(RunOptions, "run", args)
     runs = runs_of(options)
     if where := job_of():
