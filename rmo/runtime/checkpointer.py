@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rmo.runtime import checksums, errors, hosts
-from rmo.runtime.files import SCRATCH, RunError, full, naming, write_text
+from rmo.runtime.files import SCRATCH, RunError, full, naming, need_hold, write_text
 from rmo.runtime.types import Tree
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def save_params(path: Path, params: Tree) -> None:
     """A pytree of arrays as an orbax checkpoint."""
     from orbax.checkpoint import v1 as ocp
 
+    need_hold()
     with writing(path):
         ocp.save(full(path), params, overwrite=True)
 
@@ -108,6 +109,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Tree) -> None:
         """Write the state reached after `step` updates; all processes together."""
+        need_hold()
         with writing(self.directory), self._checkpointer() as checkpointer:
             checkpointer.save(step, state)
         if hosts.writer():

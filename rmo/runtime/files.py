@@ -15,7 +15,7 @@ import shutil
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -30,6 +30,18 @@ from rmo.runtime.types import Tree as Tree
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS}  # errors of disks
 SCRATCH = "scratch"  # what a stage needs only until it is done; removed after DONE
+
+
+# Whose directory it is.
+
+still_mine: list[Callable[[], None]] = []  # of the locks that this process holds (lock.py)
+
+
+def need_hold() -> None:
+    """Before anything is written to a stage: ends this process where it slept so long that another run has taken the
+    stage over. Costs nothing while signs of life are given on time."""
+    for check in tuple(still_mine):
+        check()
 
 
 # Paths.
@@ -101,6 +113,7 @@ def remove(path: Path) -> None:
       OSError: some of it cannot be removed: whoever comes next would take it for their own.
     """
     if hosts.writer():
+        need_hold()
         if not remote(path):
             shutil.rmtree(path, onerror=unless_gone)
         elif path.exists():
@@ -123,6 +136,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A local directory for libraries that know no URLs; what is in it at the end is what `path` holds."""
+    need_hold()
     if not remote(path):
         yield path
         return
@@ -190,6 +204,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     if not hosts.writer():
         return
+    need_hold()
     path.parent.mkdir(parents=True, exist_ok=True)
     if remote(path):  # an object appears whole or not at all
         with naming(path):

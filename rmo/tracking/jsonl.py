@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rmo.runtime import flops, hosts
-from rmo.runtime.files import Row, naming, read_npz, remote, write_npz, write_text
+from rmo.runtime.files import Row, naming, need_hold, read_npz, remote, write_npz, write_text
 from rmo.tracking.progress import Progress
 from rmo.tracking.wandb_mirror import Wandb
 
@@ -52,6 +52,7 @@ class Lines:
     def append(self, row: Row) -> None:
         if not hosts.writer():
             return
+        need_hold()
         line = json.dumps(row) + "\n"
         if not remote(self.path):
             with naming(self.path), open(self.path, "a") as file:

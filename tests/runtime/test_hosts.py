@@ -208,6 +208,7 @@ def test_a_stage_has_one_holder(tmp_path):
 def test_only_a_dead_holder_is_replaced(tmp_path, monkeypatch, change, silent, held):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr(lock, "WATCH", 0.2)
     other = lock.Lock(tmp_path).me | {"job": ""} | change
     file = tmp_path / "HOLDER"
     file.write_text(json.dumps(other))

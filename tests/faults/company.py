@@ -1,0 +1,266 @@
+"""Time and company: clocks that jump, runs that share a directory, holders that hang, SIGTERM anywhere, wandb failing at
+every call, readers of stdout that go away."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rmo.experiment import graph, runner
+from rmo.experiment.run import Run
+from rmo.runtime import hosts, sharding
+from rmo.tracking.wandb_mirror import Wandb
+from tests.faults.case import Case
+from tests.helpers.smoke import ROOT, SMOKE
+
+HERE = Path(__file__).parent
+FEW = ("sft", "gold", "samples", "comparisons")
+TINY = dataclasses.replace(
+    SMOKE,
+    sft=dataclasses.replace(SMOKE.sft, texts=512, epochs=2),
+    gold=dataclasses.replace(SMOKE.gold, kind="random"),
+)
+
+
+def campaign(cases: int, seed: int, where: Path) -> Iterator[Case]:
+    """Two fifths holders of one stage, two fifths wandb, the rest SIGTERM and readers that go."""
+    yield from holders(max(cases * 2 // 5, 1), seed, where / "holders")
+    yield from itertools.islice(wandb_failing(seed, where / "wandb"), max(cases * 2 // 5, 1))
+    yield from readers_gone(where / "readers")
+    yield from told_to_stop(max(cases // 5, 1), seed, where / "stopped")
+
+
+# Holders of one stage, in processes of their own (holders.py).
+
+
+def holders(cases: int, seed: int, where: Path) -> Iterator[Case]:
+    """Clocks that jump, machines whose clocks differ, holders that are killed or hang and come back."""
+    command = [sys.executable, str(HERE / "holders.py"), str(where), str(cases), str(seed)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        seen = 0
+        for line in process.stdout:
+            seen += 1
+            yield Case(*json.loads(line))
+    if seen < cases or process.returncode:
+        yield Case(f"holders {seed} {seen}", f"the processes ended with {process.returncode} after {seen} cases")
+
+
+# wandb.
+
+
+class Failing:
+    """A stand-in for wandb whose k-th call fails; of a server that is gone, every one after it too."""
+
+    def __init__(self, at: int, error: Exception, for_good: bool):
+        self.at, self.error, self.for_good, self.calls = at, error, for_good, []
+
+    def __call__(self, name: str, answer: object = None) -> Callable[..., object]:
+        def call(*_: object, **__: object) -> object:
+            self.calls.append(name)
+            k = len(self.calls) - 1
+            if k == self.at or (self.for_good and k > self.at):
+                raise self.error
+            return answer
+
+        return call
+
+    def module(self) -> types.ModuleType:
+        """What `import wandb` gives."""
+        settings = types.SimpleNamespace(mode="online", wandb_dir="wandb")
+        run = types.SimpleNamespace(
+            id="id", offline=False, project_url="url", starting_step=0, log=self("log"), finish=self("finish"),
+            log_artifact=self("log_artifact"), summary=types.SimpleNamespace(update=self("update")),
+        )  # fmt: skip
+        artifact = types.SimpleNamespace(add_file=self("add_file"))
+        made = types.ModuleType("wandb")
+        for name, answer in {
+            "setup": types.SimpleNamespace(settings=settings), "login": True, "init": run, "Table": None, "Html": None,
+            "Artifact": artifact, "Settings": None,
+        }.items():  # fmt: skip
+            setattr(made, name, self(name, answer))
+        return made
+
+
+def mirrored(root: Path) -> None:
+    """Every call that a run makes of its mirror: two stages, the second of which ends on an error."""
+    Wandb.start("project", root, SMOKE, ["tag"])
+    with Wandb.stage("sft", "sft-1"):
+        for step in range(3):
+            Wandb.log(step, {"loss": [1.0, 2.0], "kl": [0.0, 1.0]}, {"seconds": 1.0})
+        Wandb.show({"params": {"total": 3}}, {"curve": [{"kl": 1.0}]}, {"report": "<p>"})
+        Wandb.keep({"a": root / "a"})
+    with contextlib.suppress(ZeroDivisionError), Wandb.stage("report", "report-1"):
+        Wandb.log(0, {"loss": 1.0}, {})
+        raise ZeroDivisionError
+
+
+def wandb_failing(seed: int, where: Path) -> Iterator[Case]:
+    """Every call of wandb fails once, and from there on for good, in every way that is known."""
+    whole, _ = mirror_with(Failing(-1, ValueError(), False), where / "whole")
+    errors = [ConnectionResetError("gone"), TimeoutError(), OSError(28, "No space left on device"), RuntimeError("x\ny"),
+              BrokenPipeError(), KeyError("run"), AssertionError(), MemoryError()]  # fmt: skip
+    every = [(k, error, good) for k in range(len(whole.calls)) for error in errors for good in (False, True)]
+    random.Random(seed).shuffle(every)
+    for i, (k, error, for_good) in enumerate(every):
+        tried, problem = mirror_with(Failing(k, error, for_good), where / str(i))
+        kind = "and all after it" if for_good else "once"
+        lines = [line for line in problem.splitlines() if line]
+        what = f"wandb's call {k} ({whole.calls[k]}) fails {kind} with {type(error).__name__}"
+        yield Case(what, "; ".join(lines) if tried.calls else "wandb was never called")
+
+
+def mirror_with(failing: Failing, root: Path) -> tuple[Failing, str]:
+    """(the stand-in with what was called, what went wrong)."""
+    root.mkdir(parents=True)
+    (root / "a").write_text("a")
+    before = {name: getattr(Wandb, name) for name in ("shared", "run", "announced", "failed", "token")}
+    there, said = sys.modules.get("wandb"), io.StringIO()
+    sys.modules["wandb"] = failing.module()
+    try:
+        Wandb.shared = Wandb.run = None
+        Wandb.announced = Wandb.failed = False
+        with contextlib.redirect_stdout(said):
+            mirrored(root)
+    except Exception as error:
+        return failing, f"the run would end with {type(error).__name__}: {error}"
+    finally:
+        for name, value in before.items():
+            setattr(Wandb, name, value)
+        del sys.modules["wandb"]
+        if there is not None:
+            sys.modules["wandb"] = there
+    told = [line for line in said.getvalue().splitlines() if line.startswith("rmo: wandb failed")]
+    failed = failing.at >= 0
+    fine = 1 <= len(told) <= 2 if failed else not told
+    return failing, "" if fine else f"{len(told)} lines say that wandb failed: {told}"
+
+
+# Readers of stdout and stderr that go away.
+
+SPEAKER = """
+import os, pty, sys
+sys.path.insert(0, {root!r})
+from rmo.runtime import hosts
+def gone(kind):
+    if kind == "pipe":
+        read, write = os.pipe()
+        os.close(read)
+    elif kind == "terminal":
+        read, write = pty.openpty()
+        os.close(read)
+    else:
+        write = os.open("/dev/full", os.O_WRONLY)
+    return write
+for kind in ("pipe", "terminal", "full disk"):
+    for stream in (1, 2):
+        for late in (0, 1):
+            pid = os.fork()
+            if not pid:
+                kept = os.dup(1)
+                if not late:
+                    os.dup2(gone(kind), stream)
+                hosts.outlive_readers()
+                if late:
+                    os.dup2(gone(kind), stream)
+                problem = "it ended"
+                try:
+                    for k in range(300):
+                        print("x" * 100, flush=k % 2 == 0)
+                        print("y" * 100, file=sys.stderr)
+                    sys.stdout.flush()
+                    os.write(stream, b"z")
+                    problem = ""
+                except BaseException as error:
+                    problem = f"{{type(error).__name__}}: {{error}}"
+                os.write(kept, f"\\nCASE{{kind}}|{{stream}}|{{late}}|{{problem}}\\n".encode())
+                os._exit(0)
+            os.waitpid(pid, 0)
+"""
+
+
+def readers_gone(where: Path) -> Iterator[Case]:
+    """A closed pipe, a terminal that is gone, a full disk, below stdout or stderr: what runs goes on."""
+    where.mkdir(parents=True, exist_ok=True)
+    code = SPEAKER.format(root=str(ROOT))
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    got = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    found = [line[4:].split("|", 3) for line in got.stdout.splitlines() if line.startswith("CASE")]
+    for kind, stream, late, problem in found:
+        when = "once it speaks" if late == "1" else "from the start"
+        yield Case(f"readers: {kind} below descriptor {stream} gone {when}", problem)
+    if len(found) != 12:
+        yield Case("readers", f"{len(found)} of 12 cases were heard of: {got.stderr[-300:]}")
+
+
+# SIGTERM.
+
+
+def told_to_stop(cases: int, seed: int, where: Path) -> Iterator[Case]:
+    """Asked to stop at polls drawn at random, again and again, until the run is done; the files are those of a run that
+    was never asked. Each round begins as a new process does."""
+    whole = opened(where / "whole")
+    runner.execute(whole, FEW)
+    expected, rng, tried = content(whole.root), random.Random(seed), 0
+    for chain in itertools.count():
+        run = opened(where / str(chain))
+        while tried < cases:
+            stop_at = rng.randrange(1, 12)
+            with asked_at(stop_at):
+                try:
+                    runner.execute(run, FEW)
+                    break
+                except hosts.Preempted:
+                    tried += 1
+            yield Case(f"told to stop {seed} chain {chain}: at poll {stop_at}", held(run))
+            run = opened(where / str(chain))
+        if tried >= cases:
+            runner.execute(run, FEW)
+        yield Case(f"told to stop {seed} chain {chain}: its end", differing(expected, content(run.root)))
+        if tried >= cases:
+            return
+
+
+def opened(root: Path) -> Run:
+    """The run as a new process has it."""
+    return graph.open_run(TINY, root, sharding.make_mesh(1))
+
+
+@contextlib.contextmanager
+def asked_at(poll: int) -> Iterator[None]:
+    """SIGTERM comes before the `poll`-th time that the run asks."""
+    real, polls = hosts.preempted, itertools.count(1)
+    hosts.preempted = lambda: next(polls) >= poll
+    try:
+        yield
+    finally:
+        hosts.preempted = real
+
+
+def held(run: Run) -> str:
+    """Whether a stage that was left still has a holder."""
+    return "; ".join(f"{path} was left behind" for path in run.root.rglob("HOLDER"))
+
+
+TIMES = ("speed.jsonl", "cost.json")
+
+
+def content(root: Path) -> dict[str, bytes]:
+    """The bytes of every file but those that hold times, and the parameters' own, whose format holds times too."""
+    files = [path for path in root.rglob("*") if path.is_file() and path.name not in TIMES]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files if "params" not in path.parts}
+
+
+def differing(expected: dict[str, bytes], found: dict[str, bytes]) -> str:
+    """Which files differ; empty where none does."""
+    names = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
+    return f"{', '.join(sorted(names)[:5])} differ" if names else ""
