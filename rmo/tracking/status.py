@@ -46,9 +46,14 @@ def done(stage: Stage) -> Row:
     return {
         "state": "done",
         "seconds": stage.cost()["seconds"],
-        "age": time.time() - modified(stage.done_file),
+        "age": age(stage.done_file),
         "other_code": stage.made_by() != code.code_hash(),
     }
+
+
+def age(file: Path) -> float:
+    """Seconds since it was written; 0 where the clock has been set back since."""
+    return max(time.time() - modified(file), 0.0)
 
 
 def begun(stage: Stage) -> Row:
@@ -59,7 +64,7 @@ def begun(stage: Stage) -> Row:
     written, speed = stage.written(), stage.speed()
     row: Row = {"state": "running" if held else "stopped", "holder": holder if held else None}
     if written:
-        row["age"] = time.time() - modified(written[0])
+        row["age"] = age(written[0])
     if speed:
         row["seconds"] = sum(line["seconds"] for line in speed)
         row["step"], row["of"] = speed[-1]["step"] + 1, speed[-1].get("of")

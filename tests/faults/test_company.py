@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from rmo.runtime import files, hosts, lock
+from rmo.runtime import compiling, files, hosts, lock
+from rmo.tracking import status
 from tests.faults import company
 from tests.helpers.smoke import CLI, ENV, ROOT
 
@@ -137,3 +138,19 @@ def test_below_nohup_a_hangup_is_ignored(monkeypatch):
     finally:
         signal.signal(signal.SIGHUP, before)
         signal.signal(signal.SIGTERM, asked)
+
+
+@pytest.mark.parametrize("jump", [3 * 86400.0, -3 * 86400.0])
+def test_a_clock_that_is_set_while_a_program_is_compiled(jump):
+    """Its seconds stay those that passed: costs are what is left when they are subtracted."""
+    counted, event = compiling.Compiling(), "/jax/core/compile/jaxpr_trace_duration"
+    began = time.monotonic()
+    compiling._note(event, time.time(), time.time() + jump)
+    assert 0 <= counted.seconds <= time.monotonic() - began + 0.01
+
+
+def test_ages_are_never_negative(tmp_path):
+    """A file of tomorrow, since the clock was set back."""
+    (tmp_path / "DONE").write_text("")
+    os.utime(tmp_path / "DONE", (time.time() + 86400,) * 2)
+    assert status.age(tmp_path / "DONE") == 0
