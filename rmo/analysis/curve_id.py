@@ -1,6 +1,7 @@
 """What a curve is of: method, reward model, policy, settings, seed. Grouping, labels and CSV come from here."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -179,45 +180,54 @@ class CurveId:
     def of_cells(cls, row: Mapping[str, object]) -> "CurveId":
         """Of a table's columns, as text or as numbers; those that are missing or empty are not known.
 
-        Reads the columns `kl_coef` and `variant` of older tables too.
+        Reads the columns `kl_coef` and `variant` of tables that are so old that they have no settings too.
 
         Raises:
           ValueError: a cell is not a number; says which.
         """
-
-        def number(name: str) -> float | None:
-            cell = row.get(name)
-            if cell is None or cell == "" or cell != cell:
-                return None
-            found = _value(str(cell))
-            if isinstance(found, str) or math.isinf(found):
-                raise ValueError(f"{name} is {cell!r}, not a number")
-            return found
-
-        def whole(name: str) -> int | None:
-            found = number(name)
-            if found is not None and found != int(found):
-                raise ValueError(f"{name} is {row.get(name)!r}: it must be a whole number")
-            return None if found is None else int(found)
-
-        def text(name: str) -> str:
-            cell = row.get(name)
-            return cell if isinstance(cell, str) else ""
-
-        older = Settings.parse(text("variant"))
-        recipe = {name: value for name, value in older.items() if name in RECIPE}
-        settings: dict[str, Value] = {"kl_coef": penalty} if (penalty := number("kl_coef")) else {}
-        settings |= older.without(*RECIPE)
-        return cls(
-            method=text("method"),
-            rm_params=whole("rm_params") or 0,
-            rm_comparisons=whole("rm_comparisons"),
-            rm_recipe=Settings({**recipe, **Settings.parse(text("rm_recipe"))}),
-            rm_combined=text("rm_combined"),
-            policy_params=whole("policy_params"),
-            settings=Settings({**settings, **Settings.parse(text("settings"))}),
-            seed=whole("seed"),
-        )
+        older = OLDER if "settings" not in row else ()
+        return _of_cells(tuple((name, row.get(name)) for name in (*COLUMNS, *older)))
 
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(CurveId))
+OLDER = ("kl_coef", "variant")
+
+
+@functools.lru_cache(maxsize=65_536)  # a table has a row per point of a curve
+def _of_cells(cells: tuple[tuple[str, object], ...]) -> CurveId:
+    """What `CurveId.of_cells` reads."""
+    row = dict(cells)
+
+    def number(name: str) -> float | None:
+        cell = row.get(name)
+        if cell is None or cell == "" or cell != cell:
+            return None
+        found = _value(str(cell))
+        if isinstance(found, str) or math.isinf(found):
+            raise ValueError(f"{name} is {cell!r}, not a number")
+        return found
+
+    def whole(name: str) -> int | None:
+        found = number(name)
+        if found is not None and found != int(found):
+            raise ValueError(f"{name} is {row.get(name)!r}: it must be a whole number")
+        return None if found is None else int(found)
+
+    def text(name: str) -> str:
+        cell = row.get(name)
+        return cell if isinstance(cell, str) else ""
+
+    older = Settings.parse(text("variant"))
+    recipe = {name: value for name, value in older.items() if name in RECIPE}
+    settings: dict[str, Value] = {"kl_coef": penalty} if (penalty := number("kl_coef")) else {}
+    settings |= older.without(*RECIPE)
+    return CurveId(
+        method=text("method"),
+        rm_params=whole("rm_params") or 0,
+        rm_comparisons=whole("rm_comparisons"),
+        rm_recipe=Settings({**recipe, **Settings.parse(text("rm_recipe"))}),
+        rm_combined=text("rm_combined"),
+        policy_params=whole("policy_params"),
+        settings=Settings({**settings, **Settings.parse(text("settings"))}),
+        seed=whole("seed"),
+    )

@@ -1,12 +1,13 @@
 """curves.csv, the public format of curves: one row per point, read from anybody's table and from older ones."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from rmo.analysis.curve import Curve, CurveError, axis_number
-from rmo.analysis.curve_id import CurveId
+from rmo.analysis.curve_id import OLDER, CurveId
 from rmo.methods.method import default_method, find
 from rmo.runtime.files import Row
 
@@ -53,7 +54,7 @@ def point_of(row: Mapping[str, str], where: str) -> dict[str, float]:
             point[name] = float(cell) if cell != "" else np.nan
         except ValueError as error:
             raise CurveError(f"{where}: {name} is {cell!r}, not a number") from error
-    if not np.isfinite(point["kl"]) or not np.isfinite(point["gold"]):
+    if not math.isfinite(point["kl"]) or not math.isfinite(point["gold"]):
         raise CurveError(f"{where}: kl and gold must be finite numbers")
     return point
 
@@ -93,7 +94,9 @@ def curve_of(id: CurveId, points: Sequence[Mapping[str, float]], source: str) ->
 
 def with_stripped_names(row: Mapping[str, str]) -> Mapping[str, str]:
     """The row with spaces around column names removed. One with more cells than columns stays, to be refused."""
-    return row if None in row else {name.strip(): cell for name, cell in row.items()}
+    if None in row or not any(name != name.strip() for name in row):
+        return row
+    return {name.strip(): cell for name, cell in row.items()}
 
 
 def from_rows(table: Iterable[Mapping[str, str]], source: str = "the table") -> list[Curve]:
@@ -109,10 +112,15 @@ def from_rows(table: Iterable[Mapping[str, str]], source: str = "the table") -> 
     if missing:
         raise CurveError(f"{source} has no column {', '.join(missing)}: the format is {','.join(COLUMNS)}")
     found: dict[CurveId, list[dict[str, float]]] = {}
+    points: dict[tuple[str | None, ...], list[dict[str, float]]] = {}  # by cells, which are quicker to compare
+    names = ("method", *IDENTITY, *OLDER)
     for line, row in enumerate(rows, start=2):
         where = f"{source} line {line}"
         if None in row or any(value is None for value in row.values()):
             raise CurveError(f"{where}: it has more or fewer cells than the header")
         point = point_of(row, where)
-        found.setdefault(id_of(row, where), []).append(point)
+        cells = tuple(row.get(name) for name in names)
+        if cells not in points:
+            points[cells] = found.setdefault(id_of(row, where), [])
+        points[cells].append(point)
     return [curve_of(id, points, source) for id, points in found.items()]

@@ -24,12 +24,10 @@ TEXT = ("method", "rm_recipe", "rm_combined", "settings", "variant", "place")  #
 def numbers(rows: list[dict[str, str]]) -> list[Row]:
     """Rows of a table with everything but the texts of an identity as numbers, NaN where a cell is empty."""
 
-    def value(column: str, cell: str) -> str | float:
-        if column in TEXT:
-            return cell
-        return float(cell) if cell else np.nan
-
-    return [{column: value(column, cell) for column, cell in row.items()} for row in rows]
+    return [
+        {column: cell if column in TEXT else float(cell) if cell else np.nan for column, cell in row.items()}
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)
