@@ -135,7 +135,7 @@ def draw_diagnostics(f: Files, method: Method) -> Figure:
 
 def save_all(drawn: dict[str, Figure | Overlay], out: Path, run: RunFiles) -> dict[str, str]:
     """Every picture as figures/NAME.svg; returns what the page shows of each."""
-    responses, shown = texts.at_points(run), {}
+    responses, shown = texts.PointTexts(run), {}
     for name, picture in drawn.items():
         svg = style.svg(picture)
         write_text(out / "figures" / f"{name}.svg", svg)

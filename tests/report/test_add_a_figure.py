@@ -63,7 +63,7 @@ def test_the_readmes_recipe(small, tmp_path, monkeypatch):
     assert ours.caption == "Proxy minus gold at the last point of every method's mean curve, by RM size."
 
     drawn, lacking = draw_all(small)
-    monkeypatch.setattr(run_report.texts, "at_points", lambda run: {})
+    monkeypatch.setattr(run_report.texts, "PointTexts", lambda run: {})
     shown = save_all({"last_gap": drawn["last_gap"]}, tmp_path, run=None)
     assert (tmp_path / "figures" / "last_gap.svg").read_text().count("RL (PPO)") == 1
     section = "".join(beyond_section(shown, lacking, []))
@@ -125,7 +125,7 @@ def test_every_method_says_what_it_lacks(small):
 def test_a_method_of_ones_own_has_its_curves_in_the_report(small, toy: Method, tmp_path, monkeypatch):
     files = files_of([*small.curves, *(made_up(id) for id in main_sweep("toy"))])
     drawn, _ = draw_all(files)
-    monkeypatch.setattr(run_report.texts, "at_points", lambda run: {})
+    monkeypatch.setattr(run_report.texts, "PointTexts", lambda run: {})
     shown = save_all({"curves_toy": drawn["curves_toy"]}, tmp_path, run=None)
     section = "".join(other_methods(files, shown))
     assert "<h3 id=curves_toy>a toy of a method</h3>" in section

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,14 @@ class Files:
 
     def all(self, method: str) -> list[Group]:
         """Every group of a method."""
-        return group(self.curves, method)
+        if method not in self.grouped:
+            self.grouped[method] = group(self.curves, method)
+        return list(self.grouped[method])
+
+    @cached_property
+    def grouped(self) -> dict[str, list[Group]]:
+        """What `all` has found so far."""
+        return {}
 
     def methods(self) -> list[Method]:
         """Those that the run has curves of, against RMs of a sweep."""
@@ -94,10 +102,26 @@ class Files:
         return [r[column] for r in rows if (r["rm_params"], r["rm_comparisons"], r["rm_recipe"]) == key]
 
 
+class Rows(list[Row]):
+    """A table whose rows are found by the curve that they are of."""
+
+    @cached_property
+    def by_id(self) -> dict[CurveId, list[Row]]:
+        """Rows by their curve, and by its group, in the table's order."""
+        found: dict[CurveId, list[Row]] = {}
+        lists: dict[int, tuple[CurveId, list[list[Row]]]] = {}  # by the object, which rows of one curve share
+        for row in self:
+            own = CurveId.of_cells(row)
+            if id(own) not in lists:
+                lists[id(own)] = own, [found.setdefault(key, []) for key in dict.fromkeys((own, own.group))]
+            for rows in lists[id(own)][1]:
+                rows.append(row)
+        return found
+
+
 def of_id(rows: Sequence[Row], id: CurveId) -> list[Row]:
     """Rows of a table that belong to one curve or, of a group's identity, to any of its seeds."""
-    found = [(row, CurveId.of_cells(row)) for row in rows]
-    return [row for row, own in found if id in (own, own.group)]
+    return (rows if isinstance(rows, Rows) else Rows(rows)).by_id.get(id, [])
 
 
 def load(root: Path) -> Files:
@@ -111,11 +135,11 @@ def load(root: Path) -> Files:
         curves=fits.curves(),
         summary=fits.read("coefficients"),
         reward_models=fits.table("reward_models"),
-        paths=fits.table("paths"),
-        diagnostics={method.name: fits.table(method.name) for method in methods.every()},
+        paths=Rows(fits.table("paths")),
+        diagnostics={method.name: Rows(fits.table(method.name)) for method in methods.every()},
         starts=starts,
         experiment=files.experiment,
-        split=fits.table("efficiency"),
+        split=Rows(fits.table("efficiency")),
         efficiency=fits.read("efficiency") if fits.has("efficiency") else {},
     )
 

@@ -158,7 +158,8 @@ def largest_kl(groups: Sequence[fitting.Group]) -> float:
 def row_of(summary: Row, g: fitting.Group) -> Row | None:
     """The row of coefficients.json that describes a group; None where it was not fitted."""
     rows = summary.get(g.method, {}).get("groups", [])
-    return next((row for row in rows if CurveId.of_cells({**row, "method": g.method}) == g.id), None)
+    alike = (row for row in rows if (row.get("rm_params") or 0) == g.params)  # cheap, and few are left
+    return next((row for row in alike if CurveId.of_cells({**row, "method": g.method}) == g.id), None)
 
 
 def draw_overlay(o: Overlay) -> Figure:

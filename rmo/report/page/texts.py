@@ -2,11 +2,14 @@
 
 import difflib
 import html
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from rmo.analysis.curve_id import CurveId
 from rmo.artifacts.run_files import RunFiles
 from rmo.artifacts.stages import Optimised, Policy, Samples, Scores
 from rmo.checkpoints.tokenizers import decode, load_tokenizer
@@ -16,10 +19,18 @@ from rmo.report.page.interactive import Point, point_key
 from rmo.report.page.tables import table
 from rmo.runtime.types import Row
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
-def policy_tokenizer(run: RunFiles):
+
+def policy_tokenizer(run: RunFiles) -> "PreTrainedTokenizerFast":
     """Of the main policy."""
-    return load_tokenizer(Policy(run.where["sft"]).tokenizer)
+    return tokenizer_at(Policy(run.where["sft"]).tokenizer)
+
+
+@lru_cache(maxsize=8)
+def tokenizer_at(path: Path) -> "PreTrainedTokenizerFast":
+    return load_tokenizer(path)
 
 
 class Texts:
@@ -29,6 +40,7 @@ class Texts:
         self.record = optimised.record
         self.samples = Samples(run.where[Scores(run.where[optimised.scores]).samples])
         self.tokenizer = policy_tokenizer(run)
+        self.draws = lru_cache(maxsize=4)(self.samples.draws)  # points of a curve share a prompt's
 
     @property
     def known(self) -> bool:
@@ -38,25 +50,56 @@ class Texts:
         """One response of member m's k-th point to prompt q."""
         record = self.record
         if record.draw is not None:
-            draws, i = self.samples.draws(q), record.draw[m, k, q]
+            draws, i = self.draws(q), record.draw[m, k, q]
             return decode(self.tokenizer, draws.tokens[i], draws.mask[i])
         assert record.tokens is not None
         assert record.mask is not None
         return decode(self.tokenizer, record.tokens[m, k, q], record.mask[m, k, q])
 
 
-def at_points(run: RunFiles) -> dict[Point, str]:
-    """What stands at the points of every curve of the main policy, for one prompt, by `point_key`."""
-    main, out = Policy(run.where["sft"]).read().params["non_embedding"], {}
-    for _, _, optimised in run.optimised():
-        scores = Scores(run.where[optimised.scores])
-        texts = Texts(run, optimised)
-        if scores.policy_params() != main or not texts.known:
-            continue  # another policy has draws of its own
-        for m, id in enumerate(optimised.ids()):
-            for k in texts.record.points(m):
-                out[point_key(id, texts.record.step_or_n[m, k])] = texts.at(m, k, 0)
-    return out
+class PointTexts(Mapping[Point, str]):
+    """What stands at the points of every curve of the main policy, for one prompt, by `point_key`; read when asked for,
+    since a page shows few of a large run's points."""
+
+    def __init__(self, run: RunFiles):
+        self.run = run
+        self.open, self.points = lru_cache(maxsize=16)(self.texts_of), lru_cache(maxsize=64)(self.points_of)
+        self.stages: dict[CurveId, tuple[Optimised, int]] = {}
+        main, policies = Policy(run.where["sft"]).read().params["non_embedding"], {}
+        for _, _, optimised in run.optimised():
+            scores = optimised.scores
+            if scores not in policies:
+                policies[scores] = Scores(run.where[scores]).policy_params()
+            if policies[scores] == main:  # another policy has draws of its own
+                self.stages |= {id: (optimised, m) for m, id in enumerate(optimised.ids())}
+
+    def texts_of(self, optimised: Optimised) -> Texts | None:
+        """Of one stage; None where no text is known."""
+        texts = Texts(self.run, Optimised(optimised.directory))  # whose record is let go with it
+        return texts if texts.known else None
+
+    def points_of(self, id: CurveId) -> tuple[Texts, int, dict[float, int]] | None:
+        """(the stage's texts, the member, the points by their place) of one curve; None where it has no texts."""
+        if id not in self.stages:
+            return None
+        optimised, m = self.stages[id]
+        texts = self.open(optimised)
+        return texts and (texts, m, {float(texts.record.step_or_n[m, k]): k for k in texts.record.points(m)})
+
+    def __getitem__(self, point: Point) -> str:
+        found = self.points(point[0])
+        if not found:
+            raise KeyError(point)
+        texts, m, places = found
+        return texts.at(m, places[point[1]], 0)
+
+    def __iter__(self) -> Iterator[Point]:
+        for id in self.stages:
+            if found := self.points(id):
+                yield from (point_key(id, at) for at in found[2])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def words(before: str, after: str) -> str:
