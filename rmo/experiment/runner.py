@@ -18,7 +18,7 @@ from rmo.experiment.memory_advice import memory_advice
 from rmo.experiment.mirror import mirror
 from rmo.experiment.run import Run
 from rmo.runtime import code, errors, hosts
-from rmo.runtime.compiling import Compiling
+from rmo.runtime.compiling import Compiling, let_go
 from rmo.runtime.files import (
     SCRATCH,
     Json,
@@ -100,6 +100,7 @@ def execute(run: Run, only: tuple[str, ...] = (), alone: bool = True) -> list[st
                         seconds = make(run, name)
                     found.get(name, {}).update(state="done", seconds=seconds)
                     made.append(name)
+                    let_go()
             if hosts.preempted():
                 raise hosts.Preempted
         # Only after DONE, and again if a kill came in between: half a checkpoint must never be met again.

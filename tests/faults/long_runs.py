@@ -6,7 +6,6 @@ grid of thousands does in one process. After warm-up nothing may grow but the lo
 """
 
 import gc
-import itertools
 import os
 import sys
 import tempfile
@@ -54,7 +53,9 @@ def measured(at: int, where: Path) -> Measured:
     return Measured(at, me.memory_info().rss / MIB, me.num_fds(), me.num_threads(), pieces, len(files), log)
 
 
-def toy_loss(params: dict[str, jax.Array], batch: dict[str, jax.Array], *_: object) -> tuple[jax.Array, dict[str, jax.Array]]:
+def toy_loss(
+    params: dict[str, jax.Array], batch: dict[str, jax.Array], *_: object
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Least squares."""
     error = batch["x"] @ params["w"] - batch["y"]
     loss = (error**2).mean()
@@ -132,7 +133,7 @@ PER_STAGE = {"rss": 1.0, "handles": 0.1, "threads": 0.1, "maps": 20.0}
 def peak_of(command: Sequence[str], limit: float = 60.0) -> tuple[float, float, int, str]:
     """(CPU seconds, peak MiB, exit code, what it said) of a command of rmo in a process of its own. CPU, since a machine
     with other work makes wall time a matter of that."""
-    pid_out = tempfile.TemporaryFile("w+")
+    pid_out = tempfile.TemporaryFile("w+")  # noqa: SIM115
     environ = {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "100"}
     code = "from rmo.cli.main import main; main()"
     pid = os.posix_spawn(
@@ -166,7 +167,11 @@ def looking(where: Path, sweeps: int, points: int) -> Iterator[tuple[str, float,
     config.write_text(
         f"from tests.helpers.large_run import experiment as made\n\n\ndef experiment():\n    return made({sweeps})\n"
     )
-    for command in (["watch", str(run.root), "--once"], ["list", str(config), "--runs", str(where)], ["report", str(run.root)]):
+    for command in (
+        ["watch", str(run.root), "--once"],
+        ["list", str(config), "--runs", str(where)],
+        ["report", str(run.root)],
+    ):
         seconds, memory, code, said = peak_of(command)
         yield command[0], seconds, memory, "" if code == 0 else f"exit code {code}: {said[-300:]}"
 

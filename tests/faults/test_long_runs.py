@@ -2,13 +2,17 @@
 
 import pytest
 
+from rmo.analysis.curve_id import CurveId
+from rmo.report.figures.drawing import Rows, of_id
 from rmo.runtime import compiling
 from tests.faults import long_runs
 
 
 def test_a_day_of_checkpoints_leaves_one_and_nothing_open(tmp_path):
     looks = long_runs.day(36, tmp_path)
-    assert long_runs.growing(looks, long_runs.PER_STEP | {"rss": 0.5}) == ""
+    warming = {"rss": 0.5, "threads": 0.1, "maps": 0.2}  # pools of threads fill over the first hundreds of steps
+    assert long_runs.growing(looks, long_runs.PER_STEP | warming) == ""
+    assert looks[-1].threads < 100
     assert [path.name for path in (tmp_path / "scratch" / "checkpoints").iterdir()] == ["108"]
     assert looks[-1].log / looks[-1].at < 400  # bytes per line of both logs
 
@@ -24,6 +28,19 @@ def test_growth_is_seen():
     rows = [long_runs.Measured(10 * i, 100 + 3 * i, 20 + i, 5, 0, 9, 0) for i in range(9)]
     found = long_runs.growing(rows, long_runs.PER_STEP)
     assert found == "rss grows by 0.3 each; handles grows by 0.1 each"
+
+
+def test_rows_of_a_curve_are_found_as_by_looking_at_each():
+    """Of a curve its own, of a group those of all its seeds; a diagnostic called kl_coef is no part of an identity."""
+    ids = [CurveId("ppo", size, seed=seed) for size in (1, 2) for seed in (0, 1, None)]
+    rows = [{**id.cells(), "step": k, "kl_coef": 0.5} for k in range(3) for id in ids]
+    for wanted in ids:
+        one = [row for row in rows if wanted in (own := CurveId.of_cells(row), own.group)]
+        assert of_id(Rows(rows), wanted) == of_id(rows, wanted) == one
+        assert len(one) == (3 if wanted.seed is not None else 9)
+    assert of_id(rows, CurveId("bon")) == []
+    old = {"method": "ppo", "rm_params": "1", "kl_coef": "0.5"}
+    assert CurveId.of_cells(old).settings == {"kl_coef": 0.5}
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def record_of(method: str, arms: list[Arm], points: int, response: int, rng: np.
         "mask": np.ones((*shape, PROMPTS, response), bool),
     }
     picks = {"draw": rng.integers(0, DRAWS, (*shape, PROMPTS))}
-    named = find(method).diagnostics
+    named = [one for one in find(method).diagnostics if one.name != "kl_coef"]
     return Record(
         arms, np.tile(np.arange(points) + (method != "ppo"), (members, 1)), np.tile(d**2, (members, 1)),
         (0.8 * d)[:, None] + noise, gold[:, None] + noise, np.ones(shape, bool),
