@@ -15,6 +15,7 @@ from rmo.runtime import compiling, files, hosts, lock
 from rmo.tracking import status
 from tests.faults import company
 from tests.helpers.smoke import CLI, ENV, ROOT
+from tests.runtime.test_hosts import FEW, finish, start_two
 
 
 def problems(cases):
@@ -138,6 +139,25 @@ def test_below_nohup_a_hangup_is_ignored(monkeypatch):
     finally:
         signal.signal(signal.SIGHUP, before)
         signal.signal(signal.SIGTERM, asked)
+
+
+@pytest.mark.slow
+def test_load_changes_no_byte(tmp_path):
+    """Two processes of one run, alone and beside four busy loops: log-probabilities, gold and losses are the same."""
+    names = ("*/metrics.jsonl", "*/info.json", "samples*/draws/*.npz")
+    found = []
+    for name, busy in (("quiet", 0), ("loaded", 4)):
+        loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+        try:
+            finish(*start_two(tmp_path / name, *FEW), timeout=3000)
+        finally:
+            for loop in loops:
+                loop.kill()
+                loop.wait()
+        root = tmp_path / name / "smoke"
+        found.append({str(p.relative_to(root)): p.read_bytes() for pattern in names for p in root.glob(pattern)})
+    assert len(found[0]) > 10
+    assert company.differing(*found) == ""
 
 
 @pytest.mark.parametrize("jump", [3 * 86400.0, -3 * 86400.0])
