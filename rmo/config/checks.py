@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from rmo import config
 from rmo.config.names import sizes_of, sweep_named
@@ -138,13 +138,14 @@ def of_type(value: Any, hint: Any, where: str) -> None:
         need(fits, f"{shown} {errors.kind(hint)}")
         plain = type(value).__module__ != "numpy" or isinstance(value, float)  # float64 is a float
         need(plain, f"{shown} a number of Python's, as {hint.__name__}(...) makes it")
-        need(hint is not str or encodable(value), f"{shown} a text that UTF-8 can write, without lone surrogates")
+        sound = not isinstance(value, str) or encodable(value)
+        need(sound, f"{shown} a text that UTF-8 can write, without lone surrogates")
     elif get_origin(hint) is tuple:
         need(isinstance(value, tuple), f"{shown} a tuple, as (a,) or (a, b)")
         for index, entry in enumerate(value):
             of_type(entry, get_args(hint)[0], f"{where}.{index}")
     elif dataclasses.is_dataclass(hint):
-        fits = isinstance(value, hint) and not isinstance(value, type)
+        fits = isinstance(value, cast(type, hint)) and not isinstance(value, type)
         need(fits, f"{shown} {errors.kind(hint)}")
         types(value, f"{where}.")
 

@@ -94,6 +94,6 @@ def annotator_rows(stages: Sequence[tuple[Method, Optimised, Scores]], draws: in
             "rank_correlation": float(np.mean([rank_correlation(*path) for path in paths])),
             "gold_end": float(ends[0]),
             "annotator_end": float(ends[1]),
-            **parting(*map(list, zip(*members, strict=True)), draws, level)._asdict(),
+            **parting([c for c, _ in members], [apart_KQ for _, apart_KQ in members], draws, level)._asdict(),
         })  # fmt: skip
     return rows

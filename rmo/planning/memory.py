@@ -65,7 +65,8 @@ class Shapes:
             shape = dataclasses.replace(shape, vocab=1)
         alike = dataclasses.replace(shape.shape, pooling=shape.pooling)  # what changes no parameter is left out
         module = self.sketch.rm(alike) if rm else self.sketch.lm(alike)
-        tree: Tree = place(stacked(known_shapes(module, stored), members), self.mesh)
+        shapes = known_shapes(module, stored)  # pyright: ignore[reportArgumentType]  # modules can be hashed
+        tree: Tree = place(stacked(shapes, members), self.mesh)
         return bytes_on_one_device(tree) * self.shared
 
     @functools.cached_property

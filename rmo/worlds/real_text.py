@@ -237,9 +237,10 @@ class TextWorld(World):
 
     @cached_property
     def word_ids(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Ids that stand for text."""
+        """Ids that stand for text, least first: a tokenizer gives its vocabulary in another order in every process."""
         special = set(self.tokenizer.all_special_ids)
-        return np.array([i for i in self.tokenizer.get_vocab().values() if i < self.vocab and i not in special])
+        every = sorted(set(self.tokenizer.get_vocab().values()))
+        return np.array([i for i in every if i < self.vocab and i not in special])
 
     @cached_property
     def texts(self) -> dict[bytes, Prompt]:

@@ -17,7 +17,7 @@ from rmo.experiment.efficiency import annotator_rows
 from rmo.experiment.stages.fits import optimised_stages
 from rmo.planning.programs import programs
 from rmo.runtime import sharding
-from rmo.runtime.files import RunError, read_json, write_json
+from rmo.runtime.files import RunError, read_json
 from rmo.worlds import judge
 from rmo.worlds.judged_text import Answers, JudgedTextWorld, said
 from rmo.worlds.real_text import TextWorld
@@ -99,22 +99,28 @@ def test_a_tokenizer_of_the_runs_own_texts(made):
     assert tokenizer.eos_token_id == made.world.eos == 2
 
 
-def test_the_judge_must_stay_what_it_was(made):
+def test_the_judge_must_stay_what_it_was(made, monkeypatch):
     """Its name is in the digests; what it says is compared before a process asks it."""
     e = made.experiment
     other = dataclasses.replace(e, world=dataclasses.replace(e.world, judge="tests.helpers.judges:counted"))
     theirs = graph.plan(other)
     assert all(theirs[name].path != made.stages[name].path for name in ("gold", "samples", "comparisons"))
-    file = made.path("prompts") / judge.FILE
-    kept = read_json(file)
-    assert len(kept["probes"]) == judge.PROBES
-    write_json(file, {**kept, "scores": [score + 1 for score in kept["scores"]]})
-    try:
-        world = JudgedTextWorld(e.world, made.path("prompts"))
-        with pytest.raises(RunError, match="since this run began: put the old one back, or begin anew"):
-            world.score(world.demonstrations(np.random.default_rng(0), 2))
-    finally:
-        write_json(file, kept)
+    assert len(read_json(made.path("prompts") / judge.FILE)["probes"]) == judge.PROBES
+    before = judges.warmth
+    monkeypatch.setattr(judges, "warmth", lambda prompt, response: before(prompt, response) + 1)
+    world = JudgedTextWorld(e.world, made.path("prompts"))
+    with pytest.raises(RunError, match="since this run began: put the old one back, or begin anew"):
+        world.score(world.demonstrations(np.random.default_rng(0), 2))
+
+
+def test_words_do_not_depend_on_the_order_of_the_vocabulary(made, monkeypatch):
+    """A fast tokenizer gives it in another order in every process, and random words are chosen by their place."""
+    words = made.world.word_ids
+    assert (np.diff(words) > 0).all()
+    again = JudgedTextWorld(made.experiment.world, made.path("prompts"))
+    turned = dict(reversed(again.tokenizer.get_vocab().items()))
+    monkeypatch.setattr(type(again.tokenizer), "get_vocab", lambda _: turned)
+    np.testing.assert_array_equal(again.word_ids, words)
 
 
 def test_broad_text(made):
