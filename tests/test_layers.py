@@ -39,7 +39,7 @@ OWNERS = {
     "tqdm": {"tracking/progress"},
     "plotext": {"tracking/watch"},
     "fsspec": {"runtime/files"},
-    "psutil": {"runtime/lock"},
+    "psutil": {"runtime/lock", "planning/memory"},
     "plotly": {"report/page/interactive", "report/page/document"},
     "etils": {"runtime/files"},
 }

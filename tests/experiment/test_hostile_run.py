@@ -5,7 +5,7 @@ import json
 from rmo.report import compare, run_report
 from rmo.runtime.files import read_json, write_json
 from tests.helpers.hostile import HOSTILE, harmless
-from tests.helpers.smoke import copied
+from tests.helpers.smoke import copied, resealed
 
 KEPT = {
     "method",
@@ -64,6 +64,7 @@ def poison(run):
 def test_no_text_of_a_run_becomes_markup(smoke, tmp_path):
     run = copied(smoke, tmp_path)
     poison(run)
+    resealed(run)
     harmless(run_report.write(run))
     other = copied(smoke, tmp_path / "b")
     harmless(compare.write([run, other], tmp_path / "compare.html"))

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rmo.artifacts.run_files import RunFiles
-from rmo.artifacts.stages import Optimised, Samples
+from rmo.artifacts.stages import Optimised, Samples, Stage
 from rmo.checkpoints import tokenizers
 from rmo.cli import plugins
 from rmo.report import compare, run_report
@@ -165,9 +165,11 @@ def test_a_sweep_whose_name_ends_like_another_is_not_taken_for_it(smoke, tmp_pat
     for kind in ("scores", "bon"):
         (old,) = here.glob(f"{kind}/w8x1-main-*")
         new = shutil.copytree(old, here / kind / "w8x1-x-main-0123456789")
+        (new / "DONE").unlink()  # it says of which stage it is
         info = read_json(new / "info.json")
         info |= {"sweep": "x-main"} if kind == "scores" else {"scores": "scores/w8x1-x-main"}
         files.write_json(new / "info.json", info)
+        Stage(new).mark_done(f"{kind}/{new.name}")
         row = {"stage": f"{kind}/w8x1-x-main", "path": f"{kind}/{new.name}", "state": "done", "seconds": 1.0}
         rows.insert(0, row)
     files.write_json(here / "stages.json", rows)

@@ -69,6 +69,7 @@ def call(args: Sequence[str], where: Path, seconds: float = SECONDS) -> Ended:
         mock.patch.dict(os.environ, environment),
         mock.patch.object(sys, "argv", ["rmo", *args]),
         mock.patch.object(run, "make"),
+        mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True),  # which was read when it was imported
         no_network(asked),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -101,6 +101,7 @@ def test_a_terminal_that_goes_away_has_the_run_saved(tmp_path):
 
     def own_terminal():
         os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run below nohup
         import fcntl
         import termios
 

@@ -12,7 +12,7 @@ def test_a_day_of_checkpoints_leaves_one_and_nothing_open(tmp_path):
     looks = long_runs.day(36, tmp_path)
     warming = {"rss": 0.5, "threads": 0.1, "maps": 0.2}  # pools of threads fill over the first hundreds of steps
     assert long_runs.growing(looks, long_runs.PER_STEP | warming) == ""
-    assert looks[-1].threads < 100
+    assert looks[-1].threads - looks[0].threads < 60  # other tests' are there before
     assert [path.name for path in (tmp_path / "scratch" / "checkpoints").iterdir()] == ["108"]
     assert looks[-1].log / looks[-1].at < 400  # bytes per line of both logs
 
