@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+def is_id(value: Json) -> bool:
+    """Whether it is an integer that a tokenizer takes; those below 0 stand for none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value < 2**31
+
+
 def ids_in(path: Path, value: Json) -> list[int]:
     """The ids of eos_token_id, one or several; those below 0, which some configs have, are none.
 
@@ -21,7 +26,7 @@ def ids_in(path: Path, value: Json) -> list[int]:
       CheckpointError: they are no ids.
     """
     given = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in given):
+    if not all(is_id(i) for i in given):
         raise CheckpointError(f"{path}: eos_token_id is {value!r}, no ids of tokens")
     return [i for i in given if i >= 0]
 
@@ -58,7 +63,7 @@ def pad_id(places: list[Path], tokenizer: PreTrainedTokenizerBase) -> int | None
     for path in (place / "config.json" for place in places):
         if path.is_file():
             found = weight_files.read_object(path).get("pad_token_id")
-            if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
+            if found is not None and not is_id(found):
                 raise CheckpointError(f"{path}: pad_token_id is {found!r}, no id of a token")
             if found is not None and found >= 0:
                 return found

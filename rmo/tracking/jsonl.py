@@ -63,7 +63,7 @@ class Lines:
             self.flush()
 
     def flush(self) -> None:
-        if remote(self.path):
+        if remote(self.path) and self.lines:  # on a disk there is no file before the first line either
             write_text(self.path, "".join(self.lines))
             self.flushed = time.monotonic()
 

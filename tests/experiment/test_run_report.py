@@ -17,7 +17,7 @@ from rmo.report.page import costs, texts
 from rmo.runtime import files
 from rmo.runtime.files import RunError, read_csv, read_json
 from tests.helpers import browser
-from tests.helpers.smoke import copied
+from tests.helpers.smoke import copied, resealed
 
 
 @pytest.mark.parametrize("size", browser.SIZES)
@@ -173,6 +173,7 @@ def test_a_sweep_whose_name_ends_like_another_is_not_taken_for_it(smoke, tmp_pat
         row = {"stage": f"{kind}/w8x1-x-main", "path": f"{kind}/{new.name}", "state": "done", "seconds": 1.0}
         rows.insert(0, row)
     files.write_json(here / "stages.json", rows)
+    resealed(here)
 
     def shown(run, sweep):
         """Methods whose texts are shown, by RM size."""
