@@ -177,16 +177,17 @@ class CurveId:
         return {name: str(value) if isinstance(value, Settings) else value for name, value in found.items()}
 
     @classmethod
-    def of_cells(cls, row: Mapping[str, object]) -> "CurveId":
+    def of_cells(cls, row: Mapping[str, object], older: bool = False) -> "CurveId":
         """Of a table's columns, as text or as numbers; those that are missing or empty are not known.
 
-        Reads the columns `kl_coef` and `variant` of tables that are so old that they have no settings too.
+        Reads the columns `kl_coef` and `variant` too of tables so old that they have no settings, and, with `older`, of
+        any: in a table of curves they are never diagnostics.
 
         Raises:
           ValueError: a cell is not a number; says which.
         """
-        older = OLDER if "settings" not in row else ()
-        return _of_cells(tuple((name, row.get(name)) for name in (*COLUMNS, *older)))
+        names = (*COLUMNS, *OLDER) if older or "settings" not in row else COLUMNS
+        return _of_cells(tuple((name, row.get(name)) for name in names))
 
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(CurveId))

@@ -67,7 +67,7 @@ def id_of(row: Mapping[str, str], where: str) -> CurveId:
     """
     method = row.get("method", "") or default_method()
     try:
-        return CurveId.of_cells({**row, "method": find(method).name})
+        return CurveId.of_cells({**row, "method": find(method).name}, older=True)
     except ValueError as error:
         raise CurveError(f"{where}: {error}") from error
 

@@ -100,6 +100,7 @@ class RunFiles:
         return self.fits.has("coefficients") and present(self.root / "stages.json")
 
     def publish(self, experiment: Experiment, stages: list[Row]) -> None:
+        (self.root / PUBLISHED).unlink(missing_ok=True)  # what follows is not what it lists
         write_json(self.root / "experiment.json", to_json(experiment))
         write_json(self.root / "stages.json", stages)
 

@@ -104,9 +104,15 @@ def execute(run: Run, only: tuple[str, ...] = (), alone: bool = True) -> list[st
             if hosts.preempted():
                 raise hosts.Preempted
         # Only after DONE, and again if a kill came in between: half a checkpoint must never be met again.
+        tidy(run, name)
+    return made
+
+
+def tidy(run: Run, name: str) -> None:
+    """Remove what a finished stage needs no more."""
+    if (run.path(name) / SCRATCH).exists():
         need_inside(run.root, run.path(name))
         remove(run.path(name) / SCRATCH)
-    return made
 
 
 def unfinished(run: Run, name: str) -> bool:
@@ -141,7 +147,7 @@ def make(run: Run, name: str) -> float:
     try:
         with Wandb.stage(name, run.stages[name].path):
             started, compiling = time.monotonic(), Compiling()
-            with jax.set_mesh(run.mesh), naming(stage.directory):
+            with jax.set_mesh(run.mesh), naming(stage.directory, service=False):
                 run.stages[name].make(run, stage.directory)
             seconds = round(time.monotonic() - started, 2)
             mirror(run, name)

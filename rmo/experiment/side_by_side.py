@@ -16,9 +16,9 @@ from typing import NoReturn
 
 from rmo.artifacts.run_files import GATHERERS
 from rmo.experiment.run import Run, StageOf
-from rmo.experiment.runner import need_upstream
+from rmo.experiment.runner import need_upstream, tidy
 from rmo.runtime import hosts
-from rmo.runtime.files import SCRATCH, RunError, remove
+from rmo.runtime.files import RunError
 from rmo.tracking.progress import say
 from rmo.tracking.status import left, look
 
@@ -155,7 +155,7 @@ def to_make(run: Run, wanted: Collection[str]) -> list[str]:
     are made again. What a kill left beside a stage that is done goes."""
     for name in wanted:
         if run.done(name):
-            remove(run.path(name) / SCRATCH)
+            tidy(run, name)
     names = [name for name in order(run.stages) if name in wanted and not run.done(name)]
     return [name for name in order(run.stages) if name in names or (names and name in wanted and name in GATHERERS)]
 

@@ -113,7 +113,7 @@ class Checkpoints:
         with writing(self.directory), self._checkpointer() as checkpointer:
             checkpointer.save(step, state)
         if hosts.writer():
-            write_text(self.list, checksums.sealed(self.directory, str(step)))
+            write_text(self.list, checksums.sealed(self.directory, str(step), most=checksums.LARGE))
 
     def restore(self, state: Tree) -> tuple[Tree, int]:
         """(saved state, its step), or (`state`, 0) where nothing was saved.

@@ -37,11 +37,13 @@ _whole: set[tuple[str, float, int]] = set()  # files that were compared: path, t
 # Writing.
 
 
-def sealed(directory: Path, title: str, names: Iterable[str] | None = None) -> str:
-    """The text of a list: of the files of those names, else of all that a stage leaves."""
+def sealed(directory: Path, title: str, names: Iterable[str] | None = None, most: int | None = None) -> str:
+    """The text of a list: of the files of those names, else of all that a stage leaves; of files with more than `most`
+    bytes the size alone."""
     lines = [title]
     for name in sorted(files_of(directory) if names is None else names):
-        found = measured(directory / name)
+        size = stamp(directory / name)[2]
+        found = Sum("-", size) if most is not None and size > most else measured(directory / name)
         lines.append(f"{found.sha256} {found.size} {name}")
     text = "\n".join(lines) + "\n"
     return text + hashlib.sha256(text.encode()).hexdigest() + "\n"
@@ -181,7 +183,8 @@ def check_file(path: Path, wanted: Sum) -> None:
 
 def wanted_of(path: Path) -> Sum | None:
     """What a file was when its directory was finished; None where that is not known."""
-    for place, list_name in ((path.parent, DONE), (path.parent, PUBLISHED), (path.parent.parent, DONE)):
+    places = ((path.parent, DONE), (path.parent, PUBLISHED), (path.parent.parent, DONE))
+    for place, list_name in sorted(places, key=lambda place: place not in _known):  # a bucket is asked for each
         name = path.name if place == path.parent else f"{path.parent.name}/{path.name}"
         if found := listed(place, list_name).get(name):
             return found

@@ -8,6 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 import jax
+import numpy as np
+
+from rmo.runtime import hosts
 
 MAPS = 20_000  # pieces of memory that may be mapped before compiled programs are let go
 _programs: Counter[str] = Counter()
@@ -52,6 +55,7 @@ def let_go() -> None:
     """Between two stages: forget compiled programs where there are many. A process of Linux may map 65,530 pieces of
     memory and dies beyond; every program takes some, and a grid has thousands. The cache on disk has them."""
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > MAPS:
+    many = maps.exists() and maps.read_bytes().count(b"\n") > MAPS
+    if hosts.agree(np.bool_(many)):  # all or none: compiling, processes may wait for one another
         jax.clear_caches()
         gc.collect()

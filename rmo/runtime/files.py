@@ -114,7 +114,9 @@ def remove(path: Path) -> None:
     """
     if hosts.writer():
         need_hold()
-        if not remote(path):
+        if not remote(path) and path.is_symlink():
+            path.unlink()
+        elif not remote(path):
             shutil.rmtree(path, onerror=unless_gone)
         elif path.exists():
             path.rmtree()  # type: ignore[attr-defined]
@@ -174,8 +176,9 @@ _copies: list[tempfile.TemporaryDirectory] = []  # they go when the process ends
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Have errors of a disk inside name the file: of one that fails in the middle, the system names none.
+def naming(path: Path, service: bool = True) -> Iterator[None]:
+    """Have errors of a disk inside name the file: of one that fails in the middle, the system names none. With
+    `service`, where nothing but a file's own operations are inside, what a bucket's service refuses is said as such.
 
     Raises:
       RunError: the service of a bucket refuses.
@@ -185,7 +188,7 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK and not error.filename:
             error.filename = str(path)
-        elif remote(path) and refused(error):
+        elif service and remote(path) and refused(error):
             advice = "see that this account may read and write there, the same command continues"
             raise RunError(f"{path}: {' '.join(str(error).split())[:200]}: {advice}") from error
         raise

@@ -80,8 +80,9 @@ class Lock:
         self.done.set()
         if self.check in still_mine:
             still_mine.remove(self.check)
-        if hosts.writer() and self.mine():
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, RunError):  # what ended the stage is to be told, not this
+            if hosts.writer() and self.mine():
+                self.path.unlink(missing_ok=True)
 
     def bury(self, dead: Row) -> None:
         """Take a dead holder's file away; not that of another who did so first and holds it now."""

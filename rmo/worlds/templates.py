@@ -101,7 +101,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Dialogue, answer: bool)
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
     """Raises TimeoutError where a template does not end: a sandbox bounds what it may touch and not how long it loops.
-    Only in a process's main thread, which is where signals can be met."""
+    The process's own seconds count, and not those in which it was stopped. Only in a process's main thread, which is
+    where signals can be met."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -109,13 +110,13 @@ def bounded() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TimeoutError(f"it does not end within {SECONDS:g} s")
 
-    handler = signal.signal(signal.SIGALRM, stop)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    handler = signal.signal(signal.SIGVTALRM, stop)
+    left, _ = signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left)
-        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_VIRTUAL, left)
+        signal.signal(signal.SIGVTALRM, handler)
 
 
 def applied(tokenizer: PreTrainedTokenizerBase, messages: list[Row], answer: bool) -> str:

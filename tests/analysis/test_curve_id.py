@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from rmo.analysis.curve_id import GOLD, NO_RM, CurveId, Settings
+from rmo.artifacts.curves_csv import from_rows
 
 
 @pytest.mark.parametrize(
@@ -137,3 +138,23 @@ def test_columns_of_older_tables():
     assert CurveId.of_cells({"method": "ppo", "variant": "my run"}).settings == {"": "my run"}
     with pytest.raises(ValueError, match="seed is 'x', not a number"):
         CurveId.of_cells({"method": "ppo", "seed": "x"})
+
+
+def test_a_table_of_curves_may_tell_them_apart_by_kl_coef_beside_settings():
+    """As `rmo fit --group kl_coef` does: two penalties are two curves, and not one with twice the points."""
+    rows = [
+        {
+            "method": "ppo",
+            "step_or_n": step,
+            "kl": step,
+            "proxy": 0.1 * step,
+            "gold": 0.1 * step,
+            "kl_coef": coef,
+            "settings": "",
+        }
+        for coef in (0.0, 0.1)
+        for step in range(4)
+    ]
+    curves = from_rows([{name: str(cell) for name, cell in row.items()} for row in rows])
+    assert [len(curve.kl) for curve in curves] == [4, 4]
+    assert len({curve.id for curve in curves}) == 2

@@ -136,6 +136,10 @@ def test_a_kill_between_any_two_steps_of_a_stage_is_survived(owner, step, tmp_pa
     """Saving, describing, marking done, cleaning up: dying in any of them costs a repetition, never the stage."""
     tiny = dataclasses.replace(SMOKE, sft=dataclasses.replace(SMOKE.sft, texts=256, epochs=1))
     run = graph.open_run(tiny, tmp_path / "run", sharding.make_mesh(1))
+    left = run.path("sft") / "scratch" / "left"  # so short a training saves no state of its own
+    left.mkdir(parents=True)
+    for name in "abc":
+        (left / name).write_text("")
 
     def dying(path, *args, **kwargs):
         if step == "rmtree":  # half of it is gone already

@@ -67,7 +67,7 @@ def make(options: RunOptions, run: Run, where: str, args: Sequence[str]) -> None
     from rmo.experiment.stages.report import publish
     from rmo.runtime.files import naming
 
-    with naming(run.root):
+    with naming(run.root, service=False):
         make_stages(options, run, where, args)
         publish(run)
     hosts.barrier("published")  # JAX waits less long for the others at its end
@@ -162,7 +162,7 @@ def mesh_of(options: RunOptions) -> jax.sharding.Mesh:
 
 
 def need_memory(options: RunOptions, run: Run) -> None:
-    """Refuse what can never fit, before anything is made; only stages count that are asked for and not done.
+    """Refuse what can never fit, before anything is made; only kinds of stages count of which all are still to be made.
 
     Raises:
       ConfigError: says what needs more than there is, and what takes less.
@@ -170,7 +170,10 @@ def need_memory(options: RunOptions, run: Run) -> None:
     from rmo.experiment import graph
     from rmo.planning import memory
 
-    kinds = {name.split("/")[0] for name in graph.matching(run, options.only) if not run.done(name)}
+    pending = {name for name in graph.matching(run, options.only) if not run.done(name)}
+    kinds = {name.split("/")[0] for name in pending} - {
+        name.split("/")[0] for name in run.stages if name not in pending
+    }
     if kinds:
         mesh = mesh_of(options)
         if line := memory.too_large(run.experiment, mesh, memory.machine(mesh), kinds):
