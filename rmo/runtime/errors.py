@@ -185,6 +185,7 @@ ADVICE = {
     errno.EDQUOT: "free some of the quota, the same command continues",
     errno.EACCES: "give this user the right to it, the same command continues",
     errno.EPERM: "give this user the right to it, the same command continues",
+    errno.ENOTEMPTY: "something was written there meanwhile, the same command continues",
     errno.EROFS: "give a place that can be written to",
 }
 

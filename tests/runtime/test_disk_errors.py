@@ -1,5 +1,6 @@
 """Errors of a disk in the middle of small files: named, and nothing half done is taken for done."""
 
+import errno
 import os
 import resource
 import shutil
@@ -88,3 +89,7 @@ def test_a_holder_that_cannot_be_read_is_not_taken_for_dead(tmp_path):
                 Lock(tmp_path / "stage").__enter__()
             assert lock.mine()
     assert os.listdir(tmp_path / "stage") == []
+
+
+def test_a_directory_that_was_not_empty_says_what_to_do():
+    assert of_system(OSError(errno.ENOTEMPTY, "Directory not empty", "d")).endswith("the same command continues")
