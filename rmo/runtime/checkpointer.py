@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from orbax.checkpoint import v1 as ocp
 
 
-# How tensorstore's errors begin, which come as ValueErrors: of a disk that is full, of a bucket that refuses.
+# ValueErrors that the disk or a bucket is the cause of: how tensorstore's begin, and what orbax says where a part that
+# it has just written cannot be read.
 OF_STORAGE = re.compile(
     r"\b(PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|UNAVAILABLE|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|INTERNAL"
     r"|DATA_LOSS|DEADLINE_EXCEEDED|ABORTED|CANCELLED|UNKNOWN|INVALID_ARGUMENT|OUT_OF_RANGE): "
+    r"|(in the checkpoint|Checkpoint) directory"
 )
 
 

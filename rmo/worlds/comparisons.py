@@ -11,7 +11,7 @@ import numpy as np
 
 from rmo import config
 from rmo.runtime import checksums, hosts
-from rmo.runtime.files import Json, Row, RunError, local, read_json, write_json, written
+from rmo.runtime.files import Json, Row, RunError, local, read_json, remove, write_json, written
 
 
 class Comparisons(NamedTuple):
@@ -66,6 +66,7 @@ def write_comparisons(directory: Path, **splits: Comparisons) -> None:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
+    remove(directory)  # what a killed run left there
     with written(directory) as here:
         builder = _builder_class()(splits=splits, data_dir=str(here), file_format="array_record")
         with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not happen

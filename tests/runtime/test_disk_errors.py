@@ -8,7 +8,7 @@ import shutil
 import jax
 import pytest
 
-from rmo.runtime.checkpointer import load_params, save_params
+from rmo.runtime.checkpointer import load_params, save_params, writing
 from rmo.runtime.errors import of_system
 from rmo.runtime.files import RunError, read_json, remove, write_json
 from rmo.runtime.lock import Held, Lock
@@ -60,6 +60,14 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
     assert "\n" not in str(caught.value)
     save_params(path, params)
     assert load_params(path, params)["w"].shape == (100_000,)
+
+
+def test_what_orbax_cannot_read_of_what_it_wrote_is_the_disks_fault(tmp_path):
+    why = f"cannot write {tmp_path}: No ArrayMetadata .*the same command continues"
+    with pytest.raises(RunError, match=why), writing(tmp_path):
+        raise ValueError("No ArrayMetadata found for process_index=0 in the checkpoint directory: state")
+    with pytest.raises(ValueError, match="shapes"), writing(tmp_path):
+        raise ValueError("shapes differ")
 
 
 def test_what_cannot_be_removed_is_said(tmp_path):

@@ -39,6 +39,15 @@ def test_comparisons_survive_the_disk(tmp_path):
         comparisons.read_comparisons(tmp_path / "elsewhere", "train")
 
 
+def test_what_a_killed_run_left_of_a_dataset_goes(tmp_path):
+    left = tmp_path / "dataset" / "rmo_comparisons" / "incomplete.ABCDEF_1.0.0"
+    left.mkdir(parents=True)
+    (left / "features.json").write_text("{")
+    comparisons.write_comparisons(tmp_path / "dataset", train=make(5))
+    assert not list(tmp_path.rglob("*incomplete*"))
+    assert len(comparisons.read_comparisons(tmp_path / "dataset", "train").prompt) == 5
+
+
 def test_epochs_visit_every_row_once_and_depend_on_step_alone():
     rows = comparisons.epochs(103, 10, (3,))
     first = np.concatenate([rows(step) for step in range(10)])
