@@ -18,7 +18,7 @@ from rmo.config.checks import STOPPING, held_out_prompts
 from rmo.config.names import trunk_name
 from rmo.experiment.pool import Scored, stacked
 from rmo.experiment.run import Run
-from rmo.experiment.stages.comparisons import judged_pairs, preferred_first, subset
+from rmo.experiment.stages.comparisons import judged_pairs, preferred_first, score_gap, subset
 from rmo.experiment.stages.proxies import Order, order_of, trained, validated
 from rmo.methods.bench import OWN, Importance
 from rmo.models import bulk_scoring, scoring
@@ -39,8 +39,8 @@ ZERO_DRAWS = 256
 
 
 def label(scored: Scored, out: Path, name: str, chosen: Sequence[int], policies: Params, size: int) -> None:
-    """Pairs of each policy's responses, `size` to train on and as many prompts as the run holds out, labelled by gold
-    as the run's own; kept under a name in `out`. `chosen` are the rewards that these policies were optimised against.
+    """Pairs of each policy's responses, `size` to train on and as many prompts as the run holds out, labelled as
+    the run's own; kept under a name in `out`. `chosen` are the rewards that these policies were optimised against.
 
     Raises:
       ConfigError: the world has too few prompts.
@@ -50,15 +50,14 @@ def label(scored: Scored, out: Path, name: str, chosen: Sequence[int], policies:
     held = held_out_prompts(run.experiment)
     prompts = run.world.prompts(run.rng(f"prompts of {name}"), held - (-size // c.pairs), "comparisons")
     prompt = np.repeat(np.arange(len(prompts.tokens), dtype=np.int32), c.pairs)
-    gold, scale = run.load("gold", run.gold_rm()), run.gold_calibration().scale
+    gold = run.load("gold", run.gold_rm())
     key = jax.random.fold_in(run.key(f"pairs of {name}"), scored.shape.weights % 2**32)
     for m, seed in enumerate(seeds):
         if not hosts.agree(np.bool_(labels_file(here, m).exists())):
             part = here / f"pairs-{m}"
             drawn = judged_pairs(run, pick(policies, m), gold, prompts, jax.random.fold_in(key, seed or 0), part, False)
-            tokens, mask, scores = drawn
-            first_wins = data.label(run.rng(f"labels of {name}, seed {seed}"), (scores[:, 0] - scores[:, 1]) * scale, c)
-            rows = preferred_first(data.Comparisons(tokens, mask, scores, prompt), first_wins)
+            first_wins = data.label(run.rng(f"labels of {name}, seed {seed}"), score_gap(run, *drawn), c)
+            rows = preferred_first(data.Comparisons(*drawn, prompt), first_wins)
             rows = subset(rows, np.r_[np.arange(size), np.arange(len(prompt) - held * c.pairs, len(prompt))])
             write_npz(labels_file(here, m), size=np.int64(size), **rows._asdict())
 

@@ -187,3 +187,8 @@ def check(e: config.Experiment, need: Need) -> None:
       ConfigError: one line that names the field, its value and the remedy.
     """
     kind(e.world).check(e, e.world, need)
+    need(
+        e.comparisons.labelled_by == "gold" or world_of(e.world).has_annotator,
+        f"comparisons.labelled_by is {e.comparisons.labelled_by!r}: this world has no annotator (of real text, give "
+        "world.judge)",
+    )

@@ -4,21 +4,26 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from rmo import config
-from rmo.artifacts.stages import Optimised, Samples
+from rmo.artifacts.run_files import RunFiles
+from rmo.artifacts.stages import Comparisons, Optimised, Samples
 from rmo.config import checks
 from rmo.experiment import annotator, graph, runner
 from rmo.experiment.audit import audit
 from rmo.experiment.efficiency import annotator_rows
 from rmo.experiment.stages.fits import optimised_stages
 from rmo.planning.programs import programs
+from rmo.report.page.gold_section import labels
 from rmo.runtime import sharding
 from rmo.runtime.files import RunError, read_json
 from rmo.worlds import judge
+from rmo.worlds.comparisons import read_comparisons
 from rmo.worlds.judged_text import Answers, JudgedTextWorld, said
 from rmo.worlds.real_text import TextWorld
 from rmo.worlds.world import Texts, world_of
@@ -194,6 +199,34 @@ def changed(e, **world):
     return dataclasses.replace(e, world=dataclasses.replace(e.world, **world))
 
 
+def labelled_by_the_judge(e):
+    return dataclasses.replace(e, comparisons=dataclasses.replace(e.comparisons, labelled_by="annotator"))
+
+
+def test_the_judge_labels_comparisons_itself(made):
+    e = labelled_by_the_judge(made.experiment)
+    run = graph.open_run(e, made.root, sharding.make_mesh(1))
+    kept, other = ("prompts", "sft", "gold", "samples"), ("comparisons", "proxies/w8x1-main")
+    assert all(run.path(name) == made.path(name) for name in kept)
+    assert all(run.path(name) != made.path(name) for name in other)
+    runner.execute(run, ("comparisons",))
+    rows = read_comparisons(Comparisons(run.path("comparisons")).dataset, "train")
+    p = e.world.prompt
+    scores = [
+        run.world.score(Texts(*(x[:, side, part] for part in (slice(p), slice(p, None)) for x in (rows.tokens, rows.mask))))
+        for side in (0, 1)
+    ]  # fmt: skip
+    assert (scores[0] >= scores[1]).all()  # the first is the preferred one
+    info, by_gold = (read_json(r.path("comparisons") / "info.json") for r in (run, made))
+    assert info["labelled_by"] == "the judge tests.helpers.judges:warmth"
+    assert "labelled_by" not in by_gold
+    assert 0 < info["agreement_with_gold"] < by_gold["agreement_with_gold"]
+    drawn = read_comparisons(Comparisons(made.path("comparisons")).dataset, "train")
+    assert set(map(tuple, np.sort(rows.gold).tolist())) & set(map(tuple, np.sort(drawn.gold).tolist()))  # pairs in both
+    page = SimpleNamespace(stage=lambda _: SimpleNamespace(info=lambda: info))
+    assert f"{info['agreement_with_gold']:.1%} of them" in labels(cast(RunFiles, page))
+
+
 def test_refusals(made):
     e = made.experiment
     reads = dataclasses.replace(e.gold, model=dataclasses.replace(e.gold.model, checkpoint="x", reads="chat", vocab=9, length=90))  # fmt: skip
@@ -203,6 +236,8 @@ def test_refusals(made):
         (changed(e, tokenizer="bpe:many"), "world.tokenizer is 'bpe:many': it must be bpe:SIZE, SIZE tokens, more than 259"),
         (changed(e, tokenizer="bpe:259"), "more than 259"),
         (changed(e, tokenizer="bpe:301"), "policy.vocab is 300: world.tokenizer has up to 301 tokens"),
+        (labelled_by_the_judge(changed(e, judge="", **{})), "real text has no annotator to learn from"),
+        (dataclasses.replace(labelled_by_the_judge(changed(e, judge="")), gold=config.Gold(kind="random")), "comparisons.labelled_by is 'annotator': this world has no annotator"),
         (dataclasses.replace(e, gold=reads), "gold.model.reads is 'chat': gold that learns from an annotator"),
     ):  # fmt: skip
         with pytest.raises(config.ConfigError, match=why) as error:

@@ -1,4 +1,4 @@
-"""Pairs of the initial policy's responses to one prompt, labelled by gold (paper section 2.1)."""
+"""Pairs of the initial policy's responses to one prompt, labelled by gold (paper section 2.1) or by the annotator."""
 
 from functools import partial
 from pathlib import Path
@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from rmo.artifacts import stages as artifacts
+from rmo.experiment import annotator
 from rmo.experiment.run import Run
 from rmo.models import scoring
 from rmo.models.sampling import sample
@@ -16,7 +17,7 @@ from rmo.runtime.files import SCRATCH
 from rmo.tracking.jsonl import Log, parts
 from rmo.worlds import comparisons as data
 from rmo.worlds.rm_reader import TextReader
-from rmo.worlds.world import Prompts
+from rmo.worlds.world import Prompts, Texts
 
 
 def comparisons(run: Run, out: Path) -> None:
@@ -25,18 +26,34 @@ def comparisons(run: Run, out: Path) -> None:
     tokens, mask, scores = drawn_pairs(run, out)
     prompt = np.repeat(np.arange(c.prompts, dtype=np.int32), c.pairs)
     rng = run.rng("labels")
-    first_wins = data.label(rng, (scores[:, 0] - scores[:, 1]) * run.gold_calibration().scale, c)
+    gap = score_gap(run, tokens, mask, scores)
+    first_wins = data.label(rng, gap, c)
     rows = preferred_first(data.Comparisons(tokens, mask, scores, prompt), first_wins)
     held = np.isin(prompt, rng.permutation(c.prompts)[: round(c.prompts * c.held_out)])
     data.write_comparisons(files.dataset, train=subset(rows, ~held), validation=subset(rows, held))
     agree = float(np.mean(rows.gold[:, 0] > rows.gold[:, 1]))
-    ties = float(np.mean(scores[:, 0] == scores[:, 1]))
+    ties = float(np.mean(gap == 0))
     info = {"train": int((~held).sum()), "validation": int(held.sum()), "agreement_with_gold": agree, "ties": ties}
+    if c.labelled_by != "gold":
+        info["labelled_by"] = run.world.annotator_name
     reader = run.reader("gold", run.experiment.gold.model)
     if isinstance(reader, TextReader):
         some = rng.permutation(len(tokens))[:1000]
         info["gold_through_text"] = reader.drift(tokens[some, 0], mask[some, 0])
     files.write_info(info)
+
+
+def score_gap(run: Run, tokens: np.ndarray, mask: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """By how much whoever labels prefers the first of each pair, f64[C], in its standard deviations on the initial
+    policy; `gold` are raw scores [C, 2]."""
+    if run.experiment.comparisons.labelled_by == "gold":
+        return (gold[:, 0] - gold[:, 1]) * run.gold_calibration().scale
+    p = run.experiment.world.prompt
+    first, second = (
+        run.world.score(Texts(tokens[:, side, :p], mask[:, side, :p], tokens[:, side, p:], mask[:, side, p:]))
+        for side in (0, 1)
+    )
+    return (first - second) * annotator.calibration(run).scale
 
 
 def drawn_pairs(run: Run, out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

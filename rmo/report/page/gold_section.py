@@ -10,9 +10,8 @@ from rmo.runtime.types import Row
 def gold_section(run: RunFiles, gold: Row) -> str:
     """Gold is the truth by definition; here is how it relates to the annotator it learned from, and to broken text.
     `gold` is what gold.json holds: {kind of text: its scores}."""
-    return f"<p>{origin(run)}{agreement(run)}It is the truth of this run by definition. {broken_texts(gold)}</p>" + (
-        through_text(run) + scores_table(gold)
-    )
+    about = f"{origin(run)}{agreement(run)}{labels(run)}It is the truth of this run by definition. "
+    return f"<p>{about}{broken_texts(gold)}</p>{through_text(run)}{scores_table(gold)}"
 
 
 def origin(run: RunFiles) -> str:
@@ -31,6 +30,17 @@ def agreement(run: RunFiles) -> str:
     if "held_out_people" in info:
         text += people_sentence(info["held_out_people"], info["comparisons"]["held_out"])
     return text
+
+
+def labels(run: RunFiles) -> str:
+    """Who labelled the comparisons, where it was not gold."""
+    info = run.stage("comparisons").info()
+    if "labelled_by" not in info:
+        return ""
+    return (
+        f"It labelled no comparisons: {html.escape(info['labelled_by'])} did, preferring what gold prefers in "
+        f"{info['agreement_with_gold']:.1%} of them and tossing a coin in the {info['ties']:.1%} that it scores alike. "
+    )
 
 
 def people_sentence(p: Row, size: int) -> str:
