@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy import integrate, stats
-from scipy.special import gammaln
+from scipy import integrate
+from scipy.special import gammaln, pdtrc, xlogy
 
 from rmo.config import Experiment, MethodSettings
 from rmo.methods.bench import Arm, Bench, Pool, Record
@@ -37,13 +37,13 @@ class BestOfPoisson(MethodSettings):
 
 def beyond(mu: float, draws: int) -> float:
     """The chance that more than so many draws are wanted."""
-    return float(stats.poisson.sf(draws - 1, mu))
+    return float(pdtrc(draws - 1, mu))
 
 
 def largest_n(draws: int) -> int:
     """The largest mean number of draws, mu + 1, that so many draws are enough for; 1 at least."""
     ns = np.arange(1, draws + 1)
-    return int(ns[stats.poisson.sf(draws - 1, ns - 1) <= BEYOND].max(initial=1))
+    return int(ns[pdtrc(draws - 1, ns - 1) <= BEYOND].max(initial=1))
 
 
 def density(u: np.ndarray, mu: float) -> np.ndarray:
@@ -92,7 +92,7 @@ def mixed(mu: float, draws: int) -> tuple[np.ndarray, np.ndarray]:
     sums = np.zeros((2, draws))
     for start in range(low, high + 1, AT_ONCE):
         k = np.arange(start, min(start + AT_ONCE, high + 1))
-        chance_K = stats.poisson.pmf(k, mu) if mu else np.ones(1)
+        chance_K = np.exp(xlogy(k, mu) - gammaln(k + 1) - mu) if mu else np.ones(1)
         for shift in (0, 1):
             n_K1 = np.minimum(k + 1 + shift, draws)[:, None]
             choose = log_factorial[i - 1] - log_factorial[n_K1 - 1] - log_factorial[np.maximum(i - n_K1, 0)]

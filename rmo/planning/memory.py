@@ -132,21 +132,24 @@ def of_climbs(s: Shapes) -> Iterator[Need]:
     """PPO and what shares its loop: every member's policy and critic with their moments, the reward models, and the
     gradients of one."""
     e = s.e
+    for name, policy, plan in climbs(e):
+        shape, (proxy, members) = e.policies[policy], climbers(e, plan)
+        critics = 0 if plan.estimator else s.parameters(shape, True, members)
+        states = 3 * (s.parameters(shape, False, members) + critics)
+        frozen = s.parameters(shape, False) + s.parameters(e.gold.model, True, stored=e.gold.model.dtype)
+        rewards = s.parameters(proxy, True, members)
+        rows = math.ceil(e.ppo.batch / e.ppo.minibatches)
+        learning = s.trained(shape, False, rows, e.ppo.policy_optimizer.accumulate, copies=1)
+        what = f"{members} policies{' and critics' if critics else ''} and their rewards"
+        yield Need(name, what, states + frozen + rewards + learning)
+
+
+def climbs(e: config.Experiment) -> Iterator[tuple[str, int, Plan]]:
+    """(method, index of the policy, plan) of what shares PPO's loop, against single RMs and from the initial policy."""
     for kind in methods.every():
         for job in kind.jobs(e):
-            plan = job.details
-            if not isinstance(plan, Plan) or plan.combined is not None or job.after:
-                continue
-            shape = e.policies[job.policy]
-            proxy, members = climbers(e, plan)
-            critics = 0 if plan.estimator else s.parameters(shape, True, members)
-            states = 3 * (s.parameters(shape, False, members) + critics)
-            frozen = s.parameters(shape, False) + s.parameters(e.gold.model, True, stored=e.gold.model.dtype)
-            rewards = s.parameters(proxy, True, members)
-            rows = math.ceil(e.ppo.batch / e.ppo.minibatches)
-            learning = s.trained(shape, False, rows, e.ppo.policy_optimizer.accumulate, copies=1)
-            what = f"{members} policies{' and critics' if critics else ''} and their rewards"
-            yield Need(kind.name, what, states + frozen + rewards + learning)
+            if isinstance(job.details, Plan) and job.details.combined is None and not job.after:
+                yield kind.name, job.policy, job.details
 
 
 # What there is.
@@ -168,8 +171,26 @@ def machine(mesh: Mesh) -> int:
     return min(limits)
 
 
+def generous(s: Shapes) -> float:
+    """More bytes than any stage needs, counted by hand: to trace every model takes seconds, which small experiments
+    are spared. Infinite where sizes are a checkpoint's or a tokenizer's."""
+    e = s.e
+    shapes = (*e.policies, e.gold.model, *e.proxies.sizes)
+    if any(shape.checkpoint for shape in shapes) or not s.known_vocab:
+        return math.inf
+    members = [len(sweep.recipes) * e.proxies.seeds for sweep in e.proxies.sweeps]
+    members += [climbers(e, plan)[1] for _, _, plan in climbs(e)]
+    rows = max(e.sft.batch, 2 * e.gold.batch, 2 * e.proxies.batch, e.proxies.trunk.batch, e.ppo.batch)
+    model = max(shape.weights + (2 * s.sketch.vocab + s.sketch.tokens) * shape.width for shape in shapes)
+    inputs = max(rows * s.tokens(shape) * shape.width * shape.layers for shape in shapes)
+    pool = e.bon.draws * (e.world.prompt + e.world.response)
+    return max(members) * FLOAT * (20 * model + inputs) + 8.0 * pool
+
+
 def too_large(e: config.Experiment, mesh: Mesh, has: int, stages: set[str]) -> str:
     """One line on the stage that needs most, of those kinds, where that is more than there is; else empty."""
+    if 10 * generous(Shapes(e, mesh)) < has:
+        return ""
     worst = max((need for need in needs(e, mesh) if need.stage in stages), key=lambda need: need.bytes, default=None)
     if worst is None or not has or worst.bytes <= has:
         return ""

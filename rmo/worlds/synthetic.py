@@ -61,6 +61,9 @@ def shared_out(share: float, features: int, decay: float) -> np.ndarray:
     return share * parts / parts.sum() if features else parts
 
 
+REFERENCES: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}  # how a world's corpus scores, which takes seconds to find
+
+
 @dataclass(frozen=True)
 class SyntheticWorld(World):
     """The world that `config.World` describes."""
@@ -313,8 +316,11 @@ class SyntheticWorld(World):
 
     @cached_property
     def _reference(self) -> tuple[np.ndarray, np.ndarray]:
-        f = self.features(self.corpus(np.random.default_rng([self.c.seed, 3]), 20_000))
-        return f.mean(0), np.maximum(f.std(0), 1e-6)
+        known = (type(self), repr(self.c))
+        if known not in REFERENCES:
+            f = self.features(self.corpus(np.random.default_rng([self.c.seed, 3]), 20_000))
+            REFERENCES[known] = f.mean(0), np.maximum(f.std(0), 1e-6)
+        return REFERENCES[known]
 
     def standardised(self, texts: Texts) -> np.ndarray:
         """`features` in standard deviations above the corpus mean."""

@@ -2,7 +2,6 @@
 every call, readers of stdout that go away."""
 
 import contextlib
-import dataclasses
 import io
 import itertools
 import json
@@ -14,20 +13,14 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rmo.experiment import graph, runner
-from rmo.experiment.run import Run
-from rmo.runtime import hosts, sharding
+from rmo.runtime import hosts
 from rmo.tracking.wandb_mirror import Wandb
+from tests.faults import kills, one_stage
 from tests.faults.case import Case
+from tests.faults.one_stage import Finished
 from tests.helpers.smoke import ROOT, SMOKE
 
 HERE = Path(__file__).parent
-FEW = ("sft", "gold", "samples", "comparisons")
-TINY = dataclasses.replace(
-    SMOKE,
-    sft=dataclasses.replace(SMOKE.sft, texts=512, epochs=2),
-    gold=dataclasses.replace(SMOKE.gold, kind="random"),
-)
 
 
 def campaign(cases: int, seed: int, where: Path) -> Iterator[Case]:
@@ -206,33 +199,35 @@ def readers_gone(where: Path) -> Iterator[Case]:
 
 
 def told_to_stop(cases: int, seed: int, where: Path) -> Iterator[Case]:
-    """Asked to stop at polls drawn at random, again and again, until the run is done; the files are those of a run that
-    was never asked. Each round begins as a new process does."""
-    whole = opened(where / "whole")
-    runner.execute(whole, FEW)
-    expected, rng, tried = content(whole.root), random.Random(seed), 0
-    for chain in itertools.count():
-        run = opened(where / str(chain))
-        while tried < cases:
-            stop_at = rng.randrange(1, 12)
-            with asked_at(stop_at):
-                try:
-                    runner.execute(run, FEW)
-                    break
-                except hosts.Preempted:
-                    tried += 1
-            yield Case(f"told to stop {seed} chain {chain}: at poll {stop_at}", held(run))
-            run = opened(where / str(chain))
-        if tried >= cases:
-            runner.execute(run, FEW)
-        yield Case(f"told to stop {seed} chain {chain}: its end", differing(expected, content(run.root)))
-        if tried >= cases:
-            return
+    """Every kind of stage, asked to stop at a poll drawn at random and begun again, as often as it takes; the bytes are
+    those of a run that was never asked."""
+    one_stage.prepare(where)
+    with one_stage.often():
+        finished, rng = kills.finished_run(where), random.Random(seed)
+        stages = list(finished.stages)
+        rng.shuffle(stages)
+        for number in range(cases):
+            stage = stages[number % len(stages)]
+            asked, problem = stopped_again_and_again(finished, kills.fresh(where), stage, rng)
+            yield Case(f"told to stop {asked} times in {stage}", problem)
 
 
-def opened(root: Path) -> Run:
-    """The run as a new process has it."""
-    return graph.open_run(TINY, root, sharding.make_mesh(1))
+def stopped_again_and_again(finished: Finished, where: Path, stage: str, rng: random.Random) -> tuple[int, str]:
+    """(how often it stopped, what is wrong)."""
+    runs, asked = finished.before(stage, where), 0
+    while True:
+        with asked_at(rng.randrange(1, 4) + asked // 2):  # later and later, so that it gets on
+            ended = kills.timed(runs, f"--only=={stage}")
+        if ended.code != hosts.PREEMPTED:
+            break
+        asked += 1
+        if "asked to stop, and saved; the same command continues" not in ended.line:
+            return asked, f"not said that it is saved: {ended.line}"
+        if left := [str(path) for path in runs.rglob("HOLDER")]:
+            return asked, f"{left[0]} was left behind"
+    if ended.code:
+        return asked, ended.refusal(runs) or ended.line
+    return asked, finished.difference(runs, [stage])
 
 
 @contextlib.contextmanager
@@ -244,11 +239,6 @@ def asked_at(poll: int) -> Iterator[None]:
         yield
     finally:
         hosts.preempted = real
-
-
-def held(run: Run) -> str:
-    """Whether a stage that was left still has a holder."""
-    return "; ".join(f"{path} was left behind" for path in run.root.rglob("HOLDER"))
 
 
 TIMES = ("speed.jsonl", "cost.json")

@@ -205,7 +205,12 @@ def same_params(a: Path, b: Path) -> bool:
     import jax
     from orbax.checkpoint import v1 as ocp
 
-    left, right = (jax.tree.leaves_with_path(ocp.load(str(p))) for p in (a, b))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever devices it was saved from
+    like = [
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), ocp.metadata(str(p)).metadata)
+        for p in (a, b)
+    ]
+    left, right = (jax.tree.leaves_with_path(ocp.load(str(p), shapes)) for p, shapes in zip((a, b), like, strict=True))
     if [path for path, _ in left] != [path for path, _ in right]:
         return False
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for (_, x), (_, y) in zip(left, right, strict=True))

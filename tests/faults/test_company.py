@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from rmo.runtime import compiling, files, hosts, lock
 from rmo.tracking import status
-from tests.faults import company
+from tests.faults import company, kills, one_stage
 from tests.helpers.smoke import CLI, ENV, ROOT
 from tests.runtime.test_hosts import FEW, finish, start_two
 
@@ -37,7 +38,16 @@ def test_readers_gone(tmp_path):
 
 
 def test_told_to_stop_anywhere(tmp_path):
-    assert problems(company.told_to_stop(4, 0, tmp_path)) == []
+    """Two stages; the campaign takes every one."""
+    one_stage.prepare(tmp_path)
+    finished, rng = one_stage.Finished(tmp_path / "whole"), random.Random(0)
+    with one_stage.often():
+        finished.make("=sft", "=gold")
+        found = [
+            company.stopped_again_and_again(finished, kills.fresh(tmp_path), stage, rng) for stage in ("sft", "gold")
+        ]
+    assert [problem for _, problem in found] == ["", ""]
+    assert sum(asked for asked, _ in found) > 0
 
 
 @pytest.fixture

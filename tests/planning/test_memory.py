@@ -1,6 +1,7 @@
 """What a run needs at the least, by hand; what cannot fit is refused before anything is made."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import jax
@@ -39,6 +40,14 @@ def test_needs_by_hand(one):
     assert bytes_of(SMOKE, one, "proxies") == 2 * (4 * (4 * by_hand(24, 96, True)) + 2 * 64 * 14 * 24 * 4)
     pool = 128 * 14 * 5
     assert bytes_of(SMOKE, one, "samples") == 4 * (by_hand(16, 64, False) + by_hand(32, 128, True)) + pool
+
+
+@pytest.mark.parametrize("name", LAPTOP)
+def test_what_is_counted_by_hand_is_more(name, one):
+    """So that small experiments are spared the tracing of their models."""
+    e = checks.load(ROOT / "configs" / f"{name}.py")
+    most, by_hand = max(need.bytes for need in memory.needs(e, one)), memory.generous(memory.Shapes(e, one))
+    assert most < by_hand < math.inf
 
 
 def test_settings_that_take_less(one):

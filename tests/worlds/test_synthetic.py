@@ -5,7 +5,7 @@ import pytest
 
 from rmo import config
 from rmo.worlds import first_edition
-from rmo.worlds.synthetic import BOS, EOS, FIRST, SyntheticWorld
+from rmo.worlds.synthetic import BOS, EOS, FIRST, REFERENCES, SyntheticWorld
 from rmo.worlds.world import PURPOSES, Texts, concatenate
 
 
@@ -40,6 +40,7 @@ def test_texts_are_well_formed(world, corpus):
 
 
 def test_same_seed_same_world(world, corpus):
+    REFERENCES.clear()  # else both would share one
     other = SyntheticWorld(config.World())
     np.testing.assert_array_equal(other.corpus(np.random.default_rng(0), 4000).tokens, corpus.tokens)
     np.testing.assert_array_equal(world.score(corpus), other.score(corpus))
@@ -158,12 +159,12 @@ def test_too_few_prompts_is_said():
 
 def test_scale_is_a_parameter():
     world = SyntheticWorld(
-        config.World(vocab=500, prompt=12, response=40, shortest=20, unigrams=6, conditionals=8, pairs=40)
+        config.World(vocab=200, prompt=12, response=24, shortest=12, unigrams=6, conditionals=8, pairs=40)
     )
     texts = world.corpus(np.random.default_rng(0), 200)
     assert world.features(texts).shape == (200, 6 + 8 + 40 + 3)
     assert world.score(texts).std() > 0.01
-    assert len(set(world.vocabulary)) == 500
+    assert len(set(world.vocabulary)) == 200
 
 
 def test_concatenate(corpus):
