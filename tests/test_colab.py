@@ -93,7 +93,7 @@ def runs(tmp_path_factory):
 
 
 def test_the_tiny_experiment(tmp_path, runs):
-    sizes = TINY + "--proxies.sweeps.0.sizes 2 --ppo.against.0.sizes 2"
+    sizes = TINY + "--proxies.sweeps.0.sizes 2 --ppo.against.0.sizes 2 --gold-as-proxy.ppo-seeds 0"
     book = execute(TEN, tmp_path / "here", {"SIZES": sizes, "RUNS": str(runs)})
     text, root = printed(book), runs / "ten_minutes"
     assert failures(text) == []
@@ -136,6 +136,7 @@ def test_fits_give_the_truth_of_the_logs_back(tmp_path):
     assert pictures(book) == 2
 
 
+@pytest.mark.slow
 def test_one_thing_is_changed(tmp_path, runs):
     sizes = TINY + "--proxies.sweeps.0.sizes 2 --proxies.seeds 2 --ppo.against.0.sizes 2"
     sizes += " --gold-as-proxy.ppo-seeds 0"
@@ -176,6 +177,7 @@ def stand_ins(directory):
     return [(k, str(v)) for k, v in names.items()], f"--world.prompts {prompts} --world.demonstrations {shown} "
 
 
+@pytest.mark.slow
 def test_models_of_the_hub(tmp_path):
     replace, sources = stand_ins(tmp_path)
     sizes = sources + (

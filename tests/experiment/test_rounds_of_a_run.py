@@ -52,6 +52,7 @@ def make(run: Run, name: str, out) -> Optimised:
     return Optimised(out)
 
 
+@pytest.mark.slow  # with the emitters it takes as long to compile as all the others
 def test_one_round_is_ppo(smoke, tmp_path):
     """Bit for bit, with the fusion emitters that users have: the same RMs, prompts and random streams."""
     here = copied(smoke, tmp_path)

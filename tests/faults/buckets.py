@@ -27,7 +27,7 @@ from tests.faults.kills import Point
 from tests.faults.one_stage import Finished
 from tests.helpers import gcs
 
-CASES = 100
+CASES = 60
 BUCKET = "bucket"
 DENIED, FULL, BUSY, LOST = "403", "403 to every write", "503", "lost connection"
 FAULTS = {

@@ -202,7 +202,10 @@ def write_points(where: Path, points: list[Point]) -> None:
 
 def summary(where: Path, cases: list[Case], part: str = "kills") -> list[str]:
     """How many operations of every kind there are, and how many faults were tried at them, of which kinds."""
-    there = json.loads(next(where.glob(f"{part}-*/points.json")).read_text())
+    counted = next(where.glob(f"{part}-*/points.json"), None)
+    if counted is None:
+        return ["no process came to the end of an undisturbed run"]
+    there = json.loads(counted.read_text())
     at = Counter(found[1] for case in cases if (found := re.search(r" \(([\w ]+?) [^ ]+\)$", case.what)))
     faults = Counter(
         found[1] for case in cases if (found := re.search(r": \S+ \d+ ([A-Za-z0-9 ]+?)(?: after| \()", case.what))
