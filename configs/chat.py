@@ -13,9 +13,9 @@
 - **Best-of-n** to n = 512 against all; **PPO** to 80 nats against every size on 8,000, against the largest on 800, and
   against gold.
 
-31 minutes on two CPU cores beside other work, at most 3.6 GB in one of its two processes (`chat_small.py`: 7 minutes).
-What came out is kept in `configs/results/chat`. Nothing was run before this config was written, but for the lengths of
-the data and VADER's scores of people's replies; nothing was changed after the run. PPO's learning rate is twice that of
+28 minutes on two CPU cores beside other work, installing included, at most 3.4 GB in one of its two processes
+(`chat_small.py`: 7 minutes). What came out is kept in `configs/results/chat`. Nothing was run before this config was
+written, but for the lengths of the data and VADER's scores of people's replies; no setting was changed after a run. PPO's learning rate is twice that of
 `tiny`, because KL has three times as far to go in as many iterations.
 
 The chats are real people's, and prompts are quoted in the run directory and its report: publish no more than a few
