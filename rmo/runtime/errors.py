@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -190,10 +191,17 @@ ADVICE = {
 }
 
 
+REFUSED = "see that this account may read and write there, the same command continues"  # where a service refuses
+OBJECT = re.compile(r"\bb/([\w.-]+)/o(?:/(\S+))?")  # a bucket and an object, as Google's service says them
+
+
 def of_system(error: OSError) -> str:
-    """An error of the system's in one line: what is wrong, with which file, and what to do where that is known."""
-    advice = ADVICE.get(error.errno or 0, "")
-    return f"{error}: {advice}" if advice else str(error)
+    """An error of the system's in one line: what is wrong, with which file, and what to do where that is known. What a
+    bucket's service refuses has no number, and its address is said as users give it."""
+    advice, text = ADVICE.get(error.errno or 0, ""), str(error)
+    if error.errno is None and OBJECT.search(text):
+        advice, text = REFUSED, OBJECT.sub(lambda m: f"gs://{m[1]}/{unquote(m[2] or '')}", " ".join(text.split()))
+    return f"{text}: {advice}" if advice else text
 
 
 def overlooked() -> str:

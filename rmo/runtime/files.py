@@ -23,6 +23,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rmo.runtime import checksums, hosts
+from rmo.runtime.errors import REFUSED
 from rmo.runtime.errors import RunError as RunError
 from rmo.runtime.types import Json as Json
 from rmo.runtime.types import Row as Row
@@ -189,8 +190,7 @@ def naming(path: Path, service: bool = True) -> Iterator[None]:
         if error.errno in DISK and not error.filename:
             error.filename = str(path)
         elif service and remote(path) and refused(error):
-            advice = "see that this account may read and write there, the same command continues"
-            raise RunError(f"{path}: {' '.join(str(error).split())[:200]}: {advice}") from error
+            raise RunError(f"{path}: {' '.join(str(error).split())[:200]}: {REFUSED}") from error
         raise
 
 

@@ -101,3 +101,12 @@ def test_a_holder_that_cannot_be_read_is_not_taken_for_dead(tmp_path):
 
 def test_a_directory_that_was_not_empty_says_what_to_do():
     assert of_system(OSError(errno.ENOTEMPTY, "Directory not empty", "d")).endswith("the same command continues")
+
+
+def test_what_a_buckets_service_refuses_says_where_and_what_to_do():
+    """A deletion or a listing, around which nothing names the file."""
+    advice = "see that this account may read and write there, the same command continues"
+    said = of_system(OSError("Forbidden: b/bucket/o/runs%2Fsmoke%2Ffits-1%2FDONE\nno right to it"))
+    assert said == f"Forbidden: gs://bucket/runs/smoke/fits-1/DONE no right to it: {advice}"
+    assert of_system(OSError("Forbidden: b/my-bucket/o no right")) == f"Forbidden: gs://my-bucket/ no right: {advice}"
+    assert of_system(OSError("something else")) == "something else"
