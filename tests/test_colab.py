@@ -209,7 +209,7 @@ def test_real_english(tmp_path, runs):
         "--policy.width 16 --policy.layers 1 --sft.texts 1500 --sft.epochs 1 --gold.model.width 16 --gold.model.layers 1 "
         "--gold.texts 2400 --gold.epochs 1 --comparisons.prompts 400 --proxies.sweeps.0.recipes.0.comparisons 256 "
         "--proxies.sweeps.1.recipes.0.comparisons 64 --proxies.steps 4 --proxies.trunk.texts 256 --proxies.sizes.2.width 32 "
-        "--bon.prompts 8 --bon.draws 64 --bon.max-n 16 --bon.points 8 --ppo.prompts 128 --ppo.kl-max 0.5 --ppo.d-step 0.1 --ppo.max-steps 6 "
+        "--bon.prompts 8 --bon.draws 64 --bon.max-n 16 --bon.points 8 --ppo.against.0.sizes 2 --ppo.prompts 128 --ppo.kl-max 0.5 --ppo.d-step 0.1 --ppo.max-steps 6 "
         "--ppo.policy-optimizer.lr 3e-3 --gold-as-proxy.ppo-seeds 0 --fits.bootstrap 30"
     )
     book = execute(ENGLISH, tmp_path / "here", {"SIZES": sizes, "RUNS": str(runs)}, [("ppo/w64x2", "ppo/w32x2")])
@@ -221,7 +221,7 @@ def test_real_english(tmp_path, runs):
     rows = read_json(root / "annotator.json")
     assert len(re.findall(r"^(bon|ppo|tilt) .*judge less gold [+-]", text, flags=re.M)) == len(rows) > 4
     again = {line.split()[1] for line in text.splitlines() if line.startswith("stale")}
-    assert {"prompts", "gold", "ppo/w8x1-main"} <= again  # with another judge
+    assert {"prompts", "gold", "ppo/w32x2-main"} <= again  # with another judge
     assert pictures(book) == 3
 
 

@@ -170,18 +170,22 @@ def gold_and_annotator(f: Files) -> Figure:
         axis.set_xlabel("KL, nats (square-root scale)")
     axes[0].set_ylabel("standard deviations above the initial policy")
     handles, _ = axes[0].get_legend_handles_labels()
-    kinds = [line_kind("gold", lw=1.3), line_kind("annotator", lw=1.1, ls="--"), line_kind("proxy", lw=0.8, ls=":")]
+    learned_from = "judge" if f.experiment.get("world", {}).get("judge") else "annotator"
+    kinds = [line_kind("gold", lw=1.3), line_kind(learned_from, lw=1.1, ls="--"), line_kind("proxy", lw=0.8, ls=":")]
     axes[0].legend(handles=[*handles, *kinds], title="RM parameters", fontsize=8)
     return figure
 
 
 def beside_proxies(axis: Axes, shown: Sequence[tuple[Group, Colour]]) -> None:
-    """Adds the proxies' scores, which go on rising: half as much room above what is drawn already, and no more."""
+    """Adds the proxies' scores, which go on rising: room for them, at most half as much above what is drawn already."""
     low, high = axis.get_ylim()
+    most = high + (high - low) / 2
     for group, colour in shown:
         if has_proxy(group) and not group.id.against_gold:
-            axis.plot(*mean_curve(group, "proxy"), ":", color=colour, lw=0.8)
-    axis.set_ylim(low, high + (high - low) / 2)
+            d, proxy = mean_curve(group, "proxy")
+            axis.plot(d, proxy, ":", color=colour, lw=0.8)
+            high = max(high, min(float(np.nanmax(proxy)), most))
+    axis.set_ylim(low, high)
 
 
 @drawing
