@@ -1,6 +1,7 @@
 """RL regularised, estimated or averaged otherwise, beside PPO as it stands; and stopping it without gold."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from rmo.analysis.blind_stopping import where_moved
-from rmo.analysis.curve_id import Settings
+from rmo.analysis.curve_id import CurveId, Settings
 from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
 from rmo.claims.evidence import Evidence, View
@@ -58,15 +59,14 @@ def draw(axis: Axes, g: Group, colour: object, label: str) -> None:
 def beside_ppo(f: Files) -> tuple[Group, list[Group], list[Group]]:
     """(PPO as it stands, PPO regularised, other methods) against the RM with the most of the latter two."""
     found: list[tuple[Group, list[Group], list[Group]]] = []
+    same: dict[CurveId, list[Group]] = defaultdict(list)  # by what PPO as it stands is called there
+    for method in (PPO, *SHARE_METHODS):
+        for g in f.all(method):
+            same[replace(g.id, method=PPO, settings=Settings())].append(g)
     for plain in f.groups(PPO):
-        same = [g for g in f.all(PPO) if replace(g.id, settings=Settings()) == plain.id]
-        ours = [g for g in same if len(g.id.settings) == 1 and set(g.id.settings) <= set(REGULARISERS)]
-        theirs = [
-            g
-            for method in SHARE_METHODS
-            for g in f.all(method)
-            if replace(g.id, method=PPO, settings=Settings()) == plain.id
-        ]
+        beside = [g for g in same[plain.id] if g.id.method == PPO]
+        ours = [g for g in beside if len(g.id.settings) == 1 and set(g.id.settings) <= set(REGULARISERS)]
+        theirs = [g for g in same[plain.id] if g.id.method != PPO]
         beyond_kl = [g for g in ours if "kl_coef" not in g.id.settings]
         if beyond_kl or theirs:
             found.append((plain, ours, theirs))
