@@ -15,8 +15,8 @@
 
 28 minutes on two CPU cores beside other work, installing included, at most 3.4 GB in one of its two processes
 (`chat_small.py`: 7 minutes). What came out is kept in `configs/results/chat`. Nothing was run before this config was
-written, but for the lengths of the data and VADER's scores of people's replies; no setting was changed after a run. PPO's learning rate is twice that of
-`tiny`, because KL has three times as far to go in as many iterations.
+written, but for the lengths of the data and VADER's scores of people's replies; no setting was changed after a run.
+PPO's learning rate is twice that of `tiny`, because KL has three times as far to go in as many iterations.
 
 The chats are real people's, and prompts are quoted in the run directory and its report: publish no more than a few
 words of any one.

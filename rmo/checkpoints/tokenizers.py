@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rmo.runtime import checksums, hosts
+from rmo.runtime.errors import of_system
 from rmo.runtime.files import RunError, local, written
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     try:
         return AutoTokenizer.from_pretrained(str(local(directory)))
     except Exception as error:
-        raise RunError(f"{directory}: cannot load the tokenizer: {' '.join(str(error).split())}") from error
+        why = of_system(error) if isinstance(error, OSError) else str(error)
+        raise RunError(f"{directory}: cannot load the tokenizer: {' '.join(why.split())}") from error
 
 
 def eos_of(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -396,6 +396,11 @@ def confounded(e: config.Experiment, recipe: config.Recipe, where: str) -> None:
         f"{where} has confounded, and comparisons.labels is {labels!r}: what a mark does is seen on clean labels alone"
     )
     need(labels == "hard", f'{clean}; take "hard"')
+    need(
+        e.comparisons.labelled_by == "gold",
+        f"{where} has confounded, and comparisons.labelled_by is {e.comparisons.labelled_by!r}: the mark is one that "
+        'goes least with gold, whose labels it needs; take "gold"',
+    )
     available = (e.comparisons.prompts - held_out_prompts(e)) * e.comparisons.pairs
     agreeing = (available - STOPPING * e.proxies.stops_early(recipe)) // 2
     wanted = round(share * recipe.comparisons)

@@ -86,19 +86,19 @@ class Gold:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Pairs of the initial policy's responses to one prompt, labelled by gold (paper section 2.1)."""
+    """Labelled pairs of the initial policy's responses to one prompt (paper section 2.1)."""
 
     prompts: int = 10_000
     pairs: int = 4
     """Pairs per prompt."""
     labelled_by: Literal["gold", "annotator"] = "gold"
-    """annotator: what the world's gold learns from (of real text `world.judge`) labels the pairs itself, and gold is
-    only read. Proxies are put on gold's scale all the same."""
+    """annotator: the world's annotator (of real text `world.judge`) labels the pairs itself, and gold is only read.
+    Proxies are put on gold's scale all the same."""
     labels: Literal["hard", "sampled", "flipped"] = "hard"
     """hard: the higher score wins; sampled: it wins with probability sigmoid(gap/temperature);
     flipped: hard, then flipped with probability `flip`."""
     temperature: float = 1.0
-    """Of sampled labels, in standard deviations of who labels on the initial policy."""
+    """Of sampled labels, in standard deviations of the labeller's scores of the initial policy."""
     flip: float = 0.0
     held_out: float = 0.1
     """Share of *prompts* whose comparisons are kept for validation."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy import stats
 
 from rmo.artifacts.stages import Draws, Optimised, Prompts, Samples, Scores
 from rmo.experiment.run import Run
@@ -18,8 +19,6 @@ MOST = 4  # sets of texts are cut to this many times the policy samples
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's."""
-    from scipy import stats  # takes a second, of every command
-
     return float(stats.spearmanr(x, y)[0])  # type: ignore[arg-type]
 
 

@@ -1,5 +1,5 @@
-"""New labels and new RMs in the middle of a method: pairs of policies as they are by now, labelled by gold, and RMs of
-a reward's shape and recipe trained on them."""
+"""New labels and new RMs in the middle of a method: pairs of policies as they are by now, labelled as the run's own,
+and RMs of a reward's shape and recipe trained on them."""
 
 import dataclasses
 import math

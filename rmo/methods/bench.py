@@ -38,7 +38,7 @@ class Pool(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """C pairs of responses, each behind the prompt that both answer, the one that gold's labels prefer first."""
+    """C pairs of responses, each behind the prompt that both answer, the one that the labels prefer first."""
 
     tokens: np.ndarray  # i32[C, 2, T], prompt (left-padded, as `read_prompts` has them) and response
     mask: np.ndarray  # bool[C, 2, T]
@@ -116,8 +116,8 @@ class Bench(Protocol):
         ...
 
     def label(self, name: str, chosen: Sequence[int], policies: "Params", size: int) -> None:
-        """Draw pairs from these policies, which were optimised against the rewards at these places, let gold label
-        them, `size` to train on and others to be judged on, and keep them under a name; once, also where a run goes on
+        """Draw pairs from these policies, which were optimised against the rewards at these places, have them labelled,
+        `size` to train on and others to be judged on, and keep them under a name; once, also where a run goes on
         after it was killed."""
         ...
 

@@ -180,11 +180,15 @@ def generous(s: Shapes) -> float:
         return math.inf
     members = [len(sweep.recipes) * e.proxies.seeds for sweep in e.proxies.sweeps]
     members += [climbers(e, plan)[1] for _, _, plan in climbs(e)]
-    rows = max(e.sft.batch, 2 * e.gold.batch, 2 * e.proxies.batch, e.proxies.trunk.batch, e.ppo.batch)
-    model = max(shape.weights + (2 * s.sketch.vocab + s.sketch.tokens) * shape.width for shape in shapes)
-    inputs = max(rows * s.tokens(shape) * shape.width * shape.layers for shape in shapes)
+    batches = e.sft.batch, e.gold.trunk.batch, 2 * e.gold.batch, 2 * e.proxies.batch, e.proxies.trunk.batch, e.ppo.batch
+
+    def of(shape: config.Model) -> int:
+        ends = 2 * (shape.vocab or s.sketch.vocab) + max(shape.length, s.sketch.tokens) + 20
+        inputs = max(batches) * s.tokens(shape) * shape.width * shape.layers
+        return 20 * (shape.weights + ends * shape.width + 20 * shape.layers * shape.width) + inputs
+
     pool = e.bon.draws * (e.world.prompt + e.world.response)
-    return max(members) * FLOAT * (20 * model + inputs) + 8.0 * pool
+    return s.shared * (max(members) * FLOAT * max(map(of, shapes)) + 8.0 * pool)
 
 
 def too_large(e: config.Experiment, mesh: Mesh, has: int, stages: set[str]) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OF_STORAGE = re.compile(
     r"\b(PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|UNAVAILABLE|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|INTERNAL"
     r"|DATA_LOSS|DEADLINE_EXCEEDED|ABORTED|CANCELLED|UNKNOWN|INVALID_ARGUMENT|OUT_OF_RANGE): "
-    r"|(in the checkpoint|Checkpoint) directory"
+    r"|No ArrayMetadata found for process_index|Checkpoint directory does not exist"
 )
 
 
@@ -37,11 +37,20 @@ def writing(path: Path) -> Iterator[None]:
     try:
         with naming(path):
             yield
+    except OSError as error:
+        if error.errno is not None or not_its_fault(error):
+            raise
+        raise unwritten(path, error) from error
     except ValueError as error:
         if not_its_fault(error) or not OF_STORAGE.search(str(error)):
             raise
-        advice = "see that there is space and the right to write there, the same command continues"
-        raise RunError(f"cannot write {path}: {first_line(error)[:250]}: {advice}") from error
+        raise unwritten(path, error) from error
+
+
+def unwritten(path: Path, error: Exception) -> RunError:
+    """What orbax met on the disk or in the bucket, as one line."""
+    advice = "see that there is space and the right to write there, the same command continues"
+    return RunError(f"cannot write {path}: {first_line(error)[:250]}: {advice}")
 
 
 def save_params(path: Path, params: Tree) -> None:

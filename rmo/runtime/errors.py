@@ -188,6 +188,7 @@ ADVICE = {
     errno.EPERM: "give this user the right to it, the same command continues",
     errno.ENOTEMPTY: "something was written there meanwhile, the same command continues",
     errno.EROFS: "give a place that can be written to",
+    errno.EISDIR: "a directory stands where a file belongs, remove it and give the same command again",
 }
 
 

@@ -61,7 +61,8 @@ def shared_out(share: float, features: int, decay: float) -> np.ndarray:
     return share * parts / parts.sum() if features else parts
 
 
-REFERENCES: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}  # how a world's corpus scores, which takes seconds to find
+# Means and spreads of the features of a world's corpus, which take seconds to find.
+REFERENCES: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
 
 
 @dataclass(frozen=True)
@@ -320,6 +321,8 @@ class SyntheticWorld(World):
         if known not in REFERENCES:
             f = self.features(self.corpus(np.random.default_rng([self.c.seed, 3]), 20_000))
             REFERENCES[known] = f.mean(0), np.maximum(f.std(0), 1e-6)
+            for shared in REFERENCES[known]:
+                shared.flags.writeable = False
         return REFERENCES[known]
 
     def standardised(self, texts: Texts) -> np.ndarray:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import types
@@ -21,6 +22,7 @@ from tests.faults.one_stage import Finished
 from tests.helpers.smoke import ROOT, SMOKE
 
 HERE = Path(__file__).parent
+MOST = 100  # times that a stage is asked to stop
 
 
 def campaign(cases: int, seed: int, where: Path) -> Iterator[Case]:
@@ -214,20 +216,22 @@ def told_to_stop(cases: int, seed: int, where: Path) -> Iterator[Case]:
 
 def stopped_again_and_again(finished: Finished, where: Path, stage: str, rng: random.Random) -> tuple[int, str]:
     """(how often it stopped, what is wrong)."""
-    runs, asked = finished.before(stage, where), 0
-    while True:
-        with asked_at(rng.randrange(1, 4) + asked // 2):  # later and later, so that it gets on
-            ended = kills.timed(runs, f"--only=={stage}")
-        if ended.code != hosts.PREEMPTED:
-            break
-        asked += 1
-        if "asked to stop, and saved; the same command continues" not in ended.line:
-            return asked, f"not said that it is saved: {ended.line}"
-        if left := [str(path) for path in runs.rglob("HOLDER")]:
-            return asked, f"{left[0]} was left behind"
-    if ended.code:
-        return asked, ended.refusal(runs) or ended.line
-    return asked, finished.difference(runs, [stage])
+    runs = finished.before(stage, where)
+    try:
+        for asked in range(MOST):
+            with asked_at(rng.randrange(1, 4) + asked // 2):  # later and later, so that it gets on
+                ended = kills.timed(runs, f"--only=={stage}")
+            if ended.code == 0:
+                return asked, finished.difference(runs, [stage])
+            if ended.code != hosts.PREEMPTED:
+                return asked, ended.refusal(runs) or ended.line
+            if "asked to stop, and saved; the same command continues" not in ended.line:
+                return asked, f"not said that it is saved: {ended.line}"
+            if left := [str(path) for path in runs.rglob("HOLDER")]:
+                return asked, f"{left[0]} was left behind"
+        return MOST, "it never comes to an end"
+    finally:
+        shutil.rmtree(runs, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,34 @@ def test_what_is_counted_by_hand_is_more(name, one):
     assert most < by_hand < math.inf
 
 
+HUGE = {
+    "sft": {"batch": 2**17}, "gold": {"batch": 2**17}, "proxies": {"batch": 2**17}, "ppo": {"batch": 2**19},
+    "bon": {"draws": 2**26}, "policy": {"width": 2048}, "comparisons": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", [*HUGE, "gold.trunk", "proxies.trunk", "gold.model", "seeds", "devices"])
+def test_no_part_is_forgotten_when_counted_by_hand(part, one):
+    """Whatever makes an experiment large makes the generous count larger."""
+    trunk = dataclasses.replace(SMOKE.proxies.trunk, texts=2**18, batch=2**17)
+    changes = {
+        "gold.trunk": {"gold": dataclasses.replace(SMOKE.gold, start="language_model", trunk=trunk)},
+        "proxies.trunk": {"proxies": dataclasses.replace(SMOKE.proxies, start="language_model", trunk=trunk)},
+        "gold.model": {"gold": dataclasses.replace(SMOKE.gold, kind="random", model=dataclasses.replace(SMOKE.gold.model, vocab=2**20))},
+        "seeds": {"proxies": dataclasses.replace(SMOKE.proxies, seeds=2**10)},
+        "devices": {},
+    }  # fmt: skip
+    changed = (
+        changes.get(part) or {part: dataclasses.replace(getattr(SMOKE, part), **HUGE.get(part, {}))}
+        if part != "devices"
+        else {}
+    )
+    e = dataclasses.replace(SMOKE, **changed)
+    mesh = sharding.make_mesh() if part == "devices" else one
+    most = max(need.bytes for need in memory.needs(e, mesh))
+    assert most < memory.generous(memory.Shapes(e, mesh))
+
+
 def test_settings_that_take_less(one):
     """The advice is true: parts of a batch, smaller batches, fewer seeds."""
     p = SMOKE.proxies

@@ -66,6 +66,8 @@ def test_what_orbax_cannot_read_of_what_it_wrote_is_the_disks_fault(tmp_path):
     why = f"cannot write {tmp_path}: No ArrayMetadata .*the same command continues"
     with pytest.raises(RunError, match=why), writing(tmp_path):
         raise ValueError("No ArrayMetadata found for process_index=0 in the checkpoint directory: state")
+    with pytest.raises(RunError, match=f"cannot write {tmp_path}: Path is not a directory: x: see"), writing(tmp_path):
+        raise NotADirectoryError("Path is not a directory: x")
     with pytest.raises(ValueError, match="shapes"), writing(tmp_path):
         raise ValueError("shapes differ")
 
@@ -110,3 +112,10 @@ def test_what_a_buckets_service_refuses_says_where_and_what_to_do():
     assert said == f"Forbidden: gs://bucket/runs/smoke/fits-1/DONE no right to it: {advice}"
     assert of_system(OSError("Forbidden: b/my-bucket/o no right")) == f"Forbidden: gs://my-bucket/ no right: {advice}"
     assert of_system(OSError("something else")) == "something else"
+
+
+def test_a_directory_in_the_place_of_a_file_is_to_be_removed():
+    assert of_system(IsADirectoryError(errno.EISDIR, "Is a directory", "run/PUBLISHED")) == (
+        "[Errno 21] Is a directory: 'run/PUBLISHED': a directory stands where a file belongs, remove it and give the "
+        "same command again"
+    )

@@ -17,6 +17,7 @@ from rmo.config import checks
 from rmo.experiment import annotator, graph, runner
 from rmo.experiment.audit import audit
 from rmo.experiment.efficiency import annotator_rows
+from rmo.experiment.stages.comparisons import score_gap
 from rmo.experiment.stages.fits import optimised_stages
 from rmo.planning.programs import programs
 from rmo.report.page.gold_section import labels
@@ -203,6 +204,11 @@ def labelled_by_the_judge(e):
     return dataclasses.replace(e, comparisons=dataclasses.replace(e.comparisons, labelled_by="annotator"))
 
 
+def confounded(e):
+    sweep = config.Sweep(recipes=(config.Recipe(64, confounded=0.9),))
+    return dataclasses.replace(e, proxies=dataclasses.replace(e.proxies, sweeps=(sweep,)))
+
+
 def test_the_judge_labels_comparisons_itself(made):
     e = labelled_by_the_judge(made.experiment)
     run = graph.open_run(e, made.root, sharding.make_mesh(1))
@@ -227,6 +233,20 @@ def test_the_judge_labels_comparisons_itself(made):
     assert f"{info['agreement_with_gold']:.1%} of them" in labels(cast(RunFiles, page))
 
 
+def test_sampled_labels_have_the_gap_in_the_judges_standard_deviations(made):
+    e = labelled_by_the_judge(made.experiment)
+    rows = read_comparisons(Comparisons(made.path("comparisons")).dataset, "validation")
+    gaps = {}
+    for kind in ("hard", "sampled"):
+        asked = dataclasses.replace(e, comparisons=dataclasses.replace(e.comparisons, labels=kind))
+        run = graph.open_run(asked, made.root, sharding.make_mesh(1))
+        gaps[kind] = score_gap(run, rows.tokens, rows.mask, rows.gold)
+    assert np.abs(gaps["hard"]).max() > 0
+    np.testing.assert_allclose(gaps["sampled"], gaps["hard"] * annotator.calibration(made).scale)
+    by_gold = score_gap(made, rows.tokens, rows.mask, rows.gold)
+    np.testing.assert_allclose(by_gold, -np.diff(made.gold_calibration()(rows.gold))[:, 0], atol=1e-6)
+
+
 def test_refusals(made):
     e = made.experiment
     reads = dataclasses.replace(e.gold, model=dataclasses.replace(e.gold.model, checkpoint="x", reads="chat", vocab=9, length=90))  # fmt: skip
@@ -236,8 +256,8 @@ def test_refusals(made):
         (changed(e, tokenizer="bpe:many"), "world.tokenizer is 'bpe:many': it must be bpe:SIZE, SIZE tokens, more than 259"),
         (changed(e, tokenizer="bpe:259"), "more than 259"),
         (changed(e, tokenizer="bpe:301"), "policy.vocab is 300: world.tokenizer has up to 301 tokens"),
-        (labelled_by_the_judge(changed(e, judge="", **{})), "real text has no annotator to learn from"),
         (dataclasses.replace(labelled_by_the_judge(changed(e, judge="")), gold=config.Gold(kind="random")), "comparisons.labelled_by is 'annotator': this world has no annotator"),
+        (confounded(labelled_by_the_judge(e)), "confounded, and comparisons.labelled_by is 'annotator': the mark"),
         (dataclasses.replace(e, gold=reads), "gold.model.reads is 'chat': gold that learns from an annotator"),
     ):  # fmt: skip
         with pytest.raises(config.ConfigError, match=why) as error:

@@ -44,16 +44,18 @@ def comparisons(run: Run, out: Path) -> None:
 
 
 def score_gap(run: Run, tokens: np.ndarray, mask: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """By how much whoever labels prefers the first of each pair, f64[C], in its standard deviations on the initial
-    policy; `gold` are raw scores [C, 2]."""
-    if run.experiment.comparisons.labelled_by == "gold":
+    """By how much whoever labels prefers the first of each pair, f64[C]; sampled labels have it in standard deviations
+    of the labeller's scores of the initial policy. `gold` are raw scores [C, 2]."""
+    c = run.experiment.comparisons
+    if c.labelled_by == "gold":
         return (gold[:, 0] - gold[:, 1]) * run.gold_calibration().scale
     p = run.experiment.world.prompt
     first, second = (
         run.world.score(Texts(tokens[:, side, :p], mask[:, side, :p], tokens[:, side, p:], mask[:, side, p:]))
         for side in (0, 1)
     )
-    return (first - second) * annotator.calibration(run).scale
+    scale = annotator.calibration(run).scale if c.labels == "sampled" else 1.0  # it is asked about the whole pool
+    return (first - second) * scale
 
 
 def drawn_pairs(run: Run, out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Proxy RMs, trained on gold's labels: one epoch unless the config says otherwise (paper section 2.1)."""
+"""Proxy RMs, trained on the labelled comparisons: one epoch unless the config says otherwise (paper section 2.1)."""
 
 import dataclasses
 from collections.abc import Callable

@@ -16,7 +16,7 @@ KINDS = {"choice": "sv", "prompts": "<>", "flip": "x"}  # fields of a recipe tha
 def labels(f: Files) -> Figure:
     """Where the next thousand labels buy most gold.
 
-    Left: best-of-n's highest gold (mean over seeds) against the comparisons that gold labelled, at random (line) or
+    Left: best-of-n's highest gold (mean over seeds) against the comparisons that were labelled, at random (line) or
     spent otherwise (marks). Right: gold gained per thousand further labels, between neighbouring points of a line."""
     every = [g for g in f.all(BEST_OF_N) if not g.id.rm_combined and not g.id.settings and not g.id.against_gold]
     others = [g for g in every if len(g.id.rm_recipe) == 1 and set(g.id.rm_recipe) <= set(KINDS)]

@@ -55,13 +55,15 @@ def fig1b(f: Files) -> Overlay:
 def fig2(f: Files) -> Figure:
     """Figure 2: the set-up.
 
-    Instead of people, a gold RM labels pairs of the policy's samples; proxies learn from the labels; the policy is
-    optimised against a proxy while gold is read."""
+    Instead of people, a gold RM labels pairs of the policy's samples (or what gold learned from does); proxies learn
+    from the labels; the policy is optimised against a proxy while gold is read."""
     figure, (axis,) = panels(1, 8.6, 2.6)
     axis.axis("off")
     style = {"boxstyle": "round,pad=0.5", "fc": "#eef3f8", "ec": "0.4"}
+    labeller = f.experiment.get("comparisons", {}).get("labelled_by", "gold")
+    words = {"gold RM\nlabels them": "annotator\nlabels them"} if labeller != "gold" else {}
     boxes = [
-        axis.text(x, y, text, ha="center", va="center", bbox=style, fontsize=10).get_bbox_patch()
+        axis.text(x, y, words.get(text, text), ha="center", va="center", bbox=style, fontsize=10).get_bbox_patch()
         for text, (x, y) in BOXES.items()
     ]
     places = list(BOXES.values())

@@ -38,8 +38,9 @@ def labels(run: RunFiles) -> str:
     if "labelled_by" not in info:
         return ""
     return (
-        f"It labelled no comparisons: {html.escape(info['labelled_by'])} did, preferring what gold prefers in "
-        f"{info['agreement_with_gold']:.1%} of them and tossing a coin in the {info['ties']:.1%} that it scores alike. "
+        f"Comparisons were labelled by {html.escape(info['labelled_by'])} and not by gold, which scores the preferred "
+        f"response higher in {info['agreement_with_gold']:.1%} of them; {info['ties']:.1%} were a tie, and labelled by "
+        "a coin's toss. "
     )
 
 
