@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 PREEMPTED, LOST, HELD = 75, 76, 77  # exit codes: the same command continues
 READER_GONE = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT)  # of a pipe, of a terminal, of a file on a full disk
+LINGER = 60  # seconds for what ends with the process; a library's thread may wait for what an error kept from coming
 SILENCE = 30  # seconds without a sign of life after which a process counts as lost
 
 
@@ -147,6 +149,9 @@ def leave(code: int, why: str) -> None:
     if not alone():
         sys.stdout.flush()
         os._exit(code)
+    watch = threading.Timer(LINGER, os._exit, (code,))
+    watch.daemon = True
+    watch.start()
     sys.exit(code)
 
 

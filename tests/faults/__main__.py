@@ -123,6 +123,7 @@ def worker(part: str, cases: str, seed: str, where: str) -> None:
     os.dup2(2, 1)
     for case in importlib.import_module(f"tests.faults.{part}").campaign(int(cases), int(seed), Path(where)):
         print(json.dumps(list(case)), file=mine, flush=True)
+    os._exit(0)  # threads that a played kill left behind wait for what never comes
 
 
 def shown(part: str, done: list[Case], cases: int, started: float, first: float) -> str:

@@ -141,6 +141,18 @@ def test_processes_that_share_no_directory_are_told_so(tmp_path):
     first.communicate()
 
 
+def test_a_thread_that_waits_for_ever_does_not_hold_a_process_that_failed():
+    """As orbax's do after a disk error in one of them: the interpreter would join them at its end."""
+    code = (
+        "import threading; from concurrent.futures import ThreadPoolExecutor; from rmo.runtime import hosts\n"
+        "ThreadPoolExecutor().submit(threading.Event().wait)\n"
+        "hosts.LINGER = 1\n"
+        "hosts.leave(2, 'cannot write x')\n"
+    )
+    got = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=100)
+    assert (got.returncode, got.stderr) == (2, "rmo: cannot write x\n")
+
+
 def test_what_passes_is_told_from_what_does_not(monkeypatch):
     gone = ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
     assert not hosts.lost(gone)  # one process has nobody to lose
