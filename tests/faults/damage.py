@@ -39,6 +39,7 @@ from rmo.worlds import comparisons
 from tests.faults.case import Case
 from tests.helpers.smoke import SMOKE
 
+CASES = 600
 BEFORE_REPORT = ("sft", "gold", "samples", "comparisons", "proxies", "scores", "bon", "tilt", "fits")
 RESULTS = ("curves.csv", "coefficients.json", "claims.json")
 

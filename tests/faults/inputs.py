@@ -25,6 +25,7 @@ from tests.helpers.smoke import ROOT, SMOKE
 
 # Configs: the smoke config, with a value put somewhere, or a module that misbehaves.
 
+CASES = 1000
 PUT = """
 
 _made = experiment

@@ -29,7 +29,7 @@ from tests.faults.disk import KILL, POSSIBLE, STALE, Disk, Operation
 from tests.faults.one_stage import Ended, Finished, command
 
 HANGS = 240  # seconds after which a command counts as hanging, on a busy machine too
-CASES = 1000
+CASES = 1030
 Faults = Mapping[str, Sequence[str]]  # by kind of operation
 
 
