@@ -23,9 +23,10 @@ from tests.helpers.checkpoints import write_checkpoint, write_tokenizer
 from tests.helpers.damaged_logs import damaged_logs
 from tests.helpers.smoke import ROOT, SMOKE
 
+CASES = 1000
+
 # Configs: the smoke config, with a value put somewhere, or a module that misbehaves.
 
-CASES = 1000
 PUT = """
 
 _made = experiment
