@@ -12,7 +12,7 @@ from rmo.artifacts.stages import Optimised, Stage
 from rmo.config import Experiment, to_json
 from rmo.methods import method as methods
 from rmo.runtime.checksums import PUBLISHED, present, sealed
-from rmo.runtime.files import Json, Row, RunError, read_csv, read_json, write_csv, write_json, write_text
+from rmo.runtime.files import Json, Row, RunError, read_csv, read_json, unlink, write_csv, write_json, write_text
 
 # Kinds of stages, in order; every method's come between.
 BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "trunks", "proxies", "scores")
@@ -100,7 +100,7 @@ class RunFiles:
         return self.fits.has("coefficients") and present(self.root / "stages.json")
 
     def publish(self, experiment: Experiment, stages: list[Row]) -> None:
-        (self.root / PUBLISHED).unlink(missing_ok=True)  # what follows is not what it lists
+        unlink(self.root / PUBLISHED)  # what follows is not what it lists
         write_json(self.root / "experiment.json", to_json(experiment))
         write_json(self.root / "stages.json", stages)
 

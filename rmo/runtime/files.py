@@ -123,6 +123,18 @@ def remove(path: Path) -> None:
             path.rmtree()  # type: ignore[attr-defined]
 
 
+def unlink(path: Path) -> None:
+    """A file, if it is there.
+
+    Raises:
+      RunError: it is a directory.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError as error:
+        raise RunError(f"{path} is a directory, and a file goes there: remove {path} and run again") from error
+
+
 def names_of(paths: Sequence[Path]) -> list[str]:
     """Names of files or directories, with as much of their paths as tells them apart.
 

@@ -5,6 +5,7 @@ process 0 alone writes (checkpoints all write together), and what the host reads
 runs must be one that they share.
 """
 
+import atexit
 import errno
 import functools
 import io
@@ -149,10 +150,26 @@ def leave(code: int, why: str) -> None:
     if not alone():
         sys.stdout.flush()
         os._exit(code)
-    watch = threading.Timer(LINGER, os._exit, (code,))
-    watch.daemon = True
-    watch.start()
+    _Leaving.begin(code)
     sys.exit(code)
+
+
+class _Leaving:
+    """Ends the process some time after the interpreter has begun to end, whatever other threads wait for."""
+
+    code: int | None = None
+
+    @classmethod
+    def begin(cls, code: int) -> None:
+        if cls.code is None:  # before the pools of threads, whose end is waited for without limit
+            getattr(threading, "_register_atexit", atexit.register)(cls.watch)
+        cls.code = code
+
+    @classmethod
+    def watch(cls) -> None:
+        timer = threading.Timer(LINGER, os._exit, (cls.code,))
+        timer.daemon = True
+        timer.start()
 
 
 class _Outliving(io.FileIO):

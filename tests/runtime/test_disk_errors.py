@@ -10,7 +10,7 @@ import pytest
 
 from rmo.runtime.checkpointer import load_params, save_params, writing
 from rmo.runtime.errors import of_system
-from rmo.runtime.files import RunError, read_json, remove, write_json
+from rmo.runtime.files import RunError, read_json, remove, unlink, write_json
 from rmo.runtime.lock import Held, Lock
 from tests.faults.disk import Disk
 
@@ -119,3 +119,10 @@ def test_a_directory_in_the_place_of_a_file_is_to_be_removed():
         "[Errno 21] Is a directory: 'run/PUBLISHED': a directory stands where a file belongs, remove it and give the "
         "same command again"
     )
+
+
+def test_a_directory_is_no_file_to_be_unlinked(tmp_path):
+    (tmp_path / "PUBLISHED").mkdir()
+    with pytest.raises(RunError, match=f"{tmp_path}/PUBLISHED is a directory, and a file goes there: remove"):
+        unlink(tmp_path / "PUBLISHED")
+    unlink(tmp_path / "missing")

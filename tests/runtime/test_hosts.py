@@ -153,6 +153,20 @@ def test_a_thread_that_waits_for_ever_does_not_hold_a_process_that_failed():
     assert (got.returncode, got.stderr) == (2, "rmo: cannot write x\n")
 
 
+def test_who_catches_the_exit_goes_on():
+    code = (
+        "import threading, time; from rmo.runtime import hosts\n"
+        "hosts.LINGER = 0.1\n"
+        "for _ in range(3):\n"
+        "    try: hosts.leave(2, 'x')\n"
+        "    except SystemExit: time.sleep(0.3)\n"
+        "assert threading.active_count() == 1\n"
+        "print('went on')\n"
+    )
+    got = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=100)
+    assert (got.returncode, got.stdout) == (0, "went on\n")
+
+
 def test_what_passes_is_told_from_what_does_not(monkeypatch):
     gone = ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
     assert not hosts.lost(gone)  # one process has nobody to lose
