@@ -4,8 +4,7 @@ from importlib.metadata import version
 
 EXACT = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # A third of the time to compile PPO's programs; but two programs in which the same is computed may round otherwise,
-# which with fusion emitters, as users have them, they do not. A sixth of the rest goes into splitting small programs.
-# XLA dies of a flag that it does not know, and from jaxlib 0.11 on it does not know the first one.
+# which with fusion emitters, as users have them, they do not.
+# XLA dies of a flag that it does not know, and from jaxlib 0.11 on it does not know this one.
 KNOWN = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)
-QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-FAST = f"{EXACT} {QUICK}" if KNOWN else EXACT
+FAST = f"{EXACT} --xla_cpu_use_fusion_emitters=false" if KNOWN else EXACT

@@ -88,6 +88,7 @@ def rows():
     return [tpu_plan.examine(program, mesh, chip, SMOKE.world.response) for program in programs(SMOKE, mesh)]
 
 
+@pytest.mark.slow
 def test_every_program_of_a_config(rows):
     kinds = [row["stage"] for row in rows]
     assert kinds.count("scores") == 3  # sizes

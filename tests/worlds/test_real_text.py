@@ -264,7 +264,8 @@ def people(made, directory: Path, **gold) -> Run:
     return graph.open_run(e, directory / "runs", sharding.make_mesh(1))
 
 
-@pytest.mark.parametrize("through", ["ids", pytest.param("text", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("through", ["ids", "text"])
 def test_gold_from_people(made, tmp_path, through):
     more = {}
     if through == "text":

@@ -158,6 +158,7 @@ def test_the_whole_experiment_in_a_world_of_ones_own(tmp_path):
     assert tags(run.experiment)[:2] == ["numbers", "numbers"]
 
 
+@pytest.mark.slow
 def test_a_gold_of_ones_own_is_named_in_the_report(tmp_path):
     e = numbers()
     e = dataclasses.replace(e, gold=dataclasses.replace(e.gold, kind="hinted", gain=2.0))
