@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rmo.runtime import checksums, errors, hosts
-from rmo.runtime.files import SCRATCH, RunError, full, naming, need_hold, write_text
+from rmo.runtime.files import SCRATCH, RunError, full, naming, need_hold, remote, write_text
 from rmo.runtime.types import Tree
 
 if TYPE_CHECKING:
@@ -60,6 +60,16 @@ def save_params(path: Path, params: Tree) -> None:
     need_hold()
     with writing(path):
         ocp.save(full(path), params, overwrite=True)
+    need_whole(path)
+
+
+def need_whole(path: Path) -> None:
+    """Raises RunError where orbax passed over an error of the disk while it joined what processes had written, and says
+    that all is saved: then the parts are there, and not what is made of them."""
+    state = path / "state"
+    joined = remote(path) or (state / "manifest.ocdbt").exists() or not any(state.glob("ocdbt.process_*"))
+    if hosts.writer() and not joined:
+        raise unwritten(path, OSError("its parts were not joined"))
 
 
 def load_params(path: Path, like: Tree) -> Tree:

@@ -8,7 +8,7 @@ import shutil
 import jax
 import pytest
 
-from rmo.runtime.checkpointer import load_params, save_params, writing
+from rmo.runtime.checkpointer import load_params, need_whole, save_params, writing
 from rmo.runtime.errors import of_system
 from rmo.runtime.files import RunError, read_json, remove, unlink, write_json
 from rmo.runtime.lock import Held, Lock
@@ -60,6 +60,18 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path):
     assert "\n" not in str(caught.value)
     save_params(path, params)
     assert load_params(path, params)["w"].shape == (100_000,)
+
+
+def test_parts_of_a_checkpoint_that_orbax_did_not_join_are_noticed(tmp_path):
+    """After one EIO on the listing before it joins them it says that all is saved (`kills`: ppo/gold 611 EIO)."""
+    path, params = tmp_path / "stage" / "params", {"w": jax.random.normal(jax.random.key(0), (100,))}
+    save_params(path, params)
+    need_whole(path)
+    (path / "state" / "manifest.ocdbt").unlink()
+    with pytest.raises(RunError, match=f"cannot write {path}: its parts were not joined: see .*the same command"):
+        need_whole(path)
+    save_params(path, params)
+    assert load_params(path, params)["w"].shape == (100,)
 
 
 def test_what_orbax_cannot_read_of_what_it_wrote_is_the_disks_fault(tmp_path):
