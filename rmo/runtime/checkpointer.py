@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from rmo.runtime import checksums, errors, hosts
-from rmo.runtime.files import SCRATCH, RunError, full, naming, need_hold, remote, write_text
+from rmo.runtime.files import SCRATCH, RunError, full, naming, need_hold, remote, remove, write_text
 from rmo.runtime.types import Tree
 
 if TYPE_CHECKING:
@@ -133,6 +133,11 @@ class Checkpoints:
         need_hold()
         with writing(self.directory), self._checkpointer() as checkpointer:
             checkpointer.save(step, state)
+        try:
+            need_whole(self.directory / str(step))
+        except RunError:
+            remove(self.directory / str(step))  # else it would be the newest
+            raise
         if hosts.writer():
             write_text(self.list, checksums.sealed(self.directory, str(step), most=checksums.LARGE))
 

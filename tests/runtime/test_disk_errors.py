@@ -8,7 +8,7 @@ import shutil
 import jax
 import pytest
 
-from rmo.runtime.checkpointer import load_params, need_whole, save_params, writing
+from rmo.runtime.checkpointer import Checkpoints, load_params, need_whole, save_params, writing
 from rmo.runtime.errors import of_system
 from rmo.runtime.files import RunError, read_json, remove, unlink, write_json
 from rmo.runtime.lock import Held, Lock
@@ -72,6 +72,35 @@ def test_parts_of_a_checkpoint_that_orbax_did_not_join_are_noticed(tmp_path):
         need_whole(path)
     save_params(path, params)
     assert load_params(path, params)["w"].shape == (100,)
+
+
+@pytest.mark.parametrize("saves", ["parameters", "a training"])
+def test_what_is_said_to_be_saved_after_one_error_is_saved(tmp_path, saves):
+    """At any listing or opening to read in it, which orbax passes over in places: either there is an error, or what was saved
+    is there; and the next save is whole."""
+    new = {"w": jax.numpy.arange(100.0)}
+    old = jax.tree.map(jax.numpy.zeros_like, new)
+
+    def save(where, state, step):
+        Checkpoints(where).save(step, state) if saves == "a training" else save_params(where / "params", state)
+
+    def saved(where):
+        return Checkpoints(where).restore(old)[0] if saves == "a training" else load_params(where / "params", old)
+
+    with Disk(tmp_path) as traced:
+        save(tmp_path / "traced", new, 1)
+    tried = [k for k, operation in enumerate(traced.seen) if operation.kind in ("list", "open", "read", "stat")]
+    noticed = 0
+    for k in tried:
+        where = tmp_path / str(k)
+        try:
+            with Disk(tmp_path, k, "EIO"):
+                save(where, new, 1)
+        except (OSError, RunError):
+            noticed += 1
+            save(where, new, 2)
+        assert (saved(where)["w"] == new["w"]).all()
+    assert 0 < noticed <= len(tried)
 
 
 def test_what_orbax_cannot_read_of_what_it_wrote_is_the_disks_fault(tmp_path):
