@@ -32,7 +32,7 @@ OWNERS = {
     "gguf": {"checkpoints/gguf_file"},
     "safetensors": {"checkpoints/weight_files", "checkpoints/weights"},
     "huggingface_hub": {"checkpoints/opening", "worlds/hub_files"},
-    "pyarrow": {"logs/wandb_files", "worlds/containers", "worlds/packed_text"},
+    "pyarrow": {"artifacts/tables", "logs/wandb_files", "worlds/containers", "worlds/packed_text"},
     "tensorflow_datasets": {"worlds/comparisons", "worlds/containers"},
     "tyro": {"config/experiment", "cli/options"},
     "matplotlib": {"report/figures"},

@@ -18,7 +18,7 @@ KEPT = sorted(path.parent for path in RESULTS.rglob("results.md"))
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_results_md_says_what_the_kept_tables_say(kept):
     curves = from_rows(read_csv(kept / "curves.csv"))
-    files = Files(curves, read_json(kept / "coefficients.json"), [], [], {}, {}, {})
+    files = Files(curves, read_json(kept / "coefficients.json"))
     text = (kept / "results.md").read_text()
     assert text == markdown.results(files, read_json(kept / "claims.json"))
     assert text.count("\n| C") + text.count("\n| H") == len(read_json(kept / "claims.json")) > 40

@@ -1,15 +1,17 @@
 """curves.csv, the public format of curves: one row per point, read from anybody's table and from older ones."""
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from rmo.analysis.curve import Curve, CurveError, axis_number
 from rmo.analysis.curve_id import OLDER, CurveId
+from rmo.artifacts import tables
+from rmo.artifacts.tables import Table
 from rmo.methods.method import default_method, find
-from rmo.runtime.files import Row
+from rmo.runtime.files import Row, read_csv
 
 MEASURED = ("step_or_n", "kl", "proxy", "gold", "proxy_se", "gold_se", "fall_se", "kl_given")
 ALL_OR_NONE = ("proxy_se", "gold_se", "fall_se", "kl_given")  # known for every point of a curve, or for none
@@ -59,7 +61,7 @@ def point_of(row: Mapping[str, str], where: str) -> dict[str, float]:
     return point
 
 
-def id_of(row: Mapping[str, str], where: str) -> CurveId:
+def id_of(row: Mapping[str, object], where: str) -> CurveId:
     """Which curve a row is of.
 
     Raises:
@@ -67,23 +69,24 @@ def id_of(row: Mapping[str, str], where: str) -> CurveId:
     """
     method = row.get("method", "") or default_method()
     try:
-        return CurveId.of_cells({**row, "method": find(method).name}, older=True)
+        return CurveId.of_cells({**row, "method": find(str(method)).name}, older=True)
     except ValueError as error:
         raise CurveError(f"{where}: {error}") from error
 
 
-def curve_of(id: CurveId, points: Sequence[Mapping[str, float]], source: str) -> Curve:
-    """One curve of its points, in order of its steps where all are known, else of KL.
+def curve_of(id: CurveId, column: Mapping[str, np.ndarray], source: str) -> Curve:
+    """One curve of its points, f64[K] by the names in MEASURED, in order of its steps where all are known, else of KL.
 
     Raises:
       CurveError: two points at one place, or a column filled in for some points only.
     """
-    by = "step_or_n" if np.isfinite([p["step_or_n"] for p in points]).all() else "kl"
-    points = sorted(points, key=lambda p: p[by])
-    if twice := [p[by] for p, after in itertools.pairwise(points) if p[by] == after[by]]:
+    by = "step_or_n" if np.isfinite(column["step_or_n"]).all() else "kl"
+    order = np.argsort(column[by], kind="stable")
+    column = {name: column[name][order] for name in MEASURED}
+    twice = column[by][1:][np.diff(column[by]) == 0]
+    if len(twice):
         apart = f"tell its runs apart by a column ({', '.join(IDENTITY)})"
         raise CurveError(f"{source}: a curve has two points at {by} {twice[0]:g}: {apart}")
-    column = {name: np.array([p[name] for p in points]) for name in MEASURED}
     known = {name: np.isfinite(column[name]) for name in ALL_OR_NONE}
     for name, points_known in known.items():
         if points_known.any() and not points_known.all():
@@ -123,4 +126,39 @@ def from_rows(table: Iterable[Mapping[str, str]], source: str = "the table") -> 
         if cells not in points:
             points[cells] = found.setdefault(id_of(row, where), [])
         points[cells].append(point)
-    return [curve_of(id, points, source) for id, points in found.items()]
+    of_points = {id: {name: np.array([p[name] for p in points]) for name in MEASURED} for id, points in found.items()}
+    return [curve_of(id, column, source) for id, column in of_points.items()]
+
+
+def curves_of(path: Path) -> list[Curve]:
+    """The curves in a file of the public format; by columns, which a large run's need.
+
+    Raises:
+      CurveError, RunError: as `from_rows`; it is not what was written.
+    """
+    try:
+        return from_columns(tables.read(path), str(path))
+    except (tables.Unreadable, CurveError):
+        return from_rows(read_csv(path), str(path))  # says what is wrong, and in which line
+
+
+def from_columns(table: Table, source: str) -> list[Curve]:
+    """`from_rows` of a table whose cells are numbers as they should be.
+
+    Raises:
+      CurveError: they are not; rows have to be looked at one by one.
+    """
+    needed = [table.columns.get(name, np.full(1, np.nan)) for name in ("kl", "gold")]
+    if (
+        not len(table)
+        or not all(np.isfinite(cells).all() for cells in needed)
+        or any(name != name.strip() for name in table.columns)
+    ):
+        raise CurveError(f"{source} is no plain table of curves")
+    found: dict[CurveId, list[np.ndarray]] = {}
+    for rows in table.alike(("method", *IDENTITY, *OLDER)):
+        found.setdefault(id_of(table[int(rows[0])], source), []).append(rows)
+    empty = np.full(len(table), np.nan)
+    column = {name: table.columns.get(name, empty) for name in MEASURED}
+    whole = {id: np.sort(np.concatenate(parts)) for id, parts in found.items()}
+    return [curve_of(id, {name: column[name][rows] for name in MEASURED}, source) for id, rows in whole.items()]

@@ -4,30 +4,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from rmo.analysis.curve import Curve
-from rmo.artifacts.curves_csv import COLUMNS, from_rows, to_rows
+from rmo.artifacts import tables
+from rmo.artifacts.curves_csv import COLUMNS, curves_of, to_rows
 from rmo.artifacts.stages import Optimised, Stage
+from rmo.artifacts.tables import Table
 from rmo.config import Experiment, to_json
 from rmo.methods import method as methods
 from rmo.runtime.checksums import PUBLISHED, present, sealed
-from rmo.runtime.files import Json, Row, RunError, read_csv, read_json, unlink, write_csv, write_json, write_text
+from rmo.runtime.files import Json, Row, RunError, read_json, unlink, write_csv, write_json, write_text
 
 # Kinds of stages, in order; every method's come between.
 BEFORE_METHODS = ("prompts", "sft", "gold", "samples", "comparisons", "trunks", "proxies", "scores")
 GATHERERS = ("fits", "report")  # only gather what others made, and are made again with any of it
 PLANNED = "planned.json"  # {stage: its path} of what the last `rmo run` was asked for
-TEXT = ("method", "rm_recipe", "rm_combined", "settings", "variant", "place")  # columns of tables that are no numbers
-
-
-def numbers(rows: list[dict[str, str]]) -> list[Row]:
-    """Rows of a table with everything but the texts of an identity as numbers, NaN where a cell is empty."""
-
-    return [
-        {column: cell if column in TEXT else float(cell) if cell else np.nan for column, cell in row.items()}
-        for row in rows
-    ]
 
 
 @dataclass(frozen=True)
@@ -40,18 +30,17 @@ class Fits:
         write_csv(self.directory / "curves.csv", COLUMNS, [row for curve in curves for row in to_rows(curve)])
 
     def curves(self) -> list[Curve]:
-        path = self.directory / "curves.csv"
-        return from_rows(read_csv(path), str(path))
+        return curves_of(self.directory / "curves.csv")
 
     def write_table(self, name: str, columns: list[str], rows: list[Row]) -> None:
         write_csv(self.directory / f"{name}.csv", columns, rows)
 
-    def table(self, name: str) -> list[Row]:
+    def table(self, name: str) -> Table:
         """The rows of a table; none where there is none."""
         path = self.directory / f"{name}.csv"
-        return numbers(read_csv(path)) if present(path) else []
+        return tables.read(path) if present(path) else Table()
 
-    def tables(self) -> dict[str, list[Row]]:
+    def tables(self) -> dict[str, Table]:
         return {path.stem: self.table(path.stem) for path in sorted(self.directory.glob("*.csv"))}
 
     def write(self, name: str, value: object) -> None:
@@ -77,7 +66,7 @@ def curves_at(path: Path) -> list[Curve]:
       RunError: there is none; says what to give.
     """
     if path.suffix == ".csv":
-        return from_rows(read_csv(path), str(path))
+        return curves_of(path)
     if not present(path / "curves.csv"):
         what = "has no curves.csv (a run has one once its fits are done)" if path.exists() else "does not exist"
         raise RunError(f"{path} {what}: give a run directory, a directory of results or a table of curves")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rmo.analysis.curve import Curve
-from rmo.analysis.curve_id import CurveId
 from rmo.analysis.sweeps import Missing
 from rmo.artifacts.run_files import RunFiles
 from rmo.methods.method import Method, find
@@ -128,8 +127,7 @@ def diagnostics_name(method: Method) -> str:
 
 def draw_diagnostics(f: Files, method: Method) -> Figure:
     """A method's health on the main sweep."""
-    main = {group.id for group in f.sizes(method.name)}
-    rows = [row for row in f.diagnostics[method.name] if CurveId.of_cells(row).group in main]
+    rows = [row for group in f.sizes(method.name) for row in f.health(method.name).of(group.id)]
     return style.diagnostics(method, rows)
 
 

@@ -99,7 +99,7 @@ def summarise(roots: dict[str, Path]) -> Row:
 def highest(world: str, run: RunFiles) -> list[Row]:
     """Of one world, by method and RM size: the highest gold of the mean curve over seeds and its KL, and both at its
     end."""
-    f, out = Files(run.fits.curves(), run.fits.read("coefficients"), [], [], {}, {}, {}), []
+    f, out = Files(run.fits.curves(), run.fits.read("coefficients")), []
     for method in f.methods():
         for g in f.sizes(method.name):
             kl, gold = mean_curve(g, "gold")

@@ -331,13 +331,19 @@ def write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
+def table_bytes(path: Path) -> bytes:
+    """What is in the file of a table. Raises RunError where it is none, or not what was written."""
+    try:
+        with naming(path):
+            return checksums.content(path)
+    except IsADirectoryError as error:
+        raise RunError(f"{path} is a directory, not a table: {checksums.advice(path)}") from error
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows as text. Raises RunError where it is none, or not what was written."""
     try:
-        with naming(path):
-            text = checksums.content(path).decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
+        text = table_bytes(path).decode("utf-8-sig")  # a spreadsheet may have put a byte-order mark
         return list(csv.DictReader(io.StringIO(text, newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"{path} is no CSV text: {error}") from error
-    except IsADirectoryError as error:
-        raise RunError(f"{path} is a directory, not a table: {checksums.advice(path)}") from error

@@ -8,11 +8,12 @@ import pytest
 from rmo.analysis import scaling
 from rmo.analysis.curve import Curve, CurveError
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.artifacts.curves_csv import COLUMNS, from_rows, to_rows
-from rmo.runtime.files import read_csv, write_csv
+from rmo.artifacts.curves_csv import COLUMNS, MEASURED, curves_of, from_rows, to_rows
+from rmo.runtime.files import RunError, read_csv, write_csv
 from tests.helpers.made_curves import made
 
-KEPT = Path(__file__).parents[2] / "configs" / "results" / "first_edition" / "curves.csv"
+RESULTS = Path(__file__).parents[2] / "configs" / "results"
+KEPT = RESULTS / "first_edition" / "curves.csv"
 
 
 def test_csv_round_trip(tmp_path):
@@ -123,3 +124,41 @@ def test_bad_tables_are_named(rows, message):
 def test_a_cell_of_an_identity_that_is_no_number_is_named(name, cell):
     with pytest.raises(CurveError, match=f"line 2: {name} is '{cell}', not a number"):
         from_rows([{"kl": "1", "gold": "1", name: cell}])
+
+
+@pytest.mark.parametrize("kept", sorted(RESULTS.glob("*/curves.csv")), ids=lambda path: path.parent.name)
+def test_a_table_is_read_by_columns_as_by_rows(kept):
+    by_rows, by_columns = from_rows(read_csv(kept)), curves_of(kept)
+    assert [c.id for c in by_columns] == [c.id for c in by_rows]
+    for a, b in zip(by_columns, by_rows, strict=True):
+        for name in MEASURED:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+HEAD = ",".join(COLUMNS)
+ROW = "bon,1,0.5,0.1,0.2,,,776,1000,,,,,0,,"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kl,gold\n0,0\n1,1_0\n2,1e-3\n", "kl, gold\n0,0\n1, 0.5\n", "\ufeffkl,gold\n0,0\n1,0.5\n", "gold,kl,kl\n0,3,0\n1,3,1\n",
+        "kl,gold,settings\n0,0,a\n1,1,\"a, b\"\n2,1,\"a\nb\"\n", "kl,gold,seed\n0,0,1\n1,1,1.0\n", "kl,gold\r\n0,0\r\n\r\n1,1\r\n",
+        "kl,gold,text\n0,0,some words\n1,1,more\n", "kl,gold,kl_coef,variant\n0,0,0.1,epochs=4\n1,1,0.1,epochs=4\n", f"{HEAD}\n{ROW}\n",
+        "kl,gold\n", "", "\n", "kl\n1\n", "kl,gold\n1,x\n", "kl,gold\n1,\n", "kl,gold\n1\n", "kl,gold\n1,2,3\n", "kl,gold,method\n1,1,sft\n",
+        "kl,gold\n1,1\n1,2\n", "kl,gold,gold_se\n1,1,1\n2,1,\n", "kl,gold,seed\n1,1,inf\n", "kl,gold,seed\n1,1,many\n", "kl,gold,seed\n1,1,1.5\n",
+        "kl,gold\nnan,1\n", "kl,gold\n1,inf\n", f"{HEAD}\n{ROW[:9]}\n", "kl,gold\n0,\x00\n",
+    ],
+)  # fmt: skip
+def test_an_odd_table_is_read_or_refused_by_columns_as_by_rows(tmp_path, text):
+    path = tmp_path / "c.csv"
+    path.write_text(text, newline="")
+
+    def read(how):
+        try:
+            return [(c.id, [np.array(getattr(c, name), float).tolist() for name in MEASURED]) for c in how()]
+        except (CurveError, RunError) as error:
+            return str(error)
+
+    found = read(lambda: curves_of(path))
+    assert repr(found) == repr(read(lambda: from_rows(read_csv(path), str(path))))

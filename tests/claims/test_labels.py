@@ -44,7 +44,7 @@ def test_without_such_rms_they_are_not_listed():
 
 
 def test_the_figure_has_a_line_per_size_and_a_mark_per_recipe():
-    figure = labels(Files(made(1), {}, [], [], {}, {}, {}))
+    figure = labels(Files(made(1), {}))
     _, right = figure.axes
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["100", "1k", "10k", *sorted(RECIPES[1:])]
     gained = right.lines[0].get_ydata()

@@ -5,6 +5,7 @@ import pytest
 
 from rmo.analysis.curve import from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
+from rmo.artifacts.tables import Table
 from rmo.claims import claim
 from rmo.claims.evidence import Evidence
 from rmo.report.figures import regularisers as figures
@@ -84,7 +85,7 @@ def test_without_such_runs_they_are_not_listed():
 
 
 def files(curves, **more) -> Files:
-    return Files(curves, {}, [], [], more, {}, {})
+    return Files(curves, {}, diagnostics={name: Table.of_rows(rows) for name, rows in more.items()})
 
 
 def test_the_figure_draws_everything_beside_ppo():

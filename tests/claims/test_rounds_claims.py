@@ -7,6 +7,7 @@ import pytest
 
 from rmo.analysis.curve import from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
+from rmo.artifacts.tables import Table
 from rmo.claims import claim
 from rmo.claims.evidence import Evidence
 from rmo.report.figures.drawing import Files
@@ -153,7 +154,7 @@ def test_the_figure_has_a_line_per_number_of_rounds_and_per_way():
         for c in evidence.curves
         if c.id.settings == Settings(rounds=2)
     ]
-    left, right = iterated(Files([*evidence.curves, *again], summary, [], [], {"rounds": ends}, {}, {})).axes
+    left, right = iterated(Files([*evidence.curves, *again], summary, diagnostics={"rounds": Table.of_rows(ends)})).axes
     assert [text.get_text() for text in left.get_legend().get_texts()] == [
         "1 round", "2 rounds", "4 rounds",
         "2 rounds, first comparisons, reweighted", "2 rounds, first comparisons, all alike",

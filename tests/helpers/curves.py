@@ -7,6 +7,7 @@ import numpy as np
 from rmo.analysis import scaling
 from rmo.analysis.curve import Curve, from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
+from rmo.artifacts.tables import Table
 from rmo.methods.paper import BEST_OF_N, PPO, ROUNDS
 from rmo.report.figures.drawing import Files
 
@@ -110,11 +111,11 @@ def files_of(curves: Sequence[Curve]) -> Files:
         curves=list(curves),
         summary=scaling.summarise(curves, draws=20, rank_draws=5),
         reward_models=reward_models(),
-        paths=paths,
-        diagnostics=diagnostics,
+        paths=Table.of_rows(paths),
+        diagnostics={name: Table.of_rows(rows) for name, rows in diagnostics.items()},
         starts={SMALL: 0.0, BIG: 0.3},
         experiment={"fits": {"level": 0.95}},
-        split=split,
+        split=Table.of_rows(split),
     )
 
 

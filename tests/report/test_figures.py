@@ -23,7 +23,7 @@ from rmo.report.figures import (
     regularisers,
     style,
 )
-from rmo.report.figures.drawing import drawings, of_id
+from rmo.report.figures.drawing import drawings
 from rmo.report.page import tables, verdicts
 from rmo.report.run_report import draw_all, draw_diagnostics, in_order
 from tests.helpers.curves import DATA, PROMPTS, SIZES, SMALL, whole_run
@@ -151,4 +151,4 @@ def test_groups_are_told_apart(files):
     assert len({g.label(groups) for g in groups}) == len(groups)
     assert style.LABELS["kl_coef"](groups[0]) == "0"
     assert groups[0].curves[0].gold_KQ.shape[1] == PROMPTS
-    assert of_id(files.paths, groups[0].id)
+    assert files.paths.of(groups[0].id)

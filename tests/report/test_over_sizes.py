@@ -18,7 +18,7 @@ from tests.helpers.made_sweeps import made_sweep
 def files():
     rng = np.random.default_rng(0)
     curves = [c for m in ("bon", "ppo") for g in made_sweep(rng, m, 5, 2, prompts=8).groups for c in g.curves]
-    return Files(curves, summarise(curves, draws=20, rank_draws=3), [], [], {}, {}, {})
+    return Files(curves, summarise(curves, draws=20, rank_draws=3))
 
 
 def test_tables_have_a_row_per_size_and_the_law(files):
@@ -38,7 +38,7 @@ def test_the_figure_has_a_point_per_method_and_size(files):
         drawn = [bars.lines[0].get_ydata()[0] for bars in axis.containers]
         np.testing.assert_allclose(drawn, [row["predicted_gold"] for row in rows])
     with pytest.raises(Missing, match="fewer than four RM sizes"):
-        left_out_sizes(Files(files.curves, {}, [], [], {}, {}, {}))
+        left_out_sizes(Files(files.curves, {}))
 
 
 def test_results_say_how_left_out_sizes_are_forecast(files):
@@ -47,7 +47,7 @@ def test_results_say_how_left_out_sizes_are_forecast(files):
     said = f"Highest gold of an RM size predicted from the other sizes, each left out once: {inside} of 5 lie in"
     assert any(line.startswith(f"RL (PPO): {said}") for line in text.splitlines())
     summary = {name: {"groups": part["groups"]} for name, part in files.summary.items()}
-    bare = Files(files.curves, summary, [], [], {}, {}, {})
+    bare = Files(files.curves, summary)
     assert "left out once" not in markdown.results(bare, [])
 
 

@@ -12,7 +12,7 @@ from rmo.analysis.sweeps import Missing
 from rmo.claims.rm_data import BETTER
 from rmo.methods.method import find
 from rmo.methods.paper import BEST_OF_N, PPO
-from rmo.report.figures.drawing import Files, drawing, of_id, simple
+from rmo.report.figures.drawing import Files, drawing, simple
 from rmo.report.figures.paper import FEW, at_n, chance, penalised, per_policy
 from rmo.report.figures.style import (
     GREEK,
@@ -20,6 +20,7 @@ from rmo.report.figures.style import (
     Overlay,
     colours,
     largest_kl,
+    legend,
     log_axis,
     mean_curve,
     panels,
@@ -49,7 +50,7 @@ def fig10(f: Files) -> Figure:
         axis.plot([g.params for g in part], [top(g) for g in part], "o-", ms=4, lw=1, color=colour, label=f"{count:,}")
     log_axis(axis)
     axis.set_ylabel("highest gold, best-of-n")
-    axis.legend(title="comparisons", fontsize=8)
+    legend(axis, "comparisons")
     return figure
 
 
@@ -142,7 +143,7 @@ def kl_by_step(groups: Sequence[Group], by: str, title: str) -> Figure:
             axis.plot(c.step_or_n, c.kl, color=colour, lw=1, label=LABELS[by](g) if i == 0 else None)
     axis.set_xlabel("RL step (PPO iteration)")
     axis.set_ylabel("KL from the initial policy, nats")
-    axis.legend(title=title, fontsize=8)
+    legend(axis, title)
     return figure
 
 
@@ -225,7 +226,7 @@ def fig20(f: Files) -> Figure:
     sqrt_axis(axis, largest_kl(groups))
     axis.set_xlabel("KL, nats (square-root scale)")
     axis.set_ylabel("proxy score (dotted: linear fit)")
-    axis.legend(title="RM parameters", fontsize=8)
+    legend(axis, "RM parameters")
     return figure
 
 
@@ -252,7 +253,7 @@ def fig21(f: Files) -> Figure:
     axis.axhline(0, color="0.6", lw=0.8)
     log_axis(axis, "training comparisons")
     axis.set_ylabel(f"gold at n = {FEW:,}")
-    axis.legend(title="RM parameters", fontsize=8)
+    legend(axis, "RM parameters")
     return figure
 
 
@@ -288,7 +289,7 @@ def fig24(f: Files) -> Figure:
     sqrt_axis(axis, largest_kl(groups))
     axis.set_xlabel("KL, nats (square-root scale)")
     axis.set_ylabel("proxy - gold")
-    axis.legend(title="policy parameters", fontsize=8)
+    legend(axis, "policy parameters")
     return figure
 
 
@@ -305,14 +306,14 @@ def fig25(f: Files) -> Figure:
     figure, (axis,) = panels(1, 6, 4)
     for g, colour in zip(groups, colours(len(groups)), strict=True):
         for i, c in enumerate(g.curves):
-            rows = [r for r in of_id(f.diagnostics[PPO], c.id) if np.isfinite(r["clip_fraction"])]
+            rows = [r for r in f.health(PPO).of(c.id) if np.isfinite(r["clip_fraction"])]
             steps, share = [r["step"] for r in rows], [r["clip_fraction"] for r in rows]
             axis.plot(steps, share, color=colour, lw=0.9, label=LABELS[by](g) if i == 0 else None)
     axis.set_xlabel("RL step (PPO iteration)")
     axis.set_ylabel("share of ratios clipped")
     highest = max(axis.get_ylim()[1], 0.01)
     axis.set_ylim(-0.03 * highest, highest)
-    axis.legend(title=title, fontsize=8)
+    legend(axis, title)
     return figure
 
 
@@ -333,7 +334,7 @@ def extrapolation(f: Files, method: str, share: float = 0.6) -> Figure:
     sqrt_axis(axis, largest_kl(groups))
     axis.set_xlabel("KL, nats (square-root scale)")
     axis.set_ylabel("gold (thin: fitted left of the dotted line)")
-    axis.legend(title="RM parameters", fontsize=8)
+    legend(axis, "RM parameters")
     return figure
 
 

@@ -18,12 +18,13 @@ from rmo.analysis.sweeps import Missing
 from rmo.methods.method import Method, find
 from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.methods.tilt import METHOD as TILT
-from rmo.report.figures.drawing import Files, drawing, of_id
+from rmo.report.figures.drawing import Files, drawing
 from rmo.report.figures.style import (
     Colour,
     colours,
     has_proxy,
     largest_kl,
+    legend,
     line_kind,
     mean_curve,
     panels,
@@ -113,7 +114,7 @@ def beirami(f: Files) -> Figure:
     axes[1].set_ylim(min(low, -0.01), max(high, 0.01))  # rounding errors are not a difference
     for axis in axes:
         axis.set_xlabel("bound log n - (n-1)/n, nats")
-    axes[0].legend(title="RM parameters", fontsize=8)
+    legend(axes[0], "RM parameters")
     return figure
 
 
@@ -131,7 +132,7 @@ def along_the_path(f: Files) -> Figure:
         for method, groups in sweeps.items():
             axis = next(places)
             for group, colour in zip(groups, colours(len(groups)), strict=True):
-                kl, mean = mean_along(of_id(f.paths, group.id), judge)
+                kl, mean = mean_along(f.paths.of(group.id), judge)
                 axis.plot(kl, mean, color=colour, lw=1.2, label=size(group.params))
             axis.set_title(f"{title}, {find(method).title}", loc="left", fontsize=10)
             axis.axhline(neutral, color="0.5", lw=0.8, ls="--")
@@ -140,7 +141,7 @@ def along_the_path(f: Files) -> Figure:
     for left, right in (axes[:2], axes[2:]):
         right.sharey(left)
         left.autoscale(axis="y")
-    axes[0].legend(title="RM parameters", fontsize=8)
+    legend(axes[0], "RM parameters")
     return figure
 
 
@@ -157,7 +158,7 @@ def gold_and_annotator(f: Files) -> Figure:
         shown = list(zip(groups, colours(len(groups)), strict=True))
         shown += [(g, to_rgba("black")) for g in f.all(method) if g.id.against_gold]
         for group, colour in shown:
-            rows = of_id(f.paths, group.id)
+            rows = f.paths.of(group.id)
             if not rows or not np.isfinite([row.get("annotator", np.nan) for row in rows]).all():
                 raise Missing("no annotator along the paths")
             kl, gold = mean_along(rows, itemgetter("gold"))
@@ -169,10 +170,9 @@ def gold_and_annotator(f: Files) -> Figure:
         sqrt_axis(axis, largest_kl([group for group, _ in shown]))
         axis.set_xlabel("KL, nats (square-root scale)")
     axes[0].set_ylabel("standard deviations above the initial policy")
-    handles, _ = axes[0].get_legend_handles_labels()
     learned_from = "judge" if f.experiment.get("world", {}).get("judge") else "annotator"
     kinds = [line_kind("gold", lw=1.3), line_kind(learned_from, lw=1.1, ls="--"), line_kind("proxy", lw=0.8, ls=":")]
-    axes[0].legend(handles=[*handles, *kinds], title="RM parameters", fontsize=8)
+    legend(axes[0], "RM parameters", kinds)
     return figure
 
 
@@ -217,7 +217,7 @@ def efficiency(f: Files) -> Figure:
     axes[0].set_ylabel("gold (numbers: share of the tilt's)")
     axes[0].legend(fontsize=8)
     for i, name in enumerate(optimisers):
-        rows = [row for row in of_id(f.split, groups[name].id) if row["kl"] > 0.3]
+        rows = [row for row in f.split.of(groups[name].id) if row["kl"] > 0.3]
         for axis, what in zip(axes[3 * i + 1 : 3 * i + 3], ("kl", "gold"), strict=True):
             draw_shares(axis, rows, what)
             axis.set_title(f"{find(name).title}: share of {'KL' if what == 'kl' else 'gold'}", loc="left", fontsize=10)

@@ -9,7 +9,7 @@ from rmo.analysis.sweeps import Missing
 from rmo.methods.direct.door import METHOD
 from rmo.methods.method import find
 from rmo.methods.paper import BEST_OF_N, PPO
-from rmo.report.figures.drawing import Files, drawing, of_id
+from rmo.report.figures.drawing import Files, drawing
 from rmo.report.figures.style import (
     Overlay,
     colours,
@@ -112,7 +112,7 @@ def direct_training(f: Files) -> Figure:
             axes[1].plot(curve.step_or_n, curve.gold, color=colour, lw=1.2, label=label)
         for g in groups:
             for curve in g.curves:
-                rows = of_id(f.diagnostics[METHOD.name], curve.id)
+                rows = f.health(METHOD.name).of(curve.id)
                 accuracy, gold = ([row[name] for row in rows] for name in ("held_accuracy", "gold"))
                 axes[2].plot(accuracy, gold, color=colour, lw=0.6, alpha=0.5)
                 axes[2].plot(accuracy[-1:], gold[-1:], marker, ms=4, color=colour)

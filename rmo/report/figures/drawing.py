@@ -11,10 +11,11 @@ import numpy as np
 
 from rmo.analysis import sweeps
 from rmo.analysis.curve import Curve
-from rmo.analysis.curve_id import CurveId, Settings
+from rmo.analysis.curve_id import Settings
 from rmo.analysis.fitting import Group, group
 from rmo.analysis.sweeps import Missing
 from rmo.artifacts.run_files import RunFiles
+from rmo.artifacts.tables import Table
 from rmo.claims.claim import sentences
 from rmo.methods import method as methods
 from rmo.methods.method import Method
@@ -28,13 +29,17 @@ class Files:
 
     curves: list[Curve]
     summary: Row  # coefficients.json, by method
-    reward_models: list[Row]
-    paths: list[Row]
-    diagnostics: dict[str, list[Row]]  # by method
-    starts: dict[int | None, float]  # each policy's own gold, the main one's being 0
-    experiment: Row
-    split: list[Row] = field(default_factory=list)  # efficiency.csv: KL and gold by what makes them
+    reward_models: list[Row] = field(default_factory=list)
+    paths: Table = field(default_factory=Table)
+    diagnostics: dict[str, Table] = field(default_factory=dict)  # by method
+    starts: dict[int | None, float] = field(default_factory=dict)  # each policy's own gold, the main one's being 0
+    experiment: Row = field(default_factory=dict)
+    split: Table = field(default_factory=Table)  # efficiency.csv: KL and gold by what makes them
     efficiency: Row = field(default_factory=dict)  # efficiency.json: gold beside the frontier at equal KL
+
+    def health(self, method: str) -> Table:
+        """A method's diagnostics; no rows where there are none."""
+        return self.diagnostics.get(method, Table())
 
     def all(self, method: str) -> list[Group]:
         """Every group of a method."""
@@ -102,28 +107,6 @@ class Files:
         return [r[column] for r in rows if (r["rm_params"], r["rm_comparisons"], r["rm_recipe"]) == key]
 
 
-class Rows(list[Row]):
-    """A table whose rows are found by the curve that they are of."""
-
-    @cached_property
-    def by_id(self) -> dict[CurveId, list[Row]]:
-        """Rows by their curve, and by its group, in the table's order."""
-        found: dict[CurveId, list[Row]] = {}
-        lists: dict[int, tuple[CurveId, list[list[Row]]]] = {}  # by the object, which rows of one curve share
-        for row in self:
-            own = CurveId.of_cells(row)
-            if id(own) not in lists:
-                lists[id(own)] = own, [found.setdefault(key, []) for key in dict.fromkeys((own, own.group))]
-            for rows in lists[id(own)][1]:
-                rows.append(row)
-        return found
-
-
-def of_id(rows: Sequence[Row], id: CurveId) -> list[Row]:
-    """Rows of a table that belong to one curve or, of a group's identity, to any of its seeds."""
-    return (rows if isinstance(rows, Rows) else Rows(rows)).by_id.get(id, [])
-
-
 def load(root: Path) -> Files:
     """Read a run directory's files."""
     files = RunFiles(root)
@@ -134,12 +117,12 @@ def load(root: Path) -> Files:
     return Files(
         curves=fits.curves(),
         summary=fits.read("coefficients"),
-        reward_models=fits.table("reward_models"),
-        paths=Rows(fits.table("paths")),
-        diagnostics={method.name: Rows(fits.table(method.name)) for method in methods.every()},
+        reward_models=list(fits.table("reward_models")),
+        paths=fits.table("paths"),
+        diagnostics={method.name: fits.table(method.name) for method in methods.every()},
         starts=starts,
         experiment=files.experiment,
-        split=Rows(fits.table("efficiency")),
+        split=fits.table("efficiency"),
         efficiency=fits.read("efficiency") if fits.has("efficiency") else {},
     )
 

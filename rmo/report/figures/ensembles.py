@@ -14,7 +14,7 @@ from rmo.analysis.sweeps import Missing
 from rmo.config.ensembles import WITHOUT
 from rmo.methods.method import find
 from rmo.methods.paper import BEST_OF_N, PPO
-from rmo.report.figures.drawing import Files, drawing, of_id
+from rmo.report.figures.drawing import Files, drawing
 from rmo.report.figures.style import Colour, Figure, largest_kl, line_kind, mean_curve, panels, size, sqrt_axis
 
 COLOURS = [to_rgba(colour) for colour in matplotlib.color_sequences["tab10"]]
@@ -99,7 +99,7 @@ def draw_gold(axis: Axes, panel: Panel, colour_of: dict[str, Colour]) -> None:
 
 def draw_spread(axis: Axes, f: Files, panel: Panel, colour_of: dict[str, Colour]) -> None:
     for g in panel.combined:
-        rows = [row for row in of_id(f.paths, g.id) if np.isfinite(row.get("spread", np.nan))]
+        rows = [row for row in f.paths.of(g.id) if np.isfinite(row.get("spread", np.nan))]
         if not rows or not rows[0]["spread"] > 0:
             continue
         kl = np.array([row["kl"] for row in rows])

@@ -9,7 +9,7 @@ from rmo.analysis.curve_id import Settings
 from rmo.analysis.sweeps import Missing
 from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.report.figures.beyond import METHOD_COLOURS, mean_along
-from rmo.report.figures.drawing import Files, drawing, of_id
+from rmo.report.figures.drawing import Files, drawing
 from rmo.report.figures.regularisers import draw
 from rmo.report.figures.style import Figure, colours, largest_kl, line_kind, mean_curve, panels, size, sqrt_axis
 
@@ -61,7 +61,7 @@ def adversarial_goodhart(f: Files) -> Figure:
         draw(left, g, "0.1", f"{size(g.params)}, as it is")
     for g, colour in zip(bought, itertools.cycle(METHOD_COLOURS), strict=False):
         draw(left, g, colour, f"{size(g.params)}, bonus {g.id.settings.number('backdoor'):g}")
-        rows = of_id(f.diagnostics.get(PPO, []), g.id)
+        rows = f.health(PPO).of(g.id)
         rows = [row for row in rows if np.isfinite(row["triggered"])]  # the first read of older runs
         if rows:
             right.plot(*mean_along(rows, lambda row: row["triggered"]), color=colour, lw=1.5)

@@ -14,7 +14,17 @@ from rmo.analysis.sweeps import Missing
 from rmo.methods.method import find
 from rmo.methods.paper import BEST_OF_N
 from rmo.report.figures.drawing import Files, drawing
-from rmo.report.figures.style import colours, largest_kl, line_kind, log_axis, mean_curve, panels, size, sqrt_axis
+from rmo.report.figures.style import (
+    colours,
+    largest_kl,
+    legend,
+    line_kind,
+    log_axis,
+    mean_curve,
+    panels,
+    size,
+    sqrt_axis,
+)
 from rmo.runtime.types import Row
 
 HEDGES = ("soft_best_of_n", "best_of_poisson", "pessimism", "pessimism_n")
@@ -66,7 +76,7 @@ def tables_of(f: Files, name: str) -> Iterator[tuple[CurveId, list[Row]]]:
     """(identity, rows of its points) of every curve of a hedge against the RMs of best-of-n's main sweep."""
     wanted = {g.id.same_rm for g in f.sizes(BEST_OF_N)}
     found: dict[CurveId, list[Row]] = {}
-    for row in f.diagnostics.get(name, []):
+    for row in f.health(name):
         id = CurveId.of_cells({**row, "method": name})
         if id.group.same_rm in wanted and "gold_even" in row:
             found.setdefault(id, []).append(row)
@@ -132,5 +142,5 @@ def regressional(f: Files) -> Figure:
     sqrt_axis(axis, max(row["kl"] for every in by_size.values() for rows in every for row in rows))
     axis.set_xlabel(find("best_of_poisson").kl_axis)
     axis.set_ylabel("gold (standard deviations)")
-    axis.legend(title="RM parameters", fontsize=8)
+    legend(axis, "RM parameters")
     return figure

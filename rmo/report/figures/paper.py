@@ -16,7 +16,18 @@ from rmo.analysis.sweeps import Missing
 from rmo.methods.method import find
 from rmo.methods.paper import BEST_OF_N, PPO
 from rmo.report.figures.drawing import Files, drawing, simple
-from rmo.report.figures.style import GREEK, Overlay, colours, line_kind, log_axis, mean_curve, panels, row_of, size
+from rmo.report.figures.style import (
+    GREEK,
+    Overlay,
+    colours,
+    legend,
+    line_kind,
+    log_axis,
+    mean_curve,
+    panels,
+    row_of,
+    size,
+)
 
 FEW = 1000  # n at which the paper reads best-of-n in its Figures 5 and 21
 BOXES = {
@@ -164,7 +175,7 @@ def fig5(f: Files) -> Figure:
     axis.axvline(np.log(2), color="0.5", lw=0.8, ls="--")
     axis.set_xlabel("RM validation loss, nats (dashed: chance; better to the right)")
     axis.set_ylabel(f"gold at n = {FEW:,}")
-    axis.legend(title="RM parameters", fontsize=8)
+    legend(axis, "RM parameters")
     return figure
 
 
@@ -185,11 +196,11 @@ def fig6(f: Files) -> Figure:
         x = sorted(counts[params])
         losses = [f.loss(params, count) for count in x]
         axis.plot(x, [np.mean(seeds) for seeds in losses], "-", color=colour, lw=1.2, label=size(int(params)))
-        for count, seeds in zip(x, losses, strict=True):
-            axis.plot([count] * len(seeds), seeds, ".", ms=4, color=colour, alpha=0.5)
+        every = [(count, loss) for count, seeds in zip(x, losses, strict=True) for loss in seeds]
+        axis.plot(*zip(*every, strict=True), ".", ms=4, color=colour, alpha=0.5)
     chance(axis)
     log_axis(axis, "training comparisons")
-    axis.legend(title="RM parameters", fontsize=8)
+    legend(axis, "RM parameters")
     return figure
 
 
@@ -243,9 +254,8 @@ def fig8(f: Files) -> Figure:
         axis.plot([], [], color=colour, lw=1.2, label=size(params))
     axis.set_xlabel("proxy score")
     axis.set_ylabel("gold score (dotted: equal to proxy)")
-    handles, _ = axis.get_legend_handles_labels()
     kinds = [line_kind(find(method).title, lw=1.2, ls=styles[method]) for method in sweeps]
-    axis.legend(handles=[*handles, *kinds], title="RM parameters", fontsize=8)
+    legend(axis, "RM parameters", kinds)
     return figure
 
 

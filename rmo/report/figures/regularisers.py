@@ -18,7 +18,7 @@ from rmo.claims.rl_regularisers import fading_stop, others_stop, regret
 from rmo.methods.method import find
 from rmo.methods.paper import PPO
 from rmo.report.figures.beyond import METHOD_COLOURS, mean_along
-from rmo.report.figures.drawing import Files, drawing, of_id
+from rmo.report.figures.drawing import Files, drawing
 from rmo.report.figures.style import Figure, largest_kl, line_kind, log_axis, mean_curve, panels, size, sqrt_axis
 
 REGULARISERS = ("kl_coef", "chi2_coef", "length_coef", "bounded")
@@ -86,7 +86,8 @@ def stopping_without_gold(f: Files) -> Figure:
     curves = [c for c in f.curves if c.method == PPO and not c.id.against_gold]
     if not curves:
         raise Missing("no PPO curves")
-    evidence = Evidence(curves, draws=0)
+    swept = Evidence(curves, draws=0).sizes(PPO)
+    evidence = Evidence([c for g in swept for c in g.curves], draws=0)  # resampling others would change nothing
     groups = evidence.sizes(PPO)
     stops = {name: {id(g): rule(g) for g in groups} for name, rule in rules(f, evidence, groups).items()}
     figure, (left, right) = panels(2, 5.0, 3.9)
@@ -115,7 +116,7 @@ def rules(f: Files, evidence: Evidence, groups: Sequence[Group]) -> dict[str, Ca
 
     def moved(name: str, by: float) -> Callable[[Group], float]:
         def stop(g: Group) -> float:
-            kl, shown = mean_along(of_id(f.diagnostics[PPO], g.id), lambda row: row[name])
+            kl, shown = mean_along(f.health(PPO).of(g.id), lambda row: row[name])
             end = whole.line(g).end
             return min(where_moved(np.sqrt(kl), shown, by), end) if shown[0] else end
 
@@ -124,9 +125,9 @@ def rules(f: Files, evidence: Evidence, groups: Sequence[Group]) -> dict[str, Ca
     found: dict[str, Callable[[Group], float]] = {"proxy's gain": lambda g: fading_stop(whole, g)}
     if len(groups) > 1:
         found["others' peaks"] = lambda g: others_stop(whole, g, groups)
-    there = f.diagnostics.get(PPO, [])
+    there = f.health(PPO)
     for name, by in (("entropy", 0.5), ("length", 0.25)):
-        if there and name in there[0] and all(of_id(there, g.id) for g in groups):
+        if there and name in there[0] and all(there.of(g.id) for g in groups):
             found[name] = moved(name, by)
     return found
 

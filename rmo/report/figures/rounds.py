@@ -10,7 +10,7 @@ from rmo.analysis.curve_id import CurveId
 from rmo.analysis.fitting import Group
 from rmo.analysis.sweeps import Missing
 from rmo.methods.paper import PPO, ROUNDS
-from rmo.report.figures.drawing import Files, drawing, of_id
+from rmo.report.figures.drawing import Files, drawing
 from rmo.report.figures.style import Colour, colours, largest_kl, line_kind, mean_curve, panels, row_of, size, sqrt_axis
 from rmo.runtime.types import Row
 
@@ -117,7 +117,7 @@ def draw_all(
     for g, label, colour, style in zip(groups, labels, shades, styles, strict=True):
         kl, gold = mean_curve(g, "gold")
         axis.plot(kl, gold, color=colour, lw=1.6, ls=style, label=label)
-        ends = round_ends(of_id(f.diagnostics.get(ROUNDS, []), g.id))
+        ends = round_ends(f.health(ROUNDS).of(g.id))
         axis.plot(ends, np.interp(ends, kl, gold), "o", color=colour, ms=5, mfc="white")
     axis.axhline(0, color="0.6", lw=0.8)
     sqrt_axis(axis, largest_kl(groups))

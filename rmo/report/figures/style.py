@@ -58,8 +58,23 @@ def svg(picture: Figure | Overlay) -> str:
         if "$" in text.get_text() and "\\mathdefault" not in text.get_text():  # a name, and no formula of matplotlib's
             text.set_parse_math(False)  # type: ignore[attr-defined]
     with matplotlib.rc_context(STYLE):
+        lay_out(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def lay_out(figure: Figure) -> None:
+    """Place everything once: saving does it at every pass, and looks for the best corner of every legend in each."""
+    figure.set_dpi(72)  # of SVG
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    for axis in figure.axes:
+        found = axis.get_legend()
+        if found is not None:
+            corner = found.get_window_extent().min
+            found.set_loc(tuple(axis.transAxes.inverted().transform(corner)))
 
 
 def panels(columns: int = 1, width: float = 6.4, height: float = 4.0, rows: int = 1) -> tuple[Figure, list[Axes]]:
@@ -173,9 +188,8 @@ def draw_overlay(o: Overlay) -> Figure:
     sqrt_axis(axis, largest_kl(o.groups))
     axis.set_xlabel(find(o.groups[0].method).kl_axis)
     axis.set_ylabel(o.unit)
-    handles, _ = axis.get_legend_handles_labels()
     kinds = [line_kind("gold"), line_kind("proxy", lw=1, ls="--"), line_kind("fit to gold", lw=0.7, ls="-.")]
-    axis.legend(handles=[*handles, *kinds], title=o.title, ncols=2, fontsize=8)
+    legend(axis, o.title, kinds, ncols=2)
     return figure
 
 
@@ -213,6 +227,16 @@ def line_kind(label: str, lw: float = 1.6, ls: str = "-") -> Line2D:
     return Line2D([], [], color="0.3", lw=lw, ls=ls, label=label)
 
 
+def legend(axis: Axes, title: str, kinds: Sequence[Line2D] = (), most: int = 10, **how: Any) -> None:
+    """What the colours of an axis are, in order, and what kinds of lines there are. Of very many colours some are
+    shown, evenly spaced, and the title says so: all of them would cover the curves."""
+    handles, _ = axis.get_legend_handles_labels()
+    if len(handles) > most + 2:
+        title = f"{title} ({most} of {len(handles)})"
+        handles = [handles[i] for i in np.linspace(0, len(handles) - 1, most).round().astype(int)]
+    axis.legend(handles=[*handles, *kinds], title=title, fontsize=8, **how)
+
+
 def score_range(o: Overlay) -> tuple[float, float]:
     """What the axis shows: the mean curves and the seeds' gold; bands may go beyond."""
     values = [c.gold for g in o.groups for c in g.curves]
@@ -242,7 +266,7 @@ def diagnostics(method: Method, rows: Sequence[Row]) -> Figure:
     draw_diagnostic(axes[0], rows, "step", "kl")
     axes[0].set_title("KL from the initial policy, nats", loc="left", fontsize=10)
     axes[0].set_xlabel(f"{method.short} {method.axis}")
-    axes[0].legend(title="RM parameters", fontsize=8)
+    legend(axes[0], "RM parameters")
     for axis, (name, title) in zip(axes[1:], shown, strict=False):
         draw_diagnostic(axis, rows, "kl", name)
         axis.set_title(title, loc="left", fontsize=10)

@@ -3,6 +3,7 @@
 import html
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ BUTTONS = {
     "pad": {"t": 0, "r": 0},
 }
 LAYOUT = {
-    "template": "none",
+    "template": {},
     "height": 480,
     "margin": {"l": 50, "r": 10, "t": 40, "b": 40},
     "hovermode": "closest",
@@ -60,17 +61,16 @@ def div(o: Overlay, figure_name: str, responses: Responses) -> str:
         add_fit(plot, o, group, colour)
         add_curve(plot, o, group, colour)
         add_seeds(plot, o, group, colour, responses)
-    plot.lay_out(o)
-    return f"<div class=plot>{plot.html(f'{figure_name}-plot')}</div>"
+    return f"<div class=plot>{plot.html(o, f'{figure_name}-plot')}</div>"
 
 
 class Plot:
     """A plotly figure against KL whose buttons choose between KL's root and KL."""
 
     def __init__(self) -> None:
-        import plotly.graph_objects as go
-
-        self.figure = go.Figure()
+        self.traces: list[
+            Row
+        ] = []  # as plotly's own JSON: its classes check every value, which takes longer than all else
         self.kls: list[np.ndarray] = []  # of every trace
 
     def add(self, kl: Iterable[float], y: Iterable[float], name: str, texts: Sequence[str] = (), **how: Json) -> None:
@@ -82,23 +82,23 @@ class Plot:
             tooltip = {"text": list(texts), "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>"}
         settings = {"mode": "lines", "showlegend": False, **tooltip, **how}
         x = rounded(np.sqrt(self.kls[-1]))
-        self.figure.add_scatter(x=x, y=rounded(y), name=name, legendgroup=name, **settings)
+        self.traces.append({"type": "scatter", "x": x, "y": rounded(y), "name": name, "legendgroup": name, **settings})
 
-    def lay_out(self, o: Overlay) -> None:
+    def layout(self, o: Overlay) -> Row:
         """Axes, legend and buttons."""
         reach = largest_kl(o.groups)
         buttons = [self.button("√KL", reach, root=True), self.button("KL", reach, root=False)]
         legend = {"text": f"{o.title} ({LINES})", "side": "top"}
         y_axis = {"title": {"text": o.unit}, "range": list(score_range(o)), "zerolinecolor": GREY, "gridcolor": GREY}
-        self.figure.update_layout(
+        x_axis = kl_axis(reach, root=True)
+        title = {"standoff": 6, "text": x_axis.pop("title.text")}
+        return {
             **LAYOUT,
-            xaxis={"title": {"standoff": 6}, "zeroline": False, "gridcolor": GREY},
-            yaxis=y_axis,
-            legend={"orientation": "h", "y": -0.2, "title": legend},
-            updatemenus=[{**BUTTONS, "buttons": buttons}],
-        )
-        axis = buttons[0]["args"][1]
-        self.figure.update_layout({key.replace(".", "_"): value for key, value in axis.items()})
+            "xaxis": {**x_axis, "title": title, "zeroline": False, "gridcolor": GREY},
+            "yaxis": y_axis,
+            "legend": {"orientation": "h", "y": -0.2, "title": legend},
+            "updatemenus": [{**BUTTONS, "buttons": buttons}],
+        }
 
     def button(self, label: str, reach: float, root: bool) -> Row:
         """What a press changes: every trace's x, and the axis."""
@@ -106,9 +106,18 @@ class Plot:
         axis = {f"xaxis.{key}": value for key, value in kl_axis(reach, root).items()}
         return {"label": label, "method": "update", "args": [{"x": xs}, axis]}
 
-    def html(self, name: str) -> str:
-        return self.figure.to_html(
-            full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=name, config=BAR
+    def html(self, o: Overlay, name: str) -> str:
+        from plotly.io import to_html
+
+        figure = {"data": self.traces, "layout": self.layout(o)}
+        return to_html(
+            figure,
+            config=BAR,
+            div_id=name,
+            include_plotlyjs=False,
+            include_mathjax=False,
+            full_html=False,
+            validate=False,
         )
 
 
@@ -187,6 +196,7 @@ def seed_points(group: Group, i: int, up: float, responses: Responses) -> list[t
     return out
 
 
+@lru_cache(maxsize=16_384)  # a curve stands in several figures
 def response_lines(text: str) -> list[str]:
     """The start of a response, as lines of a tooltip; none where there is no text."""
     if not text:

@@ -64,6 +64,7 @@ class PointTexts(Mapping[Point, str]):
     def __init__(self, run: RunFiles):
         self.run = run
         self.open, self.points = lru_cache(maxsize=16)(self.texts_of), lru_cache(maxsize=64)(self.points_of)
+        self.text = lru_cache(maxsize=16_384)(self.text_of)  # a curve stands in several figures
         self.stages: dict[CurveId, tuple[Optimised, int]] = {}
         main, policies = Policy(run.where["sft"]).read().params["non_embedding"], {}
         for _, _, optimised in run.optimised():
@@ -87,6 +88,10 @@ class PointTexts(Mapping[Point, str]):
         return texts and (texts, m, {float(texts.record.step_or_n[m, k]): k for k in texts.record.points(m)})
 
     def __getitem__(self, point: Point) -> str:
+        return self.text(point)
+
+    def text_of(self, point: Point) -> str:
+        """Raises KeyError where nothing was written."""
         found = self.points(point[0])
         if not found:
             raise KeyError(point)
