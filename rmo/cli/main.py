@@ -63,6 +63,7 @@ def main() -> None:
     args = [arg for arg in sys.argv[1:] if arg != "--traceback"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing; we do not use it
+    errors.without_echoes()
     if not args:
         args = ["--help"]
     try:

@@ -219,3 +219,16 @@ def overlooked() -> str:
         f"this machine has {device}, but JAX sees only the CPU: EXTRAS=dev,{extra} launch/local.sh ... installs "
         "what it needs (JAX_PLATFORMS=cpu says that the CPU is meant)"
     )
+
+
+def without_echoes() -> None:
+    """Have only the error itself be said where a checkpoint cannot be loaded: C++ threads that read its other parts then
+    report to a loop that orbax has closed, and Python would print a traceback for each."""
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = unless_echo
+
+
+def unless_echo(found: "sys.UnraisableHookArgs") -> None:
+    """What Python prints of errors that nobody can catch, less the echoes."""
+    if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(found)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -155,3 +156,11 @@ def test_options_are_named_as_the_parser_names_them(capsys):
     shown = set(re.findall(r"^[│ ]*(--[a-z][\w.-]+)", capsys.readouterr().out, re.M)) - {"--help"}
     assert len(shown) > 150
     assert {name.replace(".no-", ".") for name in shown} <= named
+
+
+def test_errors_that_nobody_can_catch_are_printed_unless_they_only_echo_one(monkeypatch, capsys):
+    printed = []
+    monkeypatch.setattr(sys, "__unraisablehook__", lambda found: printed.append(str(found.exc_value)))
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("another"), ValueError("Event loop is closed")):
+        errors.unless_echo(SimpleNamespace(exc_value=error))
+    assert printed == ["another", "Event loop is closed"]
