@@ -222,8 +222,8 @@ def overlooked() -> str:
 
 
 def without_echoes() -> None:
-    """Have only the error itself be said where a checkpoint cannot be loaded: C++ threads that read its other parts then
-    report to a loop that orbax has closed, and Python would print a traceback for each."""
+    """Have only the error itself be said where a checkpoint cannot be loaded: C++ threads that read its other parts
+    report to a loop that orbax has closed by then, and Python would print a traceback for each."""
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = unless_echo
 
