@@ -148,17 +148,14 @@ def from_columns(table: Table, source: str) -> list[Curve]:
     Raises:
       CurveError: they are not; rows have to be looked at one by one.
     """
-    needed = [table.columns.get(name, np.full(1, np.nan)) for name in ("kl", "gold")]
-    if (
-        not len(table)
-        or not all(np.isfinite(cells).all() for cells in needed)
-        or any(name != name.strip() for name in table.columns)
-    ):
+    columns = table.columns
+    named = {"kl", "gold"} <= columns.keys() and all(name == name.strip() for name in columns)
+    if not (len(table) and named and np.isfinite(columns["kl"]).all() and np.isfinite(columns["gold"]).all()):
         raise CurveError(f"{source} is no plain table of curves")
     found: dict[CurveId, list[np.ndarray]] = {}
     for rows in table.alike(("method", *IDENTITY, *OLDER)):
         found.setdefault(id_of(table[int(rows[0])], source), []).append(rows)
     empty = np.full(len(table), np.nan)
-    column = {name: table.columns.get(name, empty) for name in MEASURED}
+    column = {name: columns.get(name, empty) for name in MEASURED}
     whole = {id: np.sort(np.concatenate(parts)) for id, parts in found.items()}
     return [curve_of(id, {name: column[name][rows] for name in MEASURED}, source) for id, rows in whole.items()]

@@ -28,14 +28,6 @@ class Table(Sequence[Row]):
         self.columns = dict(columns or {})
         self.length = len(next(iter(self.columns.values()), ()))
 
-    @classmethod
-    def of_rows(cls, rows: Sequence[Row]) -> "Table":
-        """Of dicts, which may lack cells."""
-        names = dict.fromkeys(name for row in rows for name in row)
-        types = {name: object if name in TEXT else np.float64 for name in names}
-        empty = {object: "", np.float64: np.nan}
-        return cls({name: np.array([row.get(name, empty[t]) for row in rows], t) for name, t in types.items()})
-
     def __len__(self) -> int:
         return self.length
 
@@ -44,15 +36,16 @@ class Table(Sequence[Row]):
     @overload
     def __getitem__(self, index: slice) -> list[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        found = self.rows(np.atleast_1d(np.arange(self.length)[index]))
-        return found if isinstance(index, slice) else found[0]
+        if isinstance(index, slice):
+            return self.rows(np.arange(self.length)[index])
+        return self.rows(np.array([range(self.length)[index]]))[0]
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows(np.arange(self.length)))
 
     def rows(self, which: np.ndarray) -> list[Row]:
         """Some rows, i[N], as dicts."""
-        cells = [column[which].tolist() for column in self.columns.values()]
+        cells = [as_cells(column[which]) for column in self.columns.values()]
         return [dict(zip(self.columns, row, strict=True)) for row in zip(*cells, strict=True)]
 
     def alike(self, names: Sequence[str]) -> list[np.ndarray]:
@@ -69,14 +62,15 @@ class Table(Sequence[Row]):
     def by_id(self) -> dict[CurveId, np.ndarray]:
         """Which rows are of a curve, and of its group, in the table's order."""
         found: dict[CurveId, list[np.ndarray]] = {}
-        for rows in self.alike((*COLUMNS, *OLDER)):
+        older = () if "settings" in self.columns else OLDER  # as `CurveId.of_cells`: else they are diagnostics
+        for rows in self.alike((*COLUMNS, *older)):
             own = CurveId.of_cells(self[int(rows[0])])
             for id in dict.fromkeys((own, own.group)):
                 found.setdefault(id, []).append(rows)
         return {id: np.sort(np.concatenate(parts)) for id, parts in found.items()}
 
     def of(self, id: CurveId) -> list[Row]:
-        """Rows that belong to one curve or, of a group's identity, to any of its seeds."""
+        """Rows that belong to one curve or, of a group's identity, to any of its seeds; kept, and not to be changed."""
         if id not in self.made:
             self.made[id] = self.rows(self.by_id[id]) if id in self.by_id else []
         return self.made[id]
@@ -85,6 +79,14 @@ class Table(Sequence[Row]):
     def made(self) -> dict[CurveId, list[Row]]:
         """What `of` has found so far."""
         return {}
+
+
+def as_cells(column: np.ndarray) -> list[float] | list[str]:
+    """Numbers or texts. Every NaN is numpy's own: two others are not equal as keys, and rows would not be alike."""
+    cells = column.tolist()
+    if column.dtype == object or not np.isnan(column).any():
+        return cells
+    return [np.nan if cell != cell else cell for cell in cells]
 
 
 def codes(column: np.ndarray) -> np.ndarray:
@@ -96,24 +98,39 @@ def codes(column: np.ndarray) -> np.ndarray:
 
 
 def read(path: Path) -> Table:
-    """The table in a file that `rmo.runtime.files.write_csv` wrote.
+    """The table in a file as `rmo.runtime.files.write_csv` writes it: numbers, empty where not known, and texts.
 
     Raises:
-      Unreadable: it is none.
+      Unreadable: it is another.
       RunError: it is a directory, or not what was written.
     """
     import pyarrow
     import pyarrow.csv
 
     whole = table_bytes(path)
-    names = next(csv.reader(io.StringIO(whole.split(b"\n", 1)[0].decode("utf-8-sig", "replace"))), [])
-    if not names:
-        return Table()
-    types = {name: pyarrow.string() if name in TEXT else pyarrow.float64() for name in names}
-    how = pyarrow.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False)
-    lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
     try:
+        names = header(whole)
+        types = {name: pyarrow.string() if name in TEXT else pyarrow.float64() for name in names}
+        how = pyarrow.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False)
+        lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        if not names:
+            return Table()
         found = pyarrow.csv.read_csv(pyarrow.BufferReader(whole), parse_options=lines, convert_options=how)
-    except pyarrow.ArrowInvalid as error:
+        columns = dict(zip(names, found.columns, strict=True))
+    except (ValueError, csv.Error) as error:  # arrow's and those of other alphabets are ValueErrors
         raise Unreadable(f"{path} is no table of numbers: {' '.join(str(error).split())}") from error
-    return Table({name: cells.to_numpy() for name, cells in zip(found.column_names, found.columns, strict=True)})
+    arrays = {name: cells.to_numpy() for name, cells in columns.items()}
+    for name, cells in columns.items():
+        if name not in TEXT and np.isnan(arrays[name]).sum() > cells.null_count:
+            raise Unreadable(f"{path} is no table of numbers: {name} is nan, where an empty cell means not known")
+    return Table(arrays)
+
+
+def header(whole: bytes) -> list[str]:
+    """Names of the columns; none of an empty file.
+
+    Raises:
+      csv.Error, UnicodeDecodeError: the first line is none of a table.
+    """
+    first = whole.split(b"\n", 1)[0].decode("utf-8-sig")
+    return next(csv.reader(io.StringIO(first), strict=True), [])

@@ -1,5 +1,6 @@
 """What a stage ended with, sent to wandb beside the logs that went there as they were written."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rmo import config
@@ -21,7 +22,7 @@ def mirror(run: Run, name: str) -> None:
     if Wandb.run is None:
         return
     stage, kind = Stage(run.path(name)), name.split("/")[0]
-    tables: dict[str, list[Row]] = {}
+    tables: Mapping[str, Sequence[Row]] = {}
     pages: dict[str, str] = {}
     if kind in methods.names():
         tables = mirror_curves(run, name)

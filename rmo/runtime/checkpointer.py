@@ -60,15 +60,18 @@ def save_params(path: Path, params: Tree) -> None:
     need_hold()
     with writing(path):
         ocp.save(full(path), params, overwrite=True)
-    need_whole(path)
+    agreed(path, partial(need_whole, path))
 
 
 def need_whole(path: Path) -> None:
     """Raises RunError where orbax passed over an error of the disk while it joined what processes had written, and says
     that all is saved: then the parts are there, and not what is made of them."""
     state = path / "state"
-    joined = remote(path) or (state / "manifest.ocdbt").exists() or not any(state.glob("ocdbt.process_*"))
-    if hosts.writer() and not joined:
+    try:
+        joined = remote(path) or (state / "manifest.ocdbt").exists() or not any(state.glob("ocdbt.process_*"))
+    except OSError as error:
+        raise unwritten(path, error) from error
+    if not joined:
         raise unwritten(path, OSError("its parts were not joined"))
 
 
@@ -133,10 +136,11 @@ class Checkpoints:
         need_hold()
         with writing(self.directory), self._checkpointer() as checkpointer:
             checkpointer.save(step, state)
+        newest = self.directory / str(step)
         try:
-            need_whole(self.directory / str(step))
+            agreed(newest, partial(need_whole, newest))
         except RunError:
-            remove(self.directory / str(step))  # else it would be the newest
+            remove(newest)  # else the same command would begin with it
             raise
         if hosts.writer():
             write_text(self.list, checksums.sealed(self.directory, str(step), most=checksums.LARGE))

@@ -15,7 +15,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,7 +139,7 @@ class Wandb:
 
     @classmethod
     @careful()
-    def show(cls, info: Row, tables: dict[str, list[Row]], pages: dict[str, str]) -> None:
+    def show(cls, info: Row, tables: Mapping[str, Sequence[Row]], pages: dict[str, str]) -> None:
         """What a stage ended with: numbers for the summary, tables, HTML."""
         if cls.run is None:
             return

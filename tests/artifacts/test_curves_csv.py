@@ -8,7 +8,8 @@ import pytest
 from rmo.analysis import scaling
 from rmo.analysis.curve import Curve, CurveError
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.artifacts.curves_csv import COLUMNS, MEASURED, curves_of, from_rows, to_rows
+from rmo.artifacts import tables
+from rmo.artifacts.curves_csv import COLUMNS, MEASURED, curves_of, from_columns, from_rows, to_rows
 from rmo.runtime.files import RunError, read_csv, write_csv
 from tests.helpers.made_curves import made
 
@@ -126,9 +127,9 @@ def test_a_cell_of_an_identity_that_is_no_number_is_named(name, cell):
         from_rows([{"kl": "1", "gold": "1", name: cell}])
 
 
-@pytest.mark.parametrize("kept", sorted(RESULTS.glob("*/curves.csv")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("kept", sorted(RESULTS.rglob("curves.csv")), ids=lambda path: path.parent.name)
 def test_a_table_is_read_by_columns_as_by_rows(kept):
-    by_rows, by_columns = from_rows(read_csv(kept)), curves_of(kept)
+    by_rows, by_columns = from_rows(read_csv(kept)), from_columns(tables.read(kept), "")
     assert [c.id for c in by_columns] == [c.id for c in by_rows]
     for a, b in zip(by_columns, by_rows, strict=True):
         for name in MEASURED:
@@ -148,6 +149,8 @@ ROW = "bon,1,0.5,0.1,0.2,,,776,1000,,,,,0,,"
         "kl,gold\n", "", "\n", "kl\n1\n", "kl,gold\n1,x\n", "kl,gold\n1,\n", "kl,gold\n1\n", "kl,gold\n1,2,3\n", "kl,gold,method\n1,1,sft\n",
         "kl,gold\n1,1\n1,2\n", "kl,gold,gold_se\n1,1,1\n2,1,\n", "kl,gold,seed\n1,1,inf\n", "kl,gold,seed\n1,1,many\n", "kl,gold,seed\n1,1,1.5\n",
         "kl,gold\nnan,1\n", "kl,gold\n1,inf\n", f"{HEAD}\n{ROW[:9]}\n", "kl,gold\n0,\x00\n",
+        "kl,gold\r0,0\r1,1\r", f"{'k' * 200_000},kl,gold\n1,1,1\n", '"a\nb",kl,gold,settings\n1,0,0,007\n2,1,1,007\n', '"kl,gold\n1,1\n',
+        *(f"kl,gold,{name}\n0,0,{cell}\n1,1,{other}\n" for name in ("seed", "kl_coef", "proxy") for cell, other in (("nan", "nan"), ("NaN", "1"), ("nan(abc)", "1"))),
     ],
 )  # fmt: skip
 def test_an_odd_table_is_read_or_refused_by_columns_as_by_rows(tmp_path, text):
@@ -162,3 +165,13 @@ def test_an_odd_table_is_read_or_refused_by_columns_as_by_rows(tmp_path, text):
 
     found = read(lambda: curves_of(path))
     assert repr(found) == repr(read(lambda: from_rows(read_csv(path), str(path))))
+
+
+@pytest.mark.parametrize(
+    "whole", ["kl,gold\r\n1,1\r\n".encode("utf-16"), b"kl,gold,\xff\n0,0,1\n", b"kl,gold,a\n0,0,\xff\n", b"\xff\xfe\n"]
+)
+def test_bytes_that_are_no_text_are_refused(tmp_path, whole):
+    (tmp_path / "c.csv").write_bytes(whole)
+    for how in (curves_of, tables.read):
+        with pytest.raises(RunError, match=r"c\.csv is no "):
+            how(tmp_path / "c.csv")

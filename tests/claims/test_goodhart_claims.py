@@ -5,13 +5,13 @@ import pytest
 
 from rmo.analysis.curve import from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.artifacts.tables import Table
 from rmo.claims import claim
 from rmo.claims.evidence import Evidence
 from rmo.claims.goodhart import lost, misfits_where_both_are
 from rmo.claims.rm_size import squared_misfit
 from rmo.report.figures import goodhart_kinds
 from rmo.report.figures.drawing import Files
+from tests.helpers.tables import table_of
 
 MINE = ("C25", "H54", "H55", "H56", "H57", "H58")
 CONFOUNDED = Settings(confounded=0.8)
@@ -130,7 +130,7 @@ def test_the_law_is_judged_where_both_curves_are():
 
 
 def files(curves, health=None) -> Files:
-    return Files(curves, {}, diagnostics={name: Table.of_rows(rows) for name, rows in (health or {}).items()})
+    return Files(curves, {}, diagnostics={name: table_of(rows) for name, rows in (health or {}).items()})
 
 
 def test_the_figures_draw_both_of_every_pair():

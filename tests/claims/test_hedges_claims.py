@@ -5,11 +5,11 @@ import pytest
 
 from rmo.analysis.curve import from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.artifacts.tables import Table
 from rmo.claims import claim
 from rmo.claims.evidence import Evidence
 from rmo.report.figures.drawing import Files
 from rmo.report.figures.inference import both_ways, hedged_regret, inference_methods, regressional
+from tests.helpers.tables import table_of
 
 NAMES = ("H1", "H2", "H3", "H4", "H5")
 SETTINGS = {"bon": [""], "best_of_poisson": [""], "soft_best_of_n": ["temperature=0.1", "temperature=0.3"],
@@ -63,7 +63,7 @@ def test_figures():
         {**c.id.cells(), "kl": kl, "gold": g, "regressional": 2 * g, "gold_even": g, "gold_odd": g}
         for c in curves if c.method == "best_of_poisson" for kl, g in zip(c.kl, c.gold, strict=True)
     ]  # fmt: skip
-    files = Files(curves, {}, diagnostics={"best_of_poisson": Table.of_rows(table)})
+    files = Files(curves, {}, diagnostics={"best_of_poisson": table_of(table)})
     labels = [text.get_text() for text in inference_methods(files).legends[0].get_texts()]
     assert labels[:4] == ["best-of-n", "soft best-of-n, temperature=0.1", "soft best-of-n, temperature=0.3", "best-of-Poisson"]  # fmt: skip
     solid, dashed = hedged_regret(files).axes[0].lines[:2]

@@ -5,11 +5,11 @@ import pytest
 
 from rmo.analysis.curve import from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.artifacts.tables import Table
 from rmo.claims import claim
 from rmo.claims.evidence import Evidence
 from rmo.report.figures import regularisers as figures
 from rmo.report.figures.drawing import Files
+from tests.helpers.tables import table_of
 
 MINE = {f"H{i}" for i in range(10, 20)}
 END = 4.0
@@ -85,7 +85,7 @@ def test_without_such_runs_they_are_not_listed():
 
 
 def files(curves, **more) -> Files:
-    return Files(curves, {}, diagnostics={name: Table.of_rows(rows) for name, rows in more.items()})
+    return Files(curves, {}, diagnostics={name: table_of(rows) for name, rows in more.items()})
 
 
 def test_the_figure_draws_everything_beside_ppo():

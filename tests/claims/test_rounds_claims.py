@@ -7,11 +7,11 @@ import pytest
 
 from rmo.analysis.curve import from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.artifacts.tables import Table
 from rmo.claims import claim
 from rmo.claims.evidence import Evidence
 from rmo.report.figures.drawing import Files
 from rmo.report.figures.rounds import iterated, predicted
+from tests.helpers.tables import table_of
 
 ALPHA, BETA, END = 0.9, 0.4, 5.0
 WAYS = {"": 0.0, "data=concatenated": 0.3, "start=initial": 0.3, "data=concatenated start=initial": 0.7}
@@ -154,7 +154,7 @@ def test_the_figure_has_a_line_per_number_of_rounds_and_per_way():
         for c in evidence.curves
         if c.id.settings == Settings(rounds=2)
     ]
-    left, right = iterated(Files([*evidence.curves, *again], summary, diagnostics={"rounds": Table.of_rows(ends)})).axes
+    left, right = iterated(Files([*evidence.curves, *again], summary, diagnostics={"rounds": table_of(ends)})).axes
     assert [text.get_text() for text in left.get_legend().get_texts()] == [
         "1 round", "2 rounds", "4 rounds",
         "2 rounds, first comparisons, reweighted", "2 rounds, first comparisons, all alike",

@@ -164,3 +164,11 @@ def test_errors_that_nobody_can_catch_are_printed_unless_they_only_echo_one(monk
     for error in (RuntimeError("Event loop is closed"), RuntimeError("another"), ValueError("Event loop is closed")):
         errors.unless_echo(SimpleNamespace(exc_value=error))
     assert printed == ["another", "Event loop is closed"]
+
+
+def test_a_command_prints_no_echoes(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    monkeypatch.setattr(sys, "argv", ["rmo", "--help"])
+    main.main()
+    assert sys.unraisablehook is errors.unless_echo
+    assert "rmo run CONFIG" in capsys.readouterr().out

@@ -78,10 +78,10 @@ class Member:
         self.process.stdin.write(json.dumps(line) + "\n")
         self.process.stdin.flush()
 
-    def ended(self) -> Outcome:
-        """Wait for its end; one that does not come is killed, and counts as SIGALRM."""
+    def ended(self, limit: float) -> Outcome:
+        """Wait for its end; one that does not come in `limit` seconds is killed, and counts as SIGALRM."""
         assert self.process.stdout
-        there = select.select([self.process.stdout], [], [], kills.HANGS)[0]
+        there = select.select([self.process.stdout], [], [], limit)[0]
         line = self.process.stdout.readline() if there else ""
         if line:
             number, code = json.loads(line)
@@ -107,13 +107,14 @@ class Pair:
 
     def run(self, runs: Path, stage: str = "", victim: int = 0, delay: float = NEVER) -> list[Outcome]:
         """`rmo run` by both, of one stage or of all; the victim dies after `delay` seconds."""
+        limit = kills.HANGS if stage else 8 * kills.HANGS  # all stages take minutes where a machine is slow
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
         for member in self.members:
             mine = delay if member.index == victim else NEVER
             member.start(runs, f"--only=={stage}" if stage else "", port, mine)
-        return [member.ended() for member in self.members]
+        return [member.ended(limit) for member in self.members]
 
     def close(self) -> None:
         for member in self.members:

@@ -2,10 +2,7 @@
 
 import pytest
 
-from rmo.analysis.curve_id import CurveId
-from rmo.artifacts import tables
 from rmo.runtime import compiling
-from rmo.runtime.files import write_csv
 from tests.faults import long_runs
 
 
@@ -29,21 +26,6 @@ def test_growth_is_seen():
     rows = [long_runs.Measured(10 * i, 100 + 3 * i, 20 + i, 5, 0, 9, 0) for i in range(9)]
     found = long_runs.growing(rows, long_runs.PER_STEP)
     assert found == "rss grows by 0.3 each; handles grows by 0.1 each"
-
-
-def test_rows_of_a_curve_are_found_as_by_looking_at_each(tmp_path):
-    """Of a curve its own, of a group those of all its seeds; a diagnostic called kl_coef is no part of an identity."""
-    ids = [CurveId("ppo", size, seed=seed) for size in (1, 2) for seed in (0, 1, None)]
-    rows = [{**id.cells(), "step": k, "kl_coef": 0.5} for k in range(3) for id in ids]
-    write_csv(tmp_path / "ppo.csv", list(rows[0]), rows)
-    table = tables.read(tmp_path / "ppo.csv")
-    for wanted in ids:
-        one = [row["step"] for row in rows if wanted in (own := CurveId.of_cells(row), own.group)]
-        assert [row["step"] for row in table.of(wanted)] == one
-        assert len(one) == (3 if wanted.seed is not None else 9)
-    assert table.of(CurveId("bon")) == []
-    old = {"method": "ppo", "rm_params": "1", "kl_coef": "0.5"}
-    assert CurveId.of_cells(old).settings == {"kl_coef": 0.5}
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import numpy as np
 from rmo.analysis import scaling
 from rmo.analysis.curve import Curve, from_prompts
 from rmo.analysis.curve_id import CurveId, Settings
-from rmo.artifacts.tables import Table
 from rmo.methods.paper import BEST_OF_N, PPO, ROUNDS
 from rmo.report.figures.drawing import Files
+from tests.helpers.tables import table_of
 
 SIZES = (500, 1000, 5000, 20_000, 100_000)  # parameters of the RMs
 DATA = (250, 1000, 2000, 8000, 36_000)  # comparisons; the last is the main number
@@ -111,11 +111,11 @@ def files_of(curves: Sequence[Curve]) -> Files:
         curves=list(curves),
         summary=scaling.summarise(curves, draws=20, rank_draws=5),
         reward_models=reward_models(),
-        paths=Table.of_rows(paths),
-        diagnostics={name: Table.of_rows(rows) for name, rows in diagnostics.items()},
+        paths=table_of(paths),
+        diagnostics={name: table_of(rows) for name, rows in diagnostics.items()},
         starts={SMALL: 0.0, BIG: 0.3},
         experiment={"fits": {"level": 0.95}},
-        split=Table.of_rows(split),
+        split=table_of(split),
     )
 
 

@@ -1,8 +1,17 @@
 """Tables that runs make, compared."""
 
+import numpy as np
 import pytest
 
+from rmo.artifacts.tables import TEXT, Table
 from rmo.runtime import files
+
+
+def table_of(rows):
+    """A Table of dicts, which may lack cells."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    of = lambda name, empty, kind: np.array([row.get(name, empty) for row in rows], kind)
+    return Table({name: of(name, "", object) if name in TEXT else of(name, np.nan, float) for name in names})
 
 
 def close(a, b, tolerance):

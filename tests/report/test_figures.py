@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rmo.analysis import scaling
@@ -24,7 +25,7 @@ from rmo.report.figures import (
     style,
 )
 from rmo.report.figures.drawing import drawings
-from rmo.report.page import tables, verdicts
+from rmo.report.page import interactive, tables, verdicts
 from rmo.report.run_report import draw_all, draw_diagnostics, in_order
 from tests.helpers.curves import DATA, PROMPTS, SIZES, SMALL, whole_run
 
@@ -152,3 +153,45 @@ def test_groups_are_told_apart(files):
     assert style.LABELS["kl_coef"](groups[0]) == "0"
     assert groups[0].curves[0].gold_KQ.shape[1] == PROMPTS
     assert files.paths.of(groups[0].id)
+
+
+@pytest.mark.parametrize(
+    ("lines", "title", "shown"), [(12, "sizes", 12), (13, "sizes (10 of 13)", 10), (40, "sizes (10 of 40)", 10)]
+)
+def test_of_very_many_colours_a_legend_shows_some(lines, title, shown):
+    _, (axis,) = style.panels()
+    for i in range(lines):
+        axis.plot([0, 1], [i, i], label=str(i))
+    style.legend(axis, "sizes", [style.line_kind("gold")])
+    legend = axis.get_legend()
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert (legend.get_title().get_text(), len(labels), labels[-1]) == (title, shown + 1, "gold")
+    assert (labels[0], labels[-2]) == ("0", str(lines - 1))
+    assert labels[:-1] == sorted(labels[:-1], key=int)
+
+
+def test_a_legend_stays_where_it_is_best_once_all_is_placed():
+    """And where it was told to be, beside the axes."""
+    figure, (left, right) = style.panels(2)
+    for axis in (left, right):
+        axis.plot([0, 1, 2], [2, 1, 0], label="a line from the top left")
+    left.legend()
+    right.legend(bbox_to_anchor=(1.05, 1), loc="upper left")
+    figure.draw_without_rendering()
+    before = [axis.get_legend().get_window_extent().bounds for axis in (left, right)]
+    style.lay_out(figure)
+    dots = 72 / 100  # of SVG by those before
+    for axis, bounds in zip((left, right), before, strict=True):
+        np.testing.assert_allclose(axis.get_legend().get_window_extent().bounds, np.multiply(bounds, dots), atol=4)
+    assert left.get_legend().get_window_extent().x0 > left.bbox.x0 + left.bbox.width / 3  # to the right of the line
+
+
+def test_plotly_knows_every_setting(files):
+    """Its own classes, which check them, are not used to draw."""
+    import plotly.graph_objects as go
+
+    plot, overlay = interactive.Plot(), draw_all(files)[0]["fig1a"]
+    interactive.add_curve(plot, overlay, overlay.groups[0], "rgb(1, 2, 3)")
+    interactive.add_fit(plot, overlay, overlay.groups[0], "rgb(1, 2, 3)")
+    interactive.add_seeds(plot, overlay, overlay.groups[0], "rgb(1, 2, 3)", {})
+    assert len(go.Figure({"data": plot.traces, "layout": plot.layout(overlay)}).data) == len(plot.traces) >= 4

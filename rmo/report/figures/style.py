@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -65,16 +66,17 @@ def svg(picture: Figure | Overlay) -> str:
 
 def lay_out(figure: Figure) -> None:
     """Place everything once: saving does it at every pass, and looks for the best corner of every legend in each."""
-    figure.set_dpi(72)  # of SVG
+    FigureCanvasSVG(figure)  # by whose widths of texts it is drawn
+    figure.set_dpi(72)
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
         figure.set_layout_engine("none")
     for axis in figure.axes:
         found = axis.get_legend()
-        if found is not None:
-            corner = found.get_window_extent().min
-            found.set_loc(tuple(axis.transAxes.inverted().transform(corner)))
+        if found is not None and (room := found.get_bbox_to_anchor()).width and room.height:
+            corner = found.get_window_extent()
+            found.set_loc(((corner.x0 - room.x0) / room.width, (corner.y0 - room.y0) / room.height))
 
 
 def panels(columns: int = 1, width: float = 6.4, height: float = 4.0, rows: int = 1) -> tuple[Figure, list[Axes]]:

@@ -3,7 +3,6 @@
 import html
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,9 +67,8 @@ class Plot:
     """A plotly figure against KL whose buttons choose between KL's root and KL."""
 
     def __init__(self) -> None:
-        self.traces: list[
-            Row
-        ] = []  # as plotly's own JSON: its classes check every value, which takes longer than all else
+        # As plotly.js takes them: its Python classes check every value, which takes longer than all else.
+        self.traces: list[Row] = []
         self.kls: list[np.ndarray] = []  # of every trace
 
     def add(self, kl: Iterable[float], y: Iterable[float], name: str, texts: Sequence[str] = (), **how: Json) -> None:
@@ -196,7 +194,6 @@ def seed_points(group: Group, i: int, up: float, responses: Responses) -> list[t
     return out
 
 
-@lru_cache(maxsize=16_384)  # a curve stands in several figures
 def response_lines(text: str) -> list[str]:
     """The start of a response, as lines of a tooltip; none where there is no text."""
     if not text:
