@@ -14,7 +14,7 @@ from rmo.config.replicates import replicates
 from rmo.report import compare, worlds
 from rmo.runtime.files import RunError, read_json
 from tests.helpers.made_sweeps import made_sweep
-from tests.helpers.smoke import SMOKE
+from tests.helpers.smoke import SMOKE, copied
 
 THREE = replicates(replace(SMOKE, worlds=(1, 2, 10)))
 
@@ -42,11 +42,17 @@ def claims_of(world: int) -> list[dict]:
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(made, tmp_path):
+    """Three finished worlds, to be changed."""
+    return copied(made, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """Three finished worlds."""
-    top = tmp_path / "smoke"
+    top = tmp_path_factory.mktemp("worlds") / "smoke"
     for i, (where, e) in enumerate(THREE.items()):
-        run = RunFiles(tmp_path / where)
+        run = RunFiles(top.parent / where)
         groups = made_sweep(np.random.default_rng(i), "bon", 5, 2, prompts=8).groups
         curves = [c for g in groups for c in g.curves]
         run.root.mkdir(parents=True)
