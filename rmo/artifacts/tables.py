@@ -27,6 +27,7 @@ class Table(Sequence[Row]):
         """`columns`: f64[R] each, of those in TEXT object[R]."""
         self.columns = dict(columns or {})
         self.length = len(next(iter(self.columns.values()), ()))
+        self.made: dict[CurveId, list[Row]] = {}  # what `of` has found so far
 
     def __len__(self) -> int:
         return self.length
@@ -75,11 +76,6 @@ class Table(Sequence[Row]):
             self.made[id] = self.rows(self.by_id[id]) if id in self.by_id else []
         return self.made[id]
 
-    @cached_property
-    def made(self) -> dict[CurveId, list[Row]]:
-        """What `of` has found so far."""
-        return {}
-
 
 def as_cells(column: np.ndarray) -> list[float] | list[str]:
     """Numbers or texts. Every NaN is numpy's own: two others are not equal as keys, and rows would not be alike."""
@@ -110,11 +106,11 @@ def read(path: Path) -> Table:
     whole = table_bytes(path)
     try:
         names = header(whole)
+        if not names:
+            return Table()
         types = {name: pyarrow.string() if name in TEXT else pyarrow.float64() for name in names}
         how = pyarrow.csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False)
         lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        if not names:
-            return Table()
         found = pyarrow.csv.read_csv(pyarrow.BufferReader(whole), parse_options=lines, convert_options=how)
         columns = dict(zip(names, found.columns, strict=True))
     except (ValueError, csv.Error) as error:  # arrow's and those of other alphabets are ValueErrors

@@ -100,7 +100,7 @@ def test_what_is_said_to_be_saved_after_one_error_is_saved(tmp_path, saves):
             noticed += 1
             save(where, new, 2)
         assert (saved(where)["w"] == new["w"]).all()
-    assert 0 < noticed <= len(tried)
+    assert noticed
 
 
 def test_what_orbax_cannot_read_of_what_it_wrote_is_the_disks_fault(tmp_path):

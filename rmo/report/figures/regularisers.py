@@ -83,11 +83,8 @@ def stopping_without_gold(f: Files) -> Figure:
     other RM sizes peaked; where entropy has halved; where length has moved by a quarter. Left: KL of each stop by RM
     size, beside the peak. Right: gold lost against the best on the curve, mean over RM sizes, with its interval over
     seeds and prompts."""
-    curves = [c for c in f.curves if c.method == PPO and not c.id.against_gold]
-    if not curves:
-        raise Missing("no PPO curves")
-    swept = Evidence(curves, draws=0).sizes(PPO)
-    evidence = Evidence([c for g in swept for c in g.curves], draws=0)  # resampling others would change nothing
+    swept = [c for g in f.sizes(PPO) for c in g.curves]
+    evidence = Evidence(swept, draws=0)  # resampling others would change nothing
     groups = evidence.sizes(PPO)
     stops = {name: {id(g): rule(g) for g in groups} for name, rule in rules(f, evidence, groups).items()}
     figure, (left, right) = panels(2, 5.0, 3.9)
